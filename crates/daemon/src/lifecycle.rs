@@ -1,0 +1,288 @@
+//! From start to drained stop.
+//!
+//! Two tokens: *drain* (finish, accept nothing) is a child of *kill* (drop everything).
+//!
+//! ```text
+//! running --SIGTERM, SIGINT, a vital task ends--> draining --all ended--------------------> stopped
+//!                                                    \--grace over, a second signal--> killed --> stopped
+//! ```
+//!
+//! Invariants: a vital task that ends or panics before the drain stops the process with a failing code; nothing that
+//! was spawned here outlives [`Lifecycle::run`].
+
+use crate::ErrorChain;
+use sd_notify::NotifyState;
+use std::{error::Error, process::ExitCode, time::Duration};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
+
+/// Where tasks are spawned and learn of the stop. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Tasks {
+    drain: CancellationToken,
+    kill: CancellationToken,
+    tracker: TaskTracker,
+}
+
+impl Tasks {
+    /// Spawns a vital task: its end before a drain stops the process with a failing code.
+    pub fn spawn<F, E>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Error + Send + 'static,
+    {
+        // Dropped on return and on panic alike.
+        let stop_process = self.drain.clone().drop_guard();
+        let (drain, kill) = (self.drain.clone(), self.kill.clone());
+        let work = async move {
+            let _stop_process = stop_process;
+            tokio::select! {
+                result = task => match result {
+                    Err(error) => tracing::error!(error = %ErrorChain(&error), "Task failed"),
+                    Ok(()) if !drain.is_cancelled() => tracing::error!("Task ended before the stop"),
+                    Ok(()) => tracing::debug!("Task ended"),
+                },
+                () = kill.cancelled() => tracing::warn!("Task killed"),
+            }
+        };
+        drop(
+            self.tracker
+                .spawn(work.instrument(tracing::info_span!("task", name))),
+        );
+    }
+
+    /// Spawns a job, which may end at any time: the stop waits for it, and kills it after the grace.
+    pub fn spawn_job<F>(&self, name: &'static str, job: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let kill = self.kill.clone();
+        let work = async move {
+            tokio::select! {
+                () = job => {}
+                () = kill.cancelled() => tracing::warn!("Job killed"),
+            }
+        };
+        drop(
+            self.tracker
+                .spawn(work.instrument(tracing::info_span!("job", name))),
+        );
+    }
+
+    /// Cancelled when the process should finish and accept nothing more.
+    #[must_use]
+    pub fn drain_token(&self) -> CancellationToken {
+        self.drain.clone()
+    }
+
+    /// Cancelled when the grace is over.
+    #[must_use]
+    pub fn kill_token(&self) -> CancellationToken {
+        self.kill.clone()
+    }
+}
+
+/// The life of one process.
+#[derive(Debug)]
+pub struct Lifecycle {
+    tasks: Tasks,
+    grace: Duration,
+}
+
+impl Lifecycle {
+    #[must_use]
+    pub fn new(grace: Duration) -> Self {
+        let kill = CancellationToken::new();
+        Self {
+            tasks: Tasks {
+                drain: kill.child_token(),
+                kill,
+                tracker: TaskTracker::new(),
+            },
+            grace,
+        }
+    }
+
+    /// For what spawns tasks of its own.
+    #[must_use]
+    pub fn tasks(&self) -> Tasks {
+        self.tasks.clone()
+    }
+
+    /// See [`Tasks::spawn`].
+    pub fn spawn<F, E>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Error + Send + 'static,
+    {
+        self.tasks.spawn(name, task);
+    }
+
+    #[must_use]
+    pub fn drain_token(&self) -> CancellationToken {
+        self.tasks.drain_token()
+    }
+
+    #[must_use]
+    pub fn kill_token(&self) -> CancellationToken {
+        self.tasks.kill_token()
+    }
+
+    /// Tells the service manager what is going on, in a few words.
+    pub fn status(&self, words: &str) {
+        // A line end would end the value.
+        notify(&[NotifyState::Status(&words.replace('\n', " "))]);
+    }
+
+    /// Says that the daemon is ready, then runs until a signal or the end of a vital task, and stops in order.
+    pub async fn run(self) -> ExitCode {
+        let mut signals = match Signals::install() {
+            Ok(signals) => signals,
+            Err(error) => {
+                tracing::error!(%error, "Cannot install signal handlers");
+                return ExitCode::FAILURE;
+            }
+        };
+        notify(&[NotifyState::Ready]);
+        let asked = tokio::select! {
+            name = signals.next() => {
+                tracing::info!(signal = name, "Stopping");
+                true
+            }
+            () = self.tasks.drain.cancelled() => {
+                tracing::error!("Stopping, because a task ended");
+                false
+            }
+            never = feed_watchdog() => match never {},
+        };
+        notify(&[NotifyState::Stopping]);
+        self.tasks.drain.cancel();
+        self.tasks.tracker.close();
+        tokio::select! {
+            () = self.tasks.tracker.wait() => {}
+            () = tokio::time::sleep(self.grace) => {
+                tracing::warn!(open = self.tasks.tracker.len(), "The grace is over");
+                self.tasks.kill.cancel();
+            }
+            name = signals.next() => {
+                tracing::warn!(signal = name, open = self.tasks.tracker.len(), "Killed by a second signal");
+                self.tasks.kill.cancel();
+            }
+            never = feed_watchdog() => match never {},
+        }
+        self.tasks.tracker.wait().await;
+        if asked {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn install() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Says twice in each period that the runtime still runs tasks, where the service manager wants to hear it.
+async fn feed_watchdog() -> std::convert::Infallible {
+    let Some(period) = sd_notify::watchdog_enabled().filter(|period| !period.is_zero()) else {
+        return std::future::pending().await;
+    };
+    let mut ticks = tokio::time::interval_at(Instant::now(), period / 2);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        notify(&[NotifyState::Watchdog]);
+    }
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "Cannot notify the service manager");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("stopped")]
+    struct Stopped;
+
+    fn same(code: ExitCode, expected: ExitCode) -> bool {
+        format!("{code:?}") == format!("{expected:?}")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_ends_early_fails_the_process() {
+        let lifecycle = Lifecycle::new(Duration::from_secs(1));
+        lifecycle.spawn("early", async { Err::<(), _>(Stopped) });
+        assert!(same(lifecycle.run().await, ExitCode::FAILURE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_fails_the_process() {
+        let lifecycle = Lifecycle::new(Duration::from_secs(1));
+        lifecycle.spawn("panics", async {
+            if true {
+                panic!("boom")
+            }
+            Ok::<(), Stopped>(())
+        });
+        assert!(same(lifecycle.run().await, ExitCode::FAILURE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_ignores_the_drain_is_killed_after_the_grace() {
+        let lifecycle = Lifecycle::new(Duration::from_secs(5));
+        lifecycle.spawn("stuck", std::future::pending::<Result<(), Stopped>>());
+        lifecycle
+            .tasks()
+            .spawn_job("stuck too", std::future::pending());
+        lifecycle.drain_token().cancel();
+        let start = Instant::now();
+        lifecycle.run().await;
+        assert_eq!(start.elapsed(), Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_may_end_before_the_stop_and_the_stop_waits_for_another() {
+        let lifecycle = Lifecycle::new(Duration::from_secs(5));
+        let tasks = lifecycle.tasks();
+        let (ended, wait) = tokio::sync::oneshot::channel::<()>();
+        tasks.spawn_job("short", async move { drop(ended) });
+        assert!(wait.await.is_err());
+        assert!(!lifecycle.drain_token().is_cancelled());
+        let drain = lifecycle.drain_token();
+        tasks.spawn_job("tidies up", async move {
+            drain.cancelled().await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        });
+        lifecycle.drain_token().cancel();
+        let start = Instant::now();
+        lifecycle.run().await;
+        assert_eq!(start.elapsed(), Duration::from_secs(2));
+    }
+}

@@ -1,0 +1,376 @@
+//! Configuration: one TOML file, drop-ins beside it, environment variables over them.
+//!
+//! Later sources win: `<path>`, then `<path>.d/*.toml` by name, then `<PREFIX>_<KEY>` (tables by two underscores:
+//! `GITSPACES_RUNNER_API__SOCKET` is `api.socket`). A value of the wrong type is an error with the path of its key; an
+//! unknown key is a warning with its path, so that an older daemon starts with a newer file.
+
+use camino::{Utf8Path, Utf8PathBuf};
+use config::{Config, Environment, File, FileFormat};
+use serde::de::DeserializeOwned;
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+};
+
+/// A configuration is written by hand.
+const MAX_FILE: u64 = 1024 * 1024;
+const MAX_DROP_INS: usize = 256;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("cannot read the configuration `{path}`")]
+    Read {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the configuration `{path}` has {length} bytes, more than {MAX_FILE}")]
+    TooLarge { path: Utf8PathBuf, length: u64 },
+    #[error("the directory `{path}` holds more than {MAX_DROP_INS} files")]
+    TooMany { path: Utf8PathBuf },
+    #[error("a file name in `{dir}` is not UTF-8: {name}")]
+    FileName { dir: Utf8PathBuf, name: String },
+    #[error("cannot understand the configuration")]
+    Parse {
+        #[source]
+        source: config::ConfigError,
+    },
+    #[error("the configuration has a wrong value at `{key}`")]
+    Value {
+        key: String,
+        #[source]
+        source: config::ConfigError,
+    },
+    #[error("the configuration is not complete")]
+    Incomplete {
+        #[source]
+        source: config::ConfigError,
+    },
+}
+
+impl crate::Hint for SettingsError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Read { path, source } => match source.kind() {
+                io::ErrorKind::NotFound => Some(format!("create `{path}`, or name another file")),
+                io::ErrorKind::PermissionDenied => {
+                    Some(format!("let the user of this process read `{path}`"))
+                }
+                _ => None,
+            },
+            Self::FileName { .. } | Self::TooLarge { .. } | Self::TooMany { .. } => None,
+            Self::Parse { .. } | Self::Value { .. } | Self::Incomplete { .. } => None,
+        }
+    }
+
+    fn exit(&self) -> crate::Exit {
+        crate::Exit::Config
+    }
+}
+
+/// What was loaded, and what was not understood.
+#[derive(Clone, Debug)]
+pub struct Loaded<T> {
+    pub value: T,
+    /// Paths of keys that nothing reads, sorted.
+    pub unknown_keys: Vec<String>,
+    /// The files that were read, in order.
+    pub files: Vec<Utf8PathBuf>,
+}
+
+impl<T> Loaded<T> {
+    /// Warns of each unknown key. Call it when logging is set up.
+    pub fn log(&self) {
+        for file in &self.files {
+            tracing::info!(%file, "Configuration read");
+        }
+        for key in &self.unknown_keys {
+            tracing::warn!(key, "Unknown key in the configuration is ignored");
+        }
+    }
+}
+
+/// Loads a file that must exist, with its drop-ins and the environment.
+///
+/// # Errors
+/// See [`SettingsError`].
+pub fn load<T: DeserializeOwned>(
+    path: &Utf8Path,
+    env_prefix: &str,
+) -> Result<Loaded<T>, SettingsError> {
+    Loader::new(path).env_prefix(env_prefix).load()
+}
+
+/// What to load.
+#[derive(Clone, Debug)]
+pub struct Loader {
+    path: Utf8PathBuf,
+    required: bool,
+    env_prefix: Option<String>,
+    env: Option<HashMap<String, String>>,
+}
+
+impl Loader {
+    #[must_use]
+    pub fn new(path: impl Into<Utf8PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            required: true,
+            env_prefix: None,
+            env: None,
+        }
+    }
+
+    /// The file may be missing: for the default path, where nobody named one.
+    #[must_use]
+    pub fn optional(mut self) -> Self {
+        self.required = false;
+        self
+    }
+
+    #[must_use]
+    pub fn env_prefix(mut self, prefix: &str) -> Self {
+        self.env_prefix = Some(prefix.to_owned());
+        self
+    }
+
+    /// Variables in place of the process's own. For tests.
+    #[must_use]
+    pub fn env<K: Into<String>, V: Into<String>>(
+        mut self,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        self.env = Some(
+            variables
+                .into_iter()
+                .map(|(key, value)| (key.into(), value.into()))
+                .collect(),
+        );
+        self
+    }
+
+    /// # Errors
+    /// See [`SettingsError`].
+    pub fn load<T: DeserializeOwned>(self) -> Result<Loaded<T>, SettingsError> {
+        let files = self.files()?;
+        let mut builder = Config::builder();
+        for file in &files {
+            builder = builder.add_source(File::new(file.as_str(), FileFormat::Toml));
+        }
+        if let Some(prefix) = &self.env_prefix {
+            builder = builder.add_source(
+                Environment::with_prefix(prefix)
+                    .prefix_separator("_")
+                    .separator("__")
+                    .source(self.env.clone()),
+            );
+        }
+        let config = builder
+            .build()
+            .map_err(|source| SettingsError::Parse { source })?;
+        let mut unknown = BTreeSet::new();
+        let mut note = |path: serde_ignored::Path<'_>| {
+            unknown.insert(path.to_string());
+        };
+        let value =
+            serde_path_to_error::deserialize(serde_ignored::Deserializer::new(config, &mut note))
+                .map_err(|error| {
+                let key = error.path().to_string();
+                let source = error.into_inner();
+                if key == "." {
+                    SettingsError::Incomplete { source }
+                } else {
+                    SettingsError::Value { key, source }
+                }
+            })?;
+        Ok(Loaded {
+            value,
+            unknown_keys: unknown.into_iter().collect(),
+            files,
+        })
+    }
+
+    fn files(&self) -> Result<Vec<Utf8PathBuf>, SettingsError> {
+        let mut files = Vec::new();
+        match check(&self.path) {
+            Ok(()) => files.push(self.path.clone()),
+            Err(SettingsError::Read { source, .. })
+                if !self.required && source.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let dir = Utf8PathBuf::from(format!("{}.d", self.path));
+        let fail = |source| SettingsError::Read {
+            path: dir.clone(),
+            source,
+        };
+        let entries = match std::fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(files),
+            Err(error) => return Err(fail(error)),
+        };
+        let mut drop_ins = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(fail)?.file_name();
+            let Some(name) = name.to_str() else {
+                return Err(SettingsError::FileName {
+                    dir,
+                    name: name.to_string_lossy().into_owned(),
+                });
+            };
+            // What editors and package managers leave behind is not meant.
+            if name.ends_with(".toml") && !name.starts_with('.') {
+                drop_ins.push(dir.join(name));
+            }
+            if drop_ins.len() > MAX_DROP_INS {
+                return Err(SettingsError::TooMany { path: dir });
+            }
+        }
+        drop_ins.sort();
+        for path in drop_ins {
+            check(&path)?;
+            files.push(path);
+        }
+        Ok(files)
+    }
+}
+
+fn check(path: &Utf8Path) -> Result<(), SettingsError> {
+    let fail = |source| SettingsError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    // Opened, so that a file that may not be read is told from one that is missing.
+    let file = std::fs::File::open(path).map_err(fail)?;
+    let metadata = file.metadata().map_err(fail)?;
+    if metadata.is_dir() {
+        return Err(fail(io::ErrorKind::IsADirectory.into()));
+    }
+    if metadata.len() > MAX_FILE {
+        return Err(SettingsError::TooLarge {
+            path: path.to_owned(),
+            length: metadata.len(),
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ErrorChain, Hint as _};
+    use serde::Deserialize;
+    use std::fs;
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    struct Settings {
+        name: String,
+        #[serde(default)]
+        api: Api,
+    }
+
+    #[derive(Debug, Default, Deserialize, PartialEq)]
+    #[serde(default)]
+    struct Api {
+        socket: Option<String>,
+        limit: u32,
+    }
+
+    fn write(content: &str) -> (tempfile::TempDir, Utf8PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = Utf8PathBuf::from_path_buf(dir.path().join("agent.toml")).unwrap();
+        fs::write(&path, content).unwrap();
+        (dir, path)
+    }
+
+    fn no_env() -> [(&'static str, &'static str); 0] {
+        []
+    }
+
+    #[test]
+    fn the_environment_wins_over_drop_ins_and_those_over_the_file() {
+        let (_guard, path) = write("name = \"file\"\n[api]\nsocket = \"/a\"\nlimit = 1\n");
+        let dir = Utf8PathBuf::from(format!("{path}.d"));
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("20-b.toml"), "[api]\nlimit = 3\n").unwrap();
+        fs::write(dir.join("10-a.toml"), "[api]\nlimit = 2\nsocket = \"/b\"\n").unwrap();
+        fs::write(dir.join("30-c.toml.dpkg-old"), "broken").unwrap();
+        let loaded = Loader::new(&path)
+            .env_prefix("GITSPACES_TEST")
+            .env([("GITSPACES_TEST_API__SOCKET", "/c"), ("OTHER_NAME", "no")])
+            .load::<Settings>()
+            .unwrap();
+        assert_eq!(
+            loaded.value,
+            Settings {
+                name: "file".to_owned(),
+                api: Api {
+                    socket: Some("/c".to_owned()),
+                    limit: 3
+                }
+            }
+        );
+        assert_eq!(loaded.files.len(), 3);
+        assert!(loaded.unknown_keys.is_empty());
+    }
+
+    #[test]
+    fn a_number_comes_from_the_environment() {
+        let (_guard, path) = write("name = \"x\"\n");
+        let loaded = Loader::new(&path)
+            .env_prefix("T")
+            .env([("T_API__LIMIT", "7")])
+            .load::<Settings>()
+            .unwrap();
+        assert_eq!(loaded.value.api.limit, 7);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_and_ignored() {
+        let (_guard, path) = write("name = \"x\"\ncolour = 1\n[api]\nlimt = 2\n");
+        let loaded = Loader::new(&path).load::<Settings>().unwrap();
+        assert_eq!(loaded.unknown_keys, ["api.limt", "colour"]);
+    }
+
+    #[test]
+    fn a_wrong_type_carries_the_path_of_its_key() {
+        let (_guard, path) = write("name = \"x\"\n[api]\nlimit = \"many\"\n");
+        let error = Loader::new(&path)
+            .env_prefix("T")
+            .env(no_env())
+            .load::<Settings>()
+            .unwrap_err();
+        let text = ErrorChain(&error).to_string();
+        assert!(text.contains("`api.limit`"), "{text}");
+        assert!(text.contains("many"), "{text}");
+        assert!(text.contains("agent.toml"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_key_is_named() {
+        let (_guard, path) = write("");
+        let error = Loader::new(&path).load::<Settings>().unwrap_err();
+        let text = ErrorChain(&error).to_string();
+        assert!(text.contains("name"), "{text}");
+    }
+
+    #[test]
+    fn a_syntax_error_names_the_file_and_the_line() {
+        let (_guard, path) = write("name = \"x\"\n[api\n");
+        let error = Loader::new(&path).load::<Settings>().unwrap_err();
+        let text = ErrorChain(&error).to_string();
+        assert!(
+            text.contains("agent.toml") && text.contains("line 2"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error_with_a_hint_unless_it_is_optional() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = Utf8PathBuf::from_path_buf(dir.path().join("none.toml")).unwrap();
+        let error = Loader::new(&path).load::<Settings>().unwrap_err();
+        assert!(error.hint().unwrap().starts_with("create `"));
+        let loaded = Loader::new(&path).optional().load::<Api>().unwrap();
+        assert_eq!(loaded.value, Api::default());
+    }
+}
