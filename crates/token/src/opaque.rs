@@ -225,6 +225,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::string_slice, reason = "tokens are ASCII")]
     fn what_is_no_token_is_refused() {
         let good = OpaqueToken::from_random(TokenKind::Join, [7; 32]);
         let good = good.expose();
