@@ -3,7 +3,7 @@
 //! Each connection is a task of the server's own `JoinSet`; a panic of a handler costs its connection only.
 //! A handler is *dropped* when its client goes away: work that must finish belongs into a task of the daemon.
 
-use crate::{BoxError, Listener, Peer, PeerPolicy};
+use crate::{Listener, Peer, PeerPolicy};
 use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -265,13 +265,4 @@ impl std::fmt::Display for Chain<'_> {
         }
         Ok(())
     }
-}
-
-/// Kept beside [`serve`], so that a handler can be written as a function that returns early with `?`.
-#[must_use]
-pub fn internal(code: &str, message: impl Into<String>, cause: &BoxError) -> Response<Body> {
-    problem(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        &Problem::new(code, message).cause(cause.to_string()),
-    )
 }
