@@ -1,0 +1,32 @@
+//! The public REST API, `/api/v1`: what users and the CLI send and get. Times are RFC 3339.
+
+mod access;
+mod delegates;
+mod gitspaces;
+
+pub use access::*;
+pub use delegates::*;
+pub use gitspaces::*;
+
+use serde::{Deserialize, Serialize};
+
+/// Largest request body, in bytes.
+pub const MAX_BODY: usize = 256 * 1024;
+/// Deepest JSON taken.
+pub const MAX_DEPTH: usize = 32;
+/// Largest page.
+pub const MAX_PAGE: u32 = 100;
+/// Header that makes a POST safe to repeat: the same key and body within a day get the first answer again.
+pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
+/// Answer header with the trace id of the action; also taken from a request.
+pub const TRACE_HEADER: &str = "gitspaces-trace";
+
+/// A page of a list, in a stable order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    /// Give it as `?cursor=` for the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}

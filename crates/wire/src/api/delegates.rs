@@ -1,0 +1,102 @@
+//! Delegates, join tokens and infra providers.
+
+use crate::{
+    control::Inventory,
+    ids::{DelegateUuid, InfraProviderUuid, JoinTokenUuid},
+    secret::Secret,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Delegate {
+    #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
+    pub id: DelegateUuid,
+    pub name: String,
+    pub tags: Vec<String>,
+    pub connected: bool,
+    pub draining: bool,
+    pub runner_ready: bool,
+    pub revoked: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<Inventory>,
+    /// Gitspaces placed on it.
+    pub gitspaces: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub last_seen: Option<Timestamp>,
+    /// Why its last connection ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_disconnect: Option<String>,
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub created: Timestamp,
+}
+
+/// `POST /join-tokens`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CreateJoinToken {
+    /// Seconds from now; a day where missing, 30 days at most.
+    #[serde(default)]
+    pub expires_in: Option<u32>,
+    /// Enrolments it is good for; 1 where missing.
+    #[serde(default)]
+    pub uses: Option<u32>,
+    #[serde(default)]
+    pub comment: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct JoinToken {
+    #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
+    pub id: JoinTokenUuid,
+    /// Only in the answer to its creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub token: Option<Secret>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    pub uses_left: u32,
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub exp: Timestamp,
+    pub revoked: bool,
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub created: Timestamp,
+}
+
+/// Where machines come from: delegates that match all selectors, through one kind of provider.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct InfraProvider {
+    #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
+    pub id: InfraProviderUuid,
+    pub name: String,
+    pub kind: InfraProviderKind,
+    /// All have to match a delegate's tags or name.
+    pub selectors: Vec<String>,
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub created: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum InfraProviderKind {
+    /// The delegate's host and its Docker.
+    Host,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CreateInfraProvider {
+    pub name: String,
+    pub kind: InfraProviderKind,
+    #[serde(default)]
+    pub selectors: Vec<String>,
+}

@@ -1,0 +1,142 @@
+//! Control plane and gateways: grants, routes, revocations.
+//!
+//! A gateway opens `GET /api/v1/gateways/connect` (WebSocket, subprotocol [`SUBPROTOCOL`], `Authorization: Bearer <gateway token>`) and hears
+//! [`ToGateway`]. It exchanges one-time codes at `POST /api/v1/gateways/exchange`. It verifies grants offline with the keys it was sent.
+
+use crate::gitspace::GitspaceState;
+use crate::{
+    ids::{DelegateUuid, GatewayUuid, GitspaceUuid, GrantUuid, UserUuid},
+    secret::Secret,
+    text::Slug,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub const SUBPROTOCOL: &str = "gitspaces.gateway.v1";
+
+/// Purpose a grant is signed for; see `token`.
+pub const GRANT_PURPOSE: &str = "gitspaces grant v1";
+
+/// Header a program (the CLI) sends its grant in. The gateway takes it away.
+pub const GRANT_HEADER: &str = "gitspaces-grant";
+
+/// What a user may reach through one gateway in one gitspace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantClaims {
+    pub id: GrantUuid,
+    /// The only gateway that may take it.
+    pub gateway: GatewayUuid,
+    pub gitspace: GitspaceUuid,
+    pub slug: Slug,
+    pub user: UserUuid,
+    pub ports: PortSet,
+    /// Whether the workspace service (terminal, exec) may be reached.
+    pub workspace: bool,
+    pub iat: Timestamp,
+    pub exp: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(tag = "set", rename_all = "snake_case")]
+pub enum PortSet {
+    All {},
+    Only { ports: Vec<u16> },
+}
+
+impl PortSet {
+    #[must_use]
+    pub fn contains(&self, port: u16) -> bool {
+        match self {
+            Self::All {} => true,
+            Self::Only { ports } => ports.contains(&port),
+        }
+    }
+}
+
+/// To the gateway, one WebSocket text message each. A snapshot comes first on every connection and replaces everything known.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToGateway {
+    Snapshot {
+        gateway: GatewayUuid,
+        /// Ed25519 public keys that grants may be signed with, base64url without padding.
+        keys: Vec<String>,
+        /// Where a browser without a grant is sent: `<authorize_url>?gitspace=<slug>&return=<url>`.
+        authorize_url: String,
+        routes: Vec<Route>,
+        revocations: Vec<Revocation>,
+    },
+    Route {
+        route: Route,
+    },
+    RouteGone {
+        slug: Slug,
+    },
+    Revoked {
+        revocation: Revocation,
+    },
+    Keys {
+        keys: Vec<String>,
+    },
+}
+
+/// From the gateway.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FromGateway {
+    /// First message, and again when it changes.
+    Hello { version: String, domain: String },
+}
+
+/// How to reach a gitspace and what to tell who cannot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    pub slug: Slug,
+    pub gitspace: GitspaceUuid,
+    pub name: String,
+    pub state: GitspaceState,
+    /// Whether its container runs (also in state `error`: it can be entered to be mended).
+    pub reachable: bool,
+    #[serde(default)]
+    pub delegate: Option<DelegateUuid>,
+    /// Why it is in state `error`.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
+/// Grants that no longer hold although they have not expired.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Revocation {
+    pub subject: RevokedSubject,
+    /// Grants issued at or before this are void.
+    pub before: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "of", rename_all = "snake_case")]
+pub enum RevokedSubject {
+    Grant { grant: GrantUuid },
+    User { user: UserUuid },
+    Gitspace { gitspace: GitspaceUuid },
+}
+
+/// Body of `POST /api/v1/gateways/exchange`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExchangeRequest {
+    pub code: Secret,
+    /// Of the origin the browser is at; the code is for this one alone.
+    pub slug: Slug,
+    /// Set where the origin is a port's.
+    #[serde(default)]
+    pub port: Option<u16>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExchangeResponse {
+    pub grant: Secret,
+    pub exp: Timestamp,
+    /// Path and query to go on at, always starting with one `/`.
+    pub return_to: String,
+}

@@ -1,0 +1,213 @@
+//! What is desired of a gitspace and what was observed of it.
+
+use crate::{
+    failure::Failure,
+    ids::{GitspaceUuid, TaskUuid},
+    secret::Secret,
+    text::{GitRef, GitspaceName, RepoUrl, Slug},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Counts the user's actions on one gitspace; a task or an observation of an older generation changes nothing.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(transparent)]
+pub struct Generation(pub u64);
+
+impl Generation {
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl std::fmt::Display for Generation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where a user's last action wants the gitspace to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum DesiredState {
+    Running,
+    Stopped,
+    /// Reset: no container, the workspace's volume kept.
+    Uninitialized,
+    Deleted,
+}
+
+/// What the runner sees on its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ObservedState {
+    /// Nothing of it exists on the host.
+    Absent,
+    /// Network and volume exist and hold a whole clone; there is no dev container.
+    Provisioned,
+    /// The dev container exists and does not run.
+    Stopped,
+    /// The dev container runs and its agent answers.
+    Running,
+}
+
+/// One observation by a runner. A later one has a higher `revision`, also across restarts of the runner.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Observed {
+    pub gitspace: GitspaceUuid,
+    pub state: ObservedState,
+    /// Generation of the last task that was carried out.
+    pub generation: Generation,
+    pub revision: u64,
+    pub at: Timestamp,
+    /// Why it is not where it was: the container died, the image is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// Set while a task is carried out on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskUuid>,
+    /// Known once the dev container exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dev_container: Option<DevContainer>,
+}
+
+/// What a user needs to know of a dev container to work in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DevContainer {
+    pub image: String,
+    /// Name or numeric id of the user whose shell a terminal opens.
+    pub remote_user: String,
+    /// Absolute path inside the container.
+    pub workspace_folder: String,
+    #[serde(default)]
+    pub forward_ports: Vec<u16>,
+    /// Whether its once-only lifecycle commands have all ended well.
+    pub initialized: bool,
+}
+
+/// State as a user sees it, derived from what is desired and observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum GitspaceState {
+    Uninitialized,
+    Starting,
+    Running,
+    Stopping,
+    Stopped,
+    /// Reset under way.
+    Resetting,
+    Deleting,
+    Deleted,
+    Error,
+}
+
+impl GitspaceState {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Uninitialized => "uninitialized",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Resetting => "resetting",
+            Self::Deleting => "deleting",
+            Self::Deleted => "deleted",
+            Self::Error => "error",
+        }
+    }
+
+    /// Whether work is under way: a second action is refused.
+    #[must_use]
+    pub const fn is_busy(self) -> bool {
+        match self {
+            Self::Starting | Self::Stopping | Self::Resetting | Self::Deleting => true,
+            Self::Uninitialized | Self::Running | Self::Stopped | Self::Deleted | Self::Error => {
+                false
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for GitspaceState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// All a runner needs to make a gitspace. Sent whole with every task that may need it, so that a runner that lost its ledger can go on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GitspaceSpec {
+    pub name: GitspaceName,
+    pub slug: Slug,
+    pub repo: RepoSpec,
+    pub resources: Resources,
+    /// For clone and later fetches and pushes. Never written to a disk by a runner.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub git_credentials: Vec<GitCredential>,
+    /// Author of commits made inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git_identity: Option<GitIdentity>,
+}
+
+impl GitspaceSpec {
+    /// The same without what must not lie on a disk.
+    #[must_use]
+    pub fn without_secrets(&self) -> Self {
+        Self {
+            git_credentials: Vec::new(),
+            ..self.clone()
+        }
+    }
+}
+
+/// Which repository, and where in its history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RepoSpec {
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub url: RepoUrl,
+    /// Branch, tag or commit; the repository's default branch where missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub reference: Option<GitRef>,
+}
+
+/// Limits of one dev container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// Thousandths of a CPU.
+    pub cpu_millis: u32,
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub pids: u32,
+}
+
+/// User and password (or token) for one Git host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GitCredential {
+    /// `host` or `host:port`, compared exactly.
+    pub host: String,
+    pub username: String,
+    pub secret: Secret,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GitIdentity {
+    pub name: String,
+    pub email: String,
+}
