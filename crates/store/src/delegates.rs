@@ -1,0 +1,113 @@
+//! Delegates and the tokens they join with.
+
+use crate::{Answer, Hash};
+use jiff::Timestamp;
+use wire::{
+    control::{Epoch, Inventory},
+    ids::{DelegateUuid, JoinTokenUuid},
+};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinTokenRecord {
+    pub id: JoinTokenUuid,
+    pub comment: Option<String>,
+    pub hash: Hash,
+    pub uses_left: u32,
+    pub exp: Timestamp,
+    pub revoked: bool,
+    pub created: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct DelegateRecord {
+    pub id: DelegateUuid,
+    /// Unique.
+    pub name: String,
+    pub tags: Vec<String>,
+    /// Ed25519.
+    pub public_key: Hash,
+    pub revoked: bool,
+    /// Of its software, from its last hello.
+    pub version: Option<String>,
+    pub inventory: Option<Inventory>,
+    pub last_seen: Option<Timestamp>,
+    /// Why its last connection ended.
+    pub last_disconnect: Option<String>,
+    /// Of its last accepted connection.
+    pub epoch: Epoch,
+    pub created: Timestamp,
+}
+
+/// What a delegate says of itself in a hello.
+#[derive(Clone, Debug)]
+pub struct DelegateSeen {
+    pub version: String,
+    pub tags: Vec<String>,
+    pub inventory: Inventory,
+    pub at: Timestamp,
+}
+
+/// How an enrolment ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enrolment {
+    /// The join token was used and the delegate registered.
+    Enrolled(DelegateUuid),
+    /// The same name and key are registered already (an answer got lost): the token was not used.
+    Already(DelegateUuid),
+    /// A revoked delegate of that name has a fresh key and is valid again; it keeps its id, so its gitspaces stay reachable.
+    Renewed(DelegateUuid),
+    Denied(EnrolmentDenied),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EnrolmentDenied {
+    #[error("the join token is not known")]
+    UnknownToken,
+    #[error("the join token is revoked")]
+    Revoked,
+    #[error("the join token has expired")]
+    Expired,
+    #[error("the join token is used up")]
+    UsedUp,
+    #[error("another delegate has this name")]
+    NameTaken,
+    #[error("another delegate has this key")]
+    KeyTaken,
+}
+
+pub trait DelegateStore {
+    fn create_join_token<'a>(&'a self, token: &'a JoinTokenRecord) -> Answer<'a, ()>;
+    /// Newest first.
+    fn join_tokens(&self) -> Answer<'_, Vec<JoinTokenRecord>>;
+    /// Whether there was one.
+    fn revoke_join_token(&self, id: JoinTokenUuid) -> Answer<'_, bool>;
+
+    /// Checks the token, counts it down and registers the delegate in one transaction.
+    fn enrol_delegate<'a>(
+        &'a self,
+        join_token: &'a Hash,
+        delegate: &'a DelegateRecord,
+        now: Timestamp,
+    ) -> Answer<'a, Enrolment>;
+    fn delegate(&self, id: DelegateUuid) -> Answer<'_, Option<DelegateRecord>>;
+    fn delegate_by_name<'a>(&'a self, name: &'a str) -> Answer<'a, Option<DelegateRecord>>;
+    /// By name.
+    fn delegates(&self) -> Answer<'_, Vec<DelegateRecord>>;
+    /// Counts the epoch up and answers with it. `NotFound` where there is no such delegate or it is revoked.
+    fn next_epoch(&self, id: DelegateUuid) -> Answer<'_, Epoch>;
+    fn delegate_seen<'a>(&'a self, id: DelegateUuid, seen: &'a DelegateSeen) -> Answer<'a, ()>;
+    fn delegate_inventory<'a>(
+        &'a self,
+        id: DelegateUuid,
+        inventory: &'a Inventory,
+        at: Timestamp,
+    ) -> Answer<'a, ()>;
+    fn delegate_disconnected<'a>(
+        &'a self,
+        id: DelegateUuid,
+        reason: &'a str,
+        at: Timestamp,
+    ) -> Answer<'a, ()>;
+    /// Whether there was one.
+    fn revoke_delegate(&self, id: DelegateUuid) -> Answer<'_, bool>;
+}
