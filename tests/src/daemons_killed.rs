@@ -1,0 +1,139 @@
+//! SIGKILL in the middle of an action: on restart the gitspace reaches what was desired, once.
+
+use crate::{
+    deployment::{Daemon, Deployment, text},
+    docker,
+};
+use anyhow::{Result, ensure};
+
+/// A repository whose creation takes long enough to be killed in the middle, and counts how often it was done.
+const SLOW: &[(&str, &str)] = &[(
+    ".devcontainer/devcontainer.json",
+    r#"{ "onCreateCommand": "echo on-create >> ../count; for n in $(seq 30); do test -e ../go && break; sleep 0.1; done", "postCreateCommand": "echo post-create >> ../count" }"#,
+)];
+
+async fn killed_in_the_middle(victims: &[Daemon], phase: &str) -> Result<()> {
+    let mut host = Deployment::start().await?;
+    let url = host.git.repository("slow", SLOW)?;
+    host.ok(&["create", &url, "--name", "slow", "--no-wait"])?;
+    host.until(&format!("phase {phase} has begun"), |host| {
+        Ok(host
+            .events("slow")?
+            .iter()
+            .any(|event| text(event, "/phase") == phase))
+    })?;
+    for victim in victims {
+        host.kill(*victim)?;
+    }
+    for victim in victims {
+        host.run(*victim)?;
+    }
+    host.until("the control plane answers", |host| {
+        Ok(host.gitspace(&["show", "slow"])?.code == 0)
+    })?;
+    host.until_state("slow", "running")?;
+    host.until("it can be entered", |host| {
+        Ok(host.gitspace(&["exec", "slow", "--", "true"])?.code == 0)
+    })?;
+    let count = host.ok(&["exec", "slow", "--", "cat", "../count"])?;
+    ensure!(
+        count == "on-create\npost-create\n",
+        "once each: {count}\n{}",
+        host.logs()
+    );
+    let filter = format!("label=gitspaces.deployment={}", host.label);
+    let containers = docker::lines(&[
+        "ps",
+        "-a",
+        "--filter",
+        &filter,
+        "--format",
+        "{{.Names}} {{.Status}}",
+    ])?;
+    ensure!(
+        containers.len() <= 2,
+        "one dev container and at most the spare: {containers:?}"
+    );
+    host.ok(&["delete", "slow", "--wait"])?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_runner_goes_on_where_it_was() -> Result<()> {
+    killed_in_the_middle(&[Daemon::Runner], "on_create_command").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_killed_while_cloning_begins_again() -> Result<()> {
+    killed_in_the_middle(&[Daemon::Runner], "clone").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_delegate_with_control_plane_and_gateway_goes_on_where_it_was() -> Result<()> {
+    killed_in_the_middle(&[Daemon::Delegate], "on_create_command").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_daemons_killed_at_once_go_on_where_they_were() -> Result<()> {
+    killed_in_the_middle(&[Daemon::Delegate, Daemon::Runner], "machine").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dev_container_that_died_is_in_the_timeline_with_its_cause_and_comes_back() -> Result<()>
+{
+    let host = Deployment::start().await?;
+    let url = host.git.repository("app", &[("README.md", "x")])?;
+    host.ok(&["create", &url, "--name", "app", "--wait"])?;
+    let filter = format!(
+        "label=gitspaces.gitspace={}",
+        text(&host.show("app")?, "/id")
+    );
+    let containers = docker::lines(&["ps", "-q", "--filter", &filter])?;
+    ensure!(containers.len() == 1, "one container: {containers:?}");
+    docker::lines(&["kill", &containers[0]])?;
+    host.until("its death is in the timeline", |host| {
+        Ok(host.events("app")?.iter().any(|event| {
+            matches!(
+                text(event, "/failure/code").as_str(),
+                "container_exited" | "out_of_memory"
+            )
+        }))
+    })?;
+    host.until("it can be entered again", |host| {
+        Ok(host.gitspace(&["exec", "app", "--", "true"])?.code == 0)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_gitspace_refuses_a_second_action_but_takes_cancel_and_delete() -> Result<()> {
+    let host = Deployment::start().await?;
+    let url = host.git.repository(
+        "stuck",
+        &[(
+            ".devcontainer/devcontainer.json",
+            r#"{ "onCreateCommand": "tail -f /dev/null" }"#,
+        )],
+    )?;
+    host.ok(&["create", &url, "--name", "stuck", "--no-wait"])?;
+    host.until("its command runs", |host| {
+        Ok(host
+            .events("stuck")?
+            .iter()
+            .any(|event| text(event, "/phase") == "on_create_command"))
+    })?;
+    let said = host.gitspace(&["stop", "stuck"])?;
+    ensure!(
+        said.code == 75 && said.err.contains("starting"),
+        "busy, with its reason: {said:#?}"
+    );
+    host.ok(&["cancel", "stuck"])?;
+    host.until("it rests", |host| {
+        Ok(!matches!(
+            host.state("stuck")?.as_str(),
+            "starting" | "stopping"
+        ))
+    })?;
+    host.ok(&["start", "stuck", "--no-wait"])?;
+    host.ok(&["delete", "stuck", "--wait"])?;
+    Ok(())
+}

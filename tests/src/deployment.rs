@@ -1,0 +1,381 @@
+//! A whole deployment on loopback: runner-agent, and delegate-agent with control plane and gateway embedded.
+
+use crate::{docker, git_server::GitServer};
+use anyhow::{Context as _, Result, bail, ensure};
+use camino::{Utf8Path, Utf8PathBuf};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use std::{
+    fs::File,
+    net::{Ipv4Addr, TcpListener},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Longest time anything here may take to come true.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Daemon {
+    Runner,
+    Delegate,
+}
+
+pub(crate) struct Deployment {
+    pub(crate) git: GitServer,
+    pub(crate) label: String,
+    pub(crate) control_port: u16,
+    pub(crate) gateway_port: u16,
+    dir: Option<tempfile::TempDir>,
+    root: Utf8PathBuf,
+    runner: Option<Child>,
+    delegate: Option<Child>,
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Deployment {
+    pub(crate) async fn start() -> Result<Self> {
+        Self::start_with("").await
+    }
+
+    /// With more lines for the runner's config.
+    pub(crate) async fn start_with(runner_config: &str) -> Result<Self> {
+        let git = GitServer::start().await?;
+        // Short: Unix socket paths lie below it.
+        let dir = tempfile::Builder::new().prefix("gs").tempdir_in("/tmp")?;
+        let root = Utf8PathBuf::try_from(dir.path().to_path_buf())?;
+        let label = format!("test-{}", root.file_name().context("a name")?);
+        let (control_port, gateway_port) = (free_port()?, free_port()?);
+        let bin = bin_dir()?;
+        std::fs::write(
+            root.join("runner.toml"),
+            format!(
+                r#"api_socket = "{root}/runner.sock"
+admin_socket = "{root}/runner-admin.sock"
+state_dir = "{root}/runner"
+run_dir = "{root}/gs"
+deployment = "{label}"
+agent_binary = "{bin}/gitspace-agent"
+default_image = "gitspaces/default:latest"
+host_access = ["{}"]
+{runner_config}
+"#,
+                git.address()
+            ),
+        )?;
+        std::fs::write(
+            root.join("delegate.toml"),
+            format!(
+                r#"control_plane_url = "http://localhost:{control_port}"
+name = "host"
+state_dir = "{root}/delegate"
+runner_socket = "{root}/runner.sock"
+admin_socket = "{root}/delegate-admin.sock"
+
+[embedded.control_plane]
+enabled = true
+state_dir = "{root}/control-plane"
+listen = "127.0.0.1:{control_port}"
+public_url = "http://localhost:{control_port}"
+
+[embedded.gateway]
+enabled = true
+listen = "127.0.0.1:{gateway_port}"
+public_url = "http://localhost:{gateway_port}"
+"#
+            ),
+        )?;
+        let mut deployment = Self {
+            git,
+            label,
+            control_port,
+            gateway_port,
+            dir: Some(dir),
+            root,
+            runner: None,
+            delegate: None,
+        };
+        deployment.run(Daemon::Runner)?;
+        deployment.run(Daemon::Delegate)?;
+        deployment.until("the delegate is connected", |deployment| {
+            let said = deployment.curl(&[
+                "--unix-socket",
+                deployment.path("delegate-admin.sock").as_str(),
+                "http://localhost/readyz",
+            ])?;
+            Ok(said.code == 0)
+        })?;
+        let token = deployment.path("control-plane/admin-token");
+        deployment.ok(&[
+            "login",
+            "--url",
+            &deployment.control_url(),
+            "--token-file",
+            token.as_str(),
+        ])?;
+        Ok(deployment)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> Utf8PathBuf {
+        self.root.join(name)
+    }
+
+    pub(crate) fn control_url(&self) -> String {
+        format!("http://localhost:{}", self.control_port)
+    }
+
+    pub(crate) fn token(&self) -> Result<String> {
+        Ok(
+            std::fs::read_to_string(self.path("control-plane/admin-token"))?
+                .trim()
+                .to_owned(),
+        )
+    }
+
+    /// Starts a daemon that does not run.
+    pub(crate) fn run(&mut self, daemon: Daemon) -> Result<()> {
+        let (binary, config) = match daemon {
+            Daemon::Runner => ("runner-agent", "runner.toml"),
+            Daemon::Delegate => ("delegate-agent", "delegate.toml"),
+        };
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.path(&format!("{binary}.log")))?;
+        let child = Command::new(bin_dir()?.join(binary))
+            .args(["--config", self.path(config).as_str()])
+            .env("GITSPACES_LOG", "debug,hyper=info,sqlx=info")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("{binary} does not start"))?;
+        *self.slot(daemon) = Some(child);
+        Ok(())
+    }
+
+    const fn slot(&mut self, daemon: Daemon) -> &mut Option<Child> {
+        match daemon {
+            Daemon::Runner => &mut self.runner,
+            Daemon::Delegate => &mut self.delegate,
+        }
+    }
+
+    /// SIGKILL, and wait until it is gone.
+    pub(crate) fn kill(&mut self, daemon: Daemon) -> Result<()> {
+        if let Some(mut child) = self.slot(daemon).take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// SIGTERM, and its exit code.
+    pub(crate) fn stop(&mut self, daemon: Daemon) -> Result<i32> {
+        let mut child = self.slot(daemon).take().context("it does not run")?;
+        kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
+        Ok(child.wait()?.code().unwrap_or(-1))
+    }
+
+    /// The `gitspace` command, logged in.
+    pub(crate) fn command(&self, args: &[&str]) -> Result<Command> {
+        let mut command = Command::new(bin_dir()?.join("gitspace"));
+        command
+            .args(args)
+            .env("XDG_CONFIG_HOME", self.path("cli"))
+            .stdin(Stdio::null());
+        Ok(command)
+    }
+
+    pub(crate) fn gitspace(&self, args: &[&str]) -> Result<Said> {
+        Ok(self.command(args)?.output()?.into())
+    }
+
+    /// Standard output of a `gitspace` command that has to work.
+    pub(crate) fn ok(&self, args: &[&str]) -> Result<String> {
+        let said = self.gitspace(args)?;
+        ensure!(
+            said.code == 0,
+            "gitspace {args:?}: {said:#?}\n{}",
+            self.logs()
+        );
+        Ok(said.out)
+    }
+
+    pub(crate) fn json(&self, args: &[&str]) -> Result<Value> {
+        let mut all = vec!["-o", "json"];
+        all.extend(args);
+        Ok(serde_json::from_str(&self.ok(&all)?)?)
+    }
+
+    pub(crate) fn show(&self, name: &str) -> Result<Value> {
+        self.json(&["show", name])
+    }
+
+    pub(crate) fn state(&self, name: &str) -> Result<String> {
+        Ok(text(&self.show(name)?, "/state"))
+    }
+
+    /// The whole timeline, oldest first.
+    pub(crate) fn events(&self, name: &str) -> Result<Vec<Value>> {
+        let listed = self.json(&["events", name])?;
+        let items = listed.get("items").unwrap_or(&listed);
+        items.as_array().cloned().context("a list of events")
+    }
+
+    pub(crate) fn curl(&self, args: &[&str]) -> Result<Said> {
+        Ok(Command::new("curl")
+            .args([
+                "--silent",
+                "--show-error",
+                "--fail-with-body",
+                "--max-time",
+                "20",
+            ])
+            .args(args)
+            .output()?
+            .into())
+    }
+
+    /// `curl -i` at the gateway: status line, headers and body as they came.
+    pub(crate) fn gateway(&self, host: &str, path: &str, args: &[&str]) -> Result<String> {
+        let output = Command::new("curl")
+            .args(["--silent", "--include", "--max-time", "20"])
+            .args(["--header", &format!("Host: {host}:{}", self.gateway_port)])
+            .args(args)
+            .arg(format!("http://127.0.0.1:{}{path}", self.gateway_port))
+            .output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// A grant for a program, for everything in a gitspace.
+    pub(crate) fn grant(&self, name: &str) -> Result<Value> {
+        let said = self.api("POST", &format!("/gitspaces/{name}/grants"), "{}")?;
+        Ok(serde_json::from_str(&said.out)?)
+    }
+
+    /// The REST API with the admin's token.
+    pub(crate) fn api(&self, method: &str, path: &str, body: &str) -> Result<Said> {
+        let token = self.token()?;
+        self.curl(&[
+            "--request",
+            method,
+            "--header",
+            &format!("Authorization: Bearer {token}"),
+            "--header",
+            "Content-Type: application/json",
+            "--data-raw",
+            body,
+            &format!("{}/api/v1{path}", self.control_url()),
+        ])
+    }
+
+    /// Waits until `truth` holds, by looking; says what it waited for.
+    pub(crate) fn until(
+        &self,
+        what: &str,
+        mut truth: impl FnMut(&Self) -> Result<bool>,
+    ) -> Result<()> {
+        let limit = Instant::now() + PATIENCE;
+        while !truth(self)? {
+            if Instant::now() > limit {
+                bail!("not within {PATIENCE:?}: {what}\n{}", self.logs());
+            }
+            pause();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn until_state(&self, name: &str, state: &str) -> Result<()> {
+        let mut last = String::new();
+        self.until(&format!("{name} is {state}"), |deployment| {
+            last = deployment.state(name)?;
+            Ok(last == state)
+        })
+        .with_context(|| format!("its state was {last}"))
+    }
+
+    /// The end of both daemons' logs.
+    pub(crate) fn logs(&self) -> String {
+        let tail = |name: &str| {
+            let text = std::fs::read_to_string(self.path(name)).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let from = lines.len().saturating_sub(60);
+            format!("--- {name}\n{}\n", lines[from..].join("\n"))
+        };
+        tail("runner-agent.log") + &tail("delegate-agent.log")
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        for daemon in [Daemon::Delegate, Daemon::Runner] {
+            if let Err(error) = self.kill(daemon) {
+                eprintln!("{daemon:?} was not stopped: {error:#}");
+            }
+        }
+        if let Err(error) = docker::remove(&self.label) {
+            eprintln!("{} is left in Docker: {error:#}", self.label);
+        }
+        if std::env::var_os("GITSPACES_TEST_KEEP").is_some()
+            && let Some(dir) = self.dir.take()
+        {
+            eprintln!("kept {}", dir.keep().display());
+        }
+    }
+}
+
+/// A string of a JSON document, empty where there is none.
+pub(crate) fn text(value: &Value, pointer: &str) -> String {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// A moment between two looks; polling is level-triggered and bounded by [`PATIENCE`].
+fn pause() {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the pause of a bounded wait, in a thread of its own test"
+    )]
+    std::thread::sleep(Duration::from_millis(50));
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
+}
+
+fn bin_dir() -> Result<&'static Utf8Path> {
+    static DIR: std::sync::OnceLock<Option<Utf8PathBuf>> = std::sync::OnceLock::new();
+    DIR.get_or_init(|| {
+        std::env::var("GITSPACES_TEST_BIN")
+            .ok()
+            .map(Utf8PathBuf::from)
+    })
+    .as_deref()
+    .context("GITSPACES_TEST_BIN is not set: run ./test, which builds the binaries and sets it")
+}

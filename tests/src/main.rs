@@ -1,0 +1,16 @@
+//! End to end: the real binaries, a real Docker, real git, curl and a browser, on loopback.
+//!
+//! Every test has a deployment of its own (ports, state, deployment label) and removes what it made. `./test` builds the binaries and
+//! names their folder in `GITSPACES_TEST_BIN`.
+
+mod deployment;
+mod docker;
+mod git_server;
+
+mod browser;
+mod daemons_killed;
+mod failures;
+mod gateway_door;
+mod hostile_input;
+mod isolation;
+mod lifecycle;
