@@ -16,7 +16,8 @@
 //!
 //! Attach: the client sends [`ClientMessage::Attach`] first. The server answers [`ServerMessage::Attached`]; with `from` still in its buffer the stream
 //! goes on right there, else `snapshot` is true and the next bytes redraw scroll-back and screen. Every byte is counted; the client
-//! remembers where it is for its next attach.
+//! remembers where it is for its next attach. A snapshot is one binary message, the first after `attached`: it stands for all bytes
+//! up to `position`, and is not counted itself.
 //!
 //! Exec: the client sends [`ClientMessage::Exec`] first; the process dies with the connection.
 
