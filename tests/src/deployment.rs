@@ -319,9 +319,17 @@ public_url = "http://localhost:{gateway_port}"
     pub(crate) fn logs(&self) -> String {
         let tail = |name: &str| {
             let text = std::fs::read_to_string(self.path(name)).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().collect();
-            let from = lines.len().saturating_sub(60);
-            format!("--- {name}\n{}\n", lines[from..].join("\n"))
+            let skipped = text.lines().count().saturating_sub(60);
+            let lines: Vec<&str> = text.lines().skip(skipped).collect();
+            format!(
+                "--- {name}
+{}
+",
+                lines.join(
+                    "
+"
+                )
+            )
         };
         tail("runner-agent.log") + &tail("delegate-agent.log")
     }
