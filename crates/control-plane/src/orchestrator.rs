@@ -1,0 +1,27 @@
+//! The orchestrator: brings every gitspace to where its user wants it.
+//!
+//! Responsible for: users' actions on gitspaces, placement on delegates, tasks and their ends, retries, deadlines, what runners observe, and
+//! the state a user sees. One `OrchestratorTask` owns all of it; everybody else holds an [`OrchestratorHandle`].
+//!
+//! It is level-triggered: `plan` compares what is desired of one gitspace with what was observed and answers with one next step. It is asked
+//! after everything that could change the answer, and for every gitspace at the start, so that nothing depends on having seen an event.
+//!
+//! Invariants:
+//! - What was answered to anybody is stored first. An event is acknowledged only when it and all its consequences are stored, once.
+//! - A gitspace has at most one unfinished task. The next one is given only when that one has ended or nobody can tell of it any more.
+//! - Cancel and delete are always taken, and every state has a way out that its user can reach.
+//! - A gitspace stays on the delegate that holds its disk.
+//!
+//! It does not: speak to delegates (the hub does, behind [`TaskSink`]), know users or secrets ([`SpecSource`]), or read requests.
+
+mod handle;
+mod request;
+mod seams;
+mod view;
+
+pub use handle::{
+    ActionDenied, CreateDenied, NewGitspace, OrchestratorConfig, OrchestratorError,
+    OrchestratorHandle,
+};
+pub use seams::{Change, DelegateView, NotConnected, SpecSource, TaskSink};
+pub use view::{actions, is_reachable, visible_state};

@@ -1,0 +1,82 @@
+//! What the orchestrator needs of others, and what others follow of it.
+
+use jiff::Timestamp;
+use std::pin::Pin;
+use store::GitspaceRecord;
+use wire::{
+    control::Capacity,
+    failure::Failure,
+    gitspace::GitspaceSpec,
+    ids::{DelegateUuid, GitspaceUuid, TaskUuid},
+    task::Task,
+};
+
+/// The delegate has no accepted connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the delegate is not connected")]
+pub struct NotConnected;
+
+/// The way to the delegates. The hub implements it over the links. No method waits: what cannot be sent is sorted out at the next hello.
+pub trait TaskSink: Send + Sync + 'static {
+    /// Hands the task over. Handing the same over again is harmless.
+    ///
+    /// # Errors
+    /// The delegate is not connected (or takes nothing because too much is waiting for it).
+    fn assign(&self, delegate: DelegateUuid, task: Task) -> Result<(), NotConnected>;
+    fn cancel(&self, delegate: DelegateUuid, task: TaskUuid);
+    /// All events of the task up to `seq` are stored.
+    fn stored(&self, delegate: DelegateUuid, task: TaskUuid, seq: u64);
+    fn is_connected(&self, delegate: DelegateUuid) -> bool;
+}
+
+/// Makes a task's specification of a record, with the owner's unsealed Git credentials.
+pub trait SpecSource: Send + Sync + 'static {
+    fn spec<'a>(
+        &'a self,
+        gitspace: &'a GitspaceRecord,
+    ) -> Pin<Box<dyn Future<Output = Result<GitspaceSpec, Failure>> + Send + 'a>>;
+}
+
+/// Something changed: read it again. A follower that lagged reads everything again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// The gitspace's record (deleted, too).
+    Gitspace(GitspaceUuid),
+    /// It has more timeline events.
+    Timeline(GitspaceUuid),
+    /// It has more log entries.
+    Log(GitspaceUuid),
+    Delegate(DelegateUuid),
+}
+
+/// What is known of a delegate while the process runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DelegateView {
+    pub id: DelegateUuid,
+    pub name: String,
+    pub tags: Vec<String>,
+    pub revoked: bool,
+    pub connected: bool,
+    /// Since when it is (not) connected.
+    pub since: Timestamp,
+    pub draining: bool,
+    pub runner_ready: bool,
+    /// What its operator gives to gitspaces; `None` before its first hello.
+    pub capacity: Option<Capacity>,
+}
+
+impl DelegateView {
+    /// Whether it takes any task.
+    #[must_use]
+    pub const fn takes_tasks(&self) -> bool {
+        self.connected && self.runner_ready && !self.revoked
+    }
+
+    /// Whether all selectors are its name or one of its tags.
+    #[must_use]
+    pub fn matches(&self, selectors: &[String]) -> bool {
+        selectors
+            .iter()
+            .all(|wanted| *wanted == self.name || self.tags.contains(wanted))
+    }
+}
