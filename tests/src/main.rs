@@ -3,6 +3,11 @@
 //! Every test has a deployment of its own (ports, state, deployment label) and removes what it made. `./test` builds the binaries and
 //! names their folder in `GITSPACES_TEST_BIN`.
 
+#![expect(
+    clippy::print_stderr,
+    reason = "what a test could not clean up is for the person who reads its output"
+)]
+
 mod deployment;
 mod docker;
 mod git_server;
