@@ -1,0 +1,155 @@
+//! What was taken from the peer: numbers only, the bodies are the application's.
+
+use crate::limits::WINDOW_FRAMES;
+use wire::ids::StreamUuid;
+
+/// Why a numbered body is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OutOfOrder {
+    #[error("number {found} came where {expected} was due")]
+    Gap { expected: u64, found: u64 },
+    #[error("more than {WINDOW_FRAMES} messages are sent without an acknowledgement")]
+    WindowExceeded,
+}
+
+/// What is to be done with a numbered body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    Fresh,
+    /// It was taken before: it is acknowledged again and not delivered.
+    Duplicate,
+}
+
+/// Position in one stream of the peer. Survives the connection.
+#[derive(Clone, Debug, Default)]
+pub struct Inbox {
+    stream: Option<StreamUuid>,
+    received: u64,
+    consumed: u64,
+    /// No number came on this connection yet. Only then may numbers jump: what lies between was acknowledged by an earlier life, or
+    /// another replica, of this side.
+    at_start: bool,
+}
+
+impl Inbox {
+    /// What an earlier connection consumed of `stream`.
+    #[must_use]
+    pub const fn resumed(stream: StreamUuid, received: u64) -> Self {
+        Self {
+            stream: Some(stream),
+            received,
+            consumed: received,
+            at_start: true,
+        }
+    }
+
+    /// A connection begins on which the peer numbers by `stream`.
+    pub fn begin(&mut self, stream: StreamUuid) {
+        if self.stream == Some(stream) {
+            self.at_start = true;
+        } else {
+            *self = Self::resumed(stream, 0);
+        }
+    }
+
+    /// # Errors
+    /// Refuses a gap, and more than the window without an acknowledgement.
+    pub fn take(&mut self, seq: u64) -> Result<Taken, OutOfOrder> {
+        let expected = self.received.saturating_add(1);
+        let at_start = std::mem::replace(&mut self.at_start, false);
+        if seq < expected {
+            return Ok(Taken::Duplicate);
+        }
+        if seq > expected {
+            if !at_start || self.consumed < self.received {
+                return Err(OutOfOrder::Gap {
+                    expected,
+                    found: seq,
+                });
+            }
+            self.consumed = seq.saturating_sub(1);
+        }
+        if seq.saturating_sub(self.consumed) > WINDOW_FRAMES as u64 {
+            return Err(OutOfOrder::WindowExceeded);
+        }
+        self.received = seq;
+        Ok(Taken::Fresh)
+    }
+
+    /// The application is done with everything up to `seq`.
+    pub fn consume(&mut self, seq: u64) {
+        self.consumed = self.consumed.max(seq.min(self.received));
+    }
+
+    /// Highest number delivered.
+    #[must_use]
+    pub const fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Highest number consumed: what is acknowledged.
+    #[must_use]
+    pub const fn consumed(&self) -> u64 {
+        self.consumed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(n: u128) -> StreamUuid {
+        StreamUuid::from_untyped_uuid(uuid::Uuid::from_u128(n))
+    }
+    use newtype_uuid::GenericUuid as _;
+
+    #[test]
+    fn a_number_seen_before_is_a_duplicate() {
+        let mut inbox = Inbox::resumed(stream(1), 5);
+        assert_eq!(inbox.take(4), Ok(Taken::Duplicate));
+        assert_eq!(inbox.take(6), Ok(Taken::Fresh));
+        assert_eq!(inbox.take(6), Ok(Taken::Duplicate));
+    }
+
+    #[test]
+    fn a_gap_is_refused_but_at_the_start_of_a_connection() {
+        let mut inbox = Inbox::default();
+        inbox.begin(stream(1));
+        assert_eq!(inbox.take(57), Ok(Taken::Fresh));
+        assert_eq!(
+            inbox.take(59),
+            Err(OutOfOrder::Gap {
+                expected: 58,
+                found: 59
+            })
+        );
+    }
+
+    #[test]
+    fn another_stream_starts_from_nothing() {
+        let mut inbox = Inbox::resumed(stream(1), 9);
+        inbox.begin(stream(2));
+        assert_eq!(inbox.received(), 0);
+        assert_eq!(inbox.take(1), Ok(Taken::Fresh));
+    }
+
+    #[test]
+    fn a_peer_that_ignores_the_window_is_refused() {
+        let mut inbox = Inbox::default();
+        inbox.begin(stream(1));
+        for seq in 1..=WINDOW_FRAMES as u64 {
+            assert_eq!(inbox.take(seq), Ok(Taken::Fresh));
+        }
+        let next = WINDOW_FRAMES as u64 + 1;
+        assert_eq!(inbox.take(next), Err(OutOfOrder::WindowExceeded));
+        inbox.consume(1);
+        assert_eq!(inbox.take(next), Ok(Taken::Fresh));
+    }
+
+    #[test]
+    fn nothing_is_consumed_before_it_came() {
+        let mut inbox = Inbox::resumed(stream(1), 3);
+        inbox.consume(100);
+        assert_eq!(inbox.consumed(), 3);
+    }
+}

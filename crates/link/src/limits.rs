@@ -1,0 +1,47 @@
+//! Every bound of the link.
+
+use std::time::Duration;
+
+/// Numbered bodies that may be unacknowledged: the receiver's application never has more of them waiting.
+pub const WINDOW_FRAMES: usize = 128;
+/// The same in bytes; one body may always be under way.
+pub const WINDOW_BYTES: usize = 1024 * 1024;
+/// Part of the window that bulk leaves free, so that control need not wait for an acknowledgement of bulk.
+pub const CONTROL_RESERVE: usize = 16;
+
+/// Control bodies that wait for a place in the window. A host has a few hundred gitspaces, each with a few states.
+pub const CONTROL_FRAMES: usize = 1024;
+pub const CONTROL_BYTES: usize = 4 * 1024 * 1024;
+/// Bulk bodies that wait: their sender keeps the rest, so this only has to fill the window.
+pub const BULK_FRAMES: usize = 128;
+pub const BULK_BYTES: usize = 1024 * 1024;
+
+/// From the dial to a WebSocket.
+pub const DIAL_LIMIT: Duration = Duration::from_secs(20);
+/// From a WebSocket to the welcome, the server's reconciliation included.
+pub const GREETING_LIMIT: Duration = Duration::from_secs(30);
+/// A peer that has not proved who it is gets this long for its hello.
+pub const HELLO_LIMIT: Duration = Duration::from_secs(10);
+
+/// What the server asks for where nothing else is configured.
+pub const HEARTBEAT: Duration = Duration::from_secs(10);
+pub const SILENCE_LIMIT: Duration = Duration::from_secs(30);
+/// What a client takes of a server's wishes.
+pub const MIN_HEARTBEAT: Duration = Duration::from_millis(500);
+pub const MAX_HEARTBEAT: Duration = Duration::from_secs(120);
+pub const MAX_SILENCE_LIMIT: Duration = Duration::from_secs(600);
+
+/// An acknowledgement waits this long for data it can ride on…
+pub const ACK_DELAY: Duration = Duration::from_millis(40);
+/// … or for so many bodies.
+pub const ACK_EVERY: u64 = 16;
+
+pub const BACKOFF_BASE: Duration = Duration::from_millis(500);
+pub const BACKOFF_CAP: Duration = Duration::from_secs(30);
+/// Where a person has to act before another try can work.
+pub const REFUSED_BACKOFF: Duration = Duration::from_secs(60);
+/// A link that lived this long starts its back-off anew.
+pub const QUIET: Duration = Duration::from_secs(60);
+
+/// Longest reason or hint in a `bye`, in bytes.
+pub const MAX_REASON: usize = 512;

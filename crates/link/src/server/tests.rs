@@ -1,0 +1,240 @@
+use super::*;
+use newtype_uuid::GenericUuid as _;
+use wire::ids::TaskUuid;
+
+fn hello() -> Frame<Up> {
+    Frame::Hello {
+        proof: "p".to_owned(),
+        stream: stream(1),
+        hello: Box::new(
+            serde_json::from_value(serde_json::json!({
+                "version": "0", "tags": [], "draining": false, "runner_ready": false, "tasks": [], "gitspaces": [],
+                "inventory": {"hostname": "h", "os": "o", "kernel": "k", "arch": "a", "cpus": 1, "memory_bytes": 1,
+                    "memory_available_bytes": 1, "disk_bytes": 1, "disk_available_bytes": 1,
+                    "capacity": {"gitspaces": 1, "cpu_millis": 1, "memory_bytes": 1}}
+            }))
+            .expect("reads"),
+        ),
+    }
+}
+
+fn stream(n: u128) -> StreamUuid {
+    StreamUuid::from_untyped_uuid(uuid::Uuid::from_u128(n))
+}
+
+fn send(server: &mut Server, now: Instant, frame: &Frame<Up>) {
+    let text = codec::encode(frame).expect("writes");
+    server.handle(now, Input::Text(&text));
+}
+
+fn transmit(server: &mut Server, now: Instant) -> Vec<Frame<Down>> {
+    std::iter::from_fn(|| server.poll_transmit(now))
+        .map(|text| codec::decode(&text, MAX_FRAME).expect("reads"))
+        .collect()
+}
+
+fn fresh(now: Instant) -> Server {
+    let mut server = Server::new(
+        now,
+        Timing::default(),
+        "nonce".to_owned(),
+        Timestamp::UNIX_EPOCH,
+    );
+    assert!(matches!(
+        transmit(&mut server, now).as_slice(),
+        [Frame::Challenge { .. }]
+    ));
+    server
+}
+
+fn live(now: Instant, inbox: Inbox) -> (Server, u64) {
+    let mut server = fresh(now);
+    send(&mut server, now, &hello());
+    assert!(matches!(server.poll_output(), Some(Output::Hello { .. })));
+    server.handle(
+        now,
+        Input::Accept(Acceptance {
+            epoch: Epoch(4),
+            stream: stream(9),
+            inbox,
+            welcome: Box::new(Welcome {
+                version: "0".to_owned(),
+                heartbeat_ms: 0,
+                silence_limit_ms: 0,
+                tasks: Vec::new(),
+            }),
+        }),
+    );
+    let sent = transmit(&mut server, now);
+    let [Frame::Welcome { received, .. }] = sent.as_slice() else {
+        panic!("{sent:?}");
+    };
+    (server, *received)
+}
+
+fn data(epoch: u64, seq: u64) -> Frame<Up> {
+    Frame::Data {
+        epoch: Epoch(epoch),
+        seq,
+        ack: 0,
+        body: Up::RunnerReady { ready: true },
+    }
+}
+
+fn ended(server: &mut Server) -> Cause {
+    std::iter::from_fn(|| server.poll_output())
+        .find_map(|output| match output {
+            Output::Ended { cause } => Some(cause),
+            Output::Hello { .. } | Output::Deliver { .. } => None,
+        })
+        .expect("ended")
+}
+
+#[test]
+fn a_peer_without_a_hello_is_hung_up_after_ten_seconds() {
+    let now = Instant::now();
+    let mut server = fresh(now);
+    assert_eq!(server.deadline(), Some(now + HELLO_LIMIT));
+    server.handle(now + HELLO_LIMIT, Input::Tick);
+    assert_eq!(ended(&mut server), Cause::NoHello);
+}
+
+#[test]
+fn a_large_frame_is_refused_before_the_peer_has_proved_who_it_is() {
+    let now = Instant::now();
+    let mut server = fresh(now);
+    server.handle(now, Input::Text(&" ".repeat(MAX_GREETING_FRAME + 1)));
+    assert!(matches!(ended(&mut server), Cause::Violation { .. }));
+    assert!(matches!(
+        transmit(&mut server, now).as_slice(),
+        [Frame::Bye {
+            code: ByeCode::Protocol,
+            ..
+        }]
+    ));
+}
+
+#[test]
+fn data_before_the_hello_is_refused() {
+    let now = Instant::now();
+    let mut server = fresh(now);
+    send(&mut server, now, &data(0, 1));
+    assert!(matches!(ended(&mut server), Cause::Violation { .. }));
+}
+
+#[test]
+fn a_refused_delegate_is_told_why() {
+    let now = Instant::now();
+    let mut server = fresh(now);
+    send(&mut server, now, &hello());
+    server.handle(
+        now,
+        Input::Refuse {
+            code: ByeCode::Revoked,
+            reason: "the delegate was revoked".to_owned(),
+            hint: Some("enrol it again".to_owned()),
+        },
+    );
+    let sent = transmit(&mut server, now);
+    let [Frame::Bye { code, hint, .. }] = sent.as_slice() else {
+        panic!("{sent:?}");
+    };
+    assert_eq!(
+        (*code, hint.as_deref()),
+        (ByeCode::Revoked, Some("enrol it again"))
+    );
+}
+
+#[test]
+fn a_frame_of_another_epoch_ends_the_connection() {
+    let now = Instant::now();
+    let (mut server, _) = live(now, Inbox::default());
+    send(&mut server, now, &data(3, 1));
+    assert!(matches!(ended(&mut server), Cause::Violation { .. }));
+}
+
+#[test]
+fn what_an_earlier_connection_took_is_not_delivered_again() {
+    let now = Instant::now();
+    let (mut server, received) = live(now, Inbox::resumed(stream(1), 7));
+    assert_eq!(received, 7);
+    send(&mut server, now, &data(4, 7));
+    assert!(server.poll_output().is_none());
+    send(&mut server, now, &data(4, 8));
+    assert!(matches!(
+        server.poll_output(),
+        Some(Output::Deliver { seq: 8, .. })
+    ));
+}
+
+#[test]
+fn only_what_the_application_stored_is_acknowledged() {
+    let now = Instant::now();
+    let (mut server, _) = live(now, Inbox::default());
+    send(&mut server, now, &data(4, 1));
+    send(&mut server, now, &data(4, 2));
+    let later = now + Duration::from_secs(1);
+    assert!(transmit(&mut server, later).is_empty());
+    server.consumed(later, 1);
+    let later = later + Duration::from_secs(1);
+    assert!(matches!(
+        transmit(&mut server, later).as_slice(),
+        [Frame::Ack { ack: 1, .. }]
+    ));
+}
+
+#[test]
+fn an_acknowledgement_rides_on_data() {
+    let now = Instant::now();
+    let (mut server, _) = live(now, Inbox::default());
+    send(&mut server, now, &data(4, 1));
+    server.consumed(now, 1);
+    server
+        .send(
+            &Down::Cancel {
+                task: TaskUuid::nil(),
+            },
+            Class::Control,
+        )
+        .expect("room");
+    let later = now + Duration::from_secs(1);
+    assert!(matches!(
+        transmit(&mut server, later).as_slice(),
+        [Frame::Data { ack: 1, seq: 1, .. }]
+    ));
+}
+
+#[test]
+fn nothing_is_taken_for_a_delegate_that_is_not_in() {
+    let now = Instant::now();
+    let mut server = fresh(now);
+    assert_eq!(
+        server.send(
+            &Down::Cancel {
+                task: TaskUuid::nil()
+            },
+            Class::Control
+        ),
+        Err(SendRefused::Closed)
+    );
+}
+
+#[test]
+fn a_closed_connection_ignores_everything() {
+    let now = Instant::now();
+    let (mut server, _) = live(now, Inbox::default());
+    server.handle(
+        now,
+        Input::Close {
+            code: ByeCode::Superseded,
+            reason: "twin".to_owned(),
+            hint: None,
+        },
+    );
+    assert!(matches!(ended(&mut server), Cause::Told { .. }));
+    send(&mut server, now, &data(4, 1));
+    server.handle(now, Input::Binary);
+    server.handle(now, Input::Tick);
+    assert!(server.poll_output().is_none());
+    assert_eq!(server.deadline(), None);
+}

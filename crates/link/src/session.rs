@@ -1,0 +1,337 @@
+//! What a live connection does, the same at both ends: numbers, acknowledgements, heartbeats, silence.
+
+use crate::{
+    codec,
+    inbox::{Inbox, OutOfOrder, Taken},
+    limits::{
+        ACK_DELAY, ACK_EVERY, HEARTBEAT, MAX_HEARTBEAT, MAX_SILENCE_LIMIT, MIN_HEARTBEAT,
+        SILENCE_LIMIT,
+    },
+    outbox::{AckBeyond, Class, Outbox, SendRefused},
+};
+use serde::Serialize;
+use std::time::{Duration, Instant};
+use wire::{
+    control::{Epoch, Frame, MAX_FRAME},
+    ids::StreamUuid,
+};
+
+/// Room that the frame around a body takes.
+const ENVELOPE: usize = 256;
+/// Largest body, encoded.
+pub const MAX_SENT_BODY: usize = MAX_FRAME - ENVELOPE;
+
+/// How often a side speaks and how long it bears silence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    pub heartbeat: Duration,
+    pub silence_limit: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: HEARTBEAT,
+            silence_limit: SILENCE_LIMIT,
+        }
+    }
+}
+
+impl Timing {
+    /// What the server asks for, within what makes sense: the silence limit is at least two heartbeats.
+    #[must_use]
+    pub fn clamped(heartbeat_ms: u64, silence_limit_ms: u64) -> Self {
+        let heartbeat = Duration::from_millis(heartbeat_ms).clamp(MIN_HEARTBEAT, MAX_HEARTBEAT);
+        let silence_limit =
+            Duration::from_millis(silence_limit_ms).clamp(heartbeat * 2, MAX_SILENCE_LIMIT);
+        Self {
+            heartbeat,
+            silence_limit,
+        }
+    }
+}
+
+/// The peer broke the protocol; the connection ends.
+#[derive(Debug, thiserror::Error)]
+pub enum Violation {
+    #[error(transparent)]
+    Frame(#[from] codec::FrameError),
+    #[error("a frame of epoch {} came on a connection of epoch {}", found.0, expected.0)]
+    Epoch { expected: Epoch, found: Epoch },
+    #[error(transparent)]
+    Order(#[from] OutOfOrder),
+    #[error(transparent)]
+    Ack(#[from] AckBeyond),
+    #[error("a `{frame}` frame came while the link is {state}")]
+    Unexpected {
+        frame: &'static str,
+        state: &'static str,
+    },
+    #[error("a binary message came, and only text is spoken")]
+    Binary,
+}
+
+/// Something for the application.
+#[derive(Debug)]
+pub struct Delivery<R> {
+    /// Give it back to [`Session::consumed`] when done with it.
+    pub seq: u64,
+    pub body: R,
+}
+
+#[derive(Debug)]
+struct Connection {
+    epoch: Epoch,
+    timing: Timing,
+    last_heard: Instant,
+    last_sent: Instant,
+    /// Highest acknowledgement sent on this connection.
+    ack_sent: u64,
+    ack_due: Option<Instant>,
+    pong: Option<u64>,
+    ping_due: bool,
+    ping_id: u64,
+}
+
+/// Queues and numbers of one end, over its connections.
+#[derive(Debug, Default)]
+pub struct Session {
+    outbox: Outbox,
+    inbox: Inbox,
+    connection: Option<Connection>,
+}
+
+impl Session {
+    /// One that knows what an earlier connection took.
+    #[must_use]
+    pub const fn resumed(inbox: Inbox) -> Self {
+        Self {
+            outbox: Outbox::new(),
+            inbox,
+            connection: None,
+        }
+    }
+
+    /// Both sides have greeted: `peer` numbers what comes, and has `received` of ours.
+    ///
+    /// # Errors
+    /// Refuses a peer that has received what was never sent.
+    pub fn begin(
+        &mut self,
+        now: Instant,
+        epoch: Epoch,
+        timing: Timing,
+        peer: StreamUuid,
+        received: u64,
+    ) -> Result<(), AckBeyond> {
+        self.outbox.resume(received)?;
+        self.inbox.begin(peer);
+        self.connection = Some(Connection {
+            epoch,
+            timing,
+            last_heard: now,
+            last_sent: now,
+            ack_sent: self.inbox.consumed(),
+            ack_due: None,
+            pong: None,
+            ping_due: false,
+            ping_id: 0,
+        });
+        Ok(())
+    }
+
+    /// The connection ended; queues stay.
+    pub fn end(&mut self) {
+        self.connection = None;
+    }
+
+    /// Queues a body.
+    ///
+    /// # Errors
+    /// Refuses what is too large or does not fit beside what waits.
+    pub fn send<S: Serialize>(&mut self, body: &S, class: Class) -> Result<(), SendRefused> {
+        let text = serde_json::to_string(body).map_err(|error| SendRefused::Encoding {
+            reason: error.to_string(),
+        })?;
+        if text.len() > MAX_SENT_BODY {
+            return Err(SendRefused::TooLarge {
+                length: text.len(),
+                limit: MAX_SENT_BODY,
+            });
+        }
+        self.outbox.push(text.into(), class)
+    }
+
+    /// A frame of a live connection, other than a greeting or a `bye`.
+    ///
+    /// # Errors
+    /// Says how the peer broke the protocol.
+    pub fn take<R>(
+        &mut self,
+        now: Instant,
+        frame: Frame<R>,
+    ) -> Result<Option<Delivery<R>>, Violation> {
+        let unexpected = |frame| Violation::Unexpected {
+            frame,
+            state: "live",
+        };
+        let Some(connection) = &mut self.connection else {
+            return Err(Violation::Unexpected {
+                frame: "data",
+                state: "not live",
+            });
+        };
+        let check = |found| {
+            if found == connection.epoch {
+                Ok(())
+            } else {
+                Err(Violation::Epoch {
+                    expected: connection.epoch,
+                    found,
+                })
+            }
+        };
+        match frame {
+            Frame::Data {
+                epoch,
+                seq,
+                ack,
+                body,
+            } => {
+                check(epoch)?;
+                self.outbox.acknowledge(ack)?;
+                let taken = self.inbox.take(seq)?;
+                connection.last_heard = now;
+                Ok(match taken {
+                    Taken::Fresh => Some(Delivery { seq, body }),
+                    Taken::Duplicate => {
+                        connection.ack_due = Some(now);
+                        None
+                    }
+                })
+            }
+            Frame::Ack { epoch, ack } => {
+                check(epoch)?;
+                self.outbox.acknowledge(ack)?;
+                connection.last_heard = now;
+                Ok(None)
+            }
+            Frame::Ping { epoch, id } => {
+                check(epoch)?;
+                connection.last_heard = now;
+                // Pings that came while the socket was full are answered once.
+                connection.pong = Some(id);
+                Ok(None)
+            }
+            Frame::Pong { epoch, id: _ } => {
+                check(epoch)?;
+                connection.last_heard = now;
+                Ok(None)
+            }
+            Frame::Challenge { .. } => Err(unexpected("challenge")),
+            Frame::Hello { .. } => Err(unexpected("hello")),
+            Frame::Welcome { .. } => Err(unexpected("welcome")),
+            Frame::Bye { .. } => Err(unexpected("bye")),
+        }
+    }
+
+    /// The application is done with everything up to `seq`: it may be acknowledged.
+    pub fn consumed(&mut self, now: Instant, seq: u64) {
+        self.inbox.consume(seq);
+        let consumed = self.inbox.consumed();
+        if let Some(connection) = &mut self.connection {
+            let owed = consumed.saturating_sub(connection.ack_sent);
+            if owed >= ACK_EVERY {
+                connection.ack_due = Some(now);
+            } else if owed > 0 {
+                let due = now + ACK_DELAY;
+                connection.ack_due = Some(connection.ack_due.map_or(due, |at| at.min(due)));
+            }
+        }
+    }
+
+    /// The next frame; `None` where there is nothing to say.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<String> {
+        let ack = self.inbox.consumed();
+        let connection = self.connection.as_mut()?;
+        let epoch = connection.epoch;
+        let frame = if let Some(id) = connection.pong.take() {
+            codec::pong(epoch, id)
+        } else if std::mem::replace(&mut connection.ping_due, false) {
+            connection.ping_id = connection.ping_id.saturating_add(1);
+            codec::ping(epoch, connection.ping_id)
+        } else if let Some((seq, body)) = self.outbox.next_to_send() {
+            connection.ack_sent = ack;
+            connection.ack_due = None;
+            codec::data(epoch, seq, ack, body)
+        } else if connection.ack_due.is_some_and(|due| due <= now) {
+            connection.ack_sent = ack;
+            connection.ack_due = None;
+            codec::ack(epoch, ack)
+        } else {
+            return None;
+        };
+        connection.last_sent = now;
+        Some(frame)
+    }
+
+    /// When [`Session::tick`] has something to do.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let connection = self.connection.as_ref()?;
+        let heartbeat = connection.last_sent + connection.timing.heartbeat;
+        let silence = connection.last_heard + connection.timing.silence_limit;
+        // A ping that waits for the socket wakes nobody.
+        let next = if connection.ping_due {
+            silence
+        } else {
+            heartbeat.min(silence)
+        };
+        Some(connection.ack_due.map_or(next, |due| due.min(next)))
+    }
+
+    /// Time went on. The answer says whether the peer still lives.
+    pub fn tick(&mut self, now: Instant) -> Heard {
+        let Some(connection) = &mut self.connection else {
+            return Heard::Enough;
+        };
+        if now.saturating_duration_since(connection.last_heard) >= connection.timing.silence_limit {
+            return Heard::Silence(connection.timing.silence_limit);
+        }
+        if now.saturating_duration_since(connection.last_sent) >= connection.timing.heartbeat {
+            connection.ping_due = true;
+        }
+        Heard::Enough
+    }
+
+    #[must_use]
+    pub const fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    #[must_use]
+    pub const fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+}
+
+/// What the silence limit says of the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    Enough,
+    Silence(Duration),
+}
+
+/// Name of a frame, for messages.
+pub(crate) const fn name<B>(frame: &Frame<B>) -> &'static str {
+    match frame {
+        Frame::Challenge { .. } => "challenge",
+        Frame::Hello { .. } => "hello",
+        Frame::Welcome { .. } => "welcome",
+        Frame::Data { .. } => "data",
+        Frame::Ack { .. } => "ack",
+        Frame::Ping { .. } => "ping",
+        Frame::Pong { .. } => "pong",
+        Frame::Bye { .. } => "bye",
+    }
+}
