@@ -1,0 +1,166 @@
+"""A running deployment, as a program that uses its API sees it: actions, the timeline's events, exec through the gateway."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import uuid
+from pathlib import Path
+from typing import Any, Iterator
+from urllib.parse import quote, urlsplit
+
+from websocket import WebSocket, WebSocketError, dial
+
+# Longest wait for anything: a gitspace's every phase is shorter than this on a host that works.
+TIMEOUT_S = 120.0
+
+
+class BenchError(Exception):
+    """What failed and why; `hint` says what to do."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class Deployment:
+    def __init__(self) -> None:
+        home = Path(os.environ.get("GITSPACES_HOME", Path.home() / ".gitspaces"))
+        self._base = int(os.environ.get("GITSPACES_PORT_BASE", "7070"))
+        self.url = os.environ.get("GITSPACES_URL", f"http://localhost:{self._base}").rstrip("/")
+        token_file = Path(os.environ.get("GITSPACES_TOKEN_FILE", home / "control-plane" / "admin-token"))
+        try:
+            self._token = token_file.read_text().strip()
+        except OSError as error:
+            raise BenchError(
+                f"cannot read the access token {token_file}: {error.strerror}",
+                "run ./quickstart first, or set GITSPACES_URL and GITSPACES_TOKEN_FILE",
+            ) from error
+        self._connection: http.client.HTTPConnection | None = None
+        self._made: set[str] = set()
+
+    def sample_repository(self) -> str:
+        """The repository that quickstart serves, at the address that containers reach this host by."""
+        named = os.environ.get("GITSPACES_SAMPLE_REPO")
+        if named:
+            return named
+        inspect = ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"]
+        host = subprocess.run(inspect, check=True, capture_output=True, text=True).stdout.strip()
+        return f"http://{host}:{self._base + 20}/sample.git"
+
+    def create(self, repository: str) -> dict[str, Any]:
+        name = f"bench-{uuid.uuid4().hex[:8]}"
+        # Before the request: an answer that is lost must not leave a gitspace behind.
+        self._made.add(name)
+        return self._call("POST", "/gitspaces", {"repo": {"url": repository}, "name": name})
+
+    def show(self, name: str) -> dict[str, Any]:
+        return self._call("GET", f"/gitspaces/{quote(name)}")
+
+    def act(self, name: str, action: str) -> None:
+        self._call("POST", f"/gitspaces/{quote(name)}/actions", {"action": action})
+
+    def delete(self, name: str) -> None:
+        """Deletes it and waits until nothing is left of it."""
+        try:
+            after = self.last_event(name)
+            self._call("DELETE", f"/gitspaces/{quote(name)}")
+            self.wait(name, "deleted", after)
+        except NotFound:
+            pass
+        self._made.discard(name)
+
+    def clean_up(self) -> None:
+        for name in sorted(self._made):
+            self.delete(name)
+        if self._connection:
+            self._connection.close()
+
+    def last_event(self, name: str) -> int:
+        listed = self._call("GET", f"/gitspaces/{quote(name)}/events")
+        items = listed["items"] if isinstance(listed, dict) else listed
+        return max((event["id"] for event in items), default=0)
+
+    def wait(self, name: str, state: str, after: int = 0) -> None:
+        """Follows the timeline until an event says that the gitspace is in a state. Nothing is polled."""
+        reason = "the stream of events ended"
+        for event in self._events(name, after):
+            if event["state"] == state:
+                return
+            if event.get("failure"):
+                reason = event["failure"]["message"]
+            if event["state"] == "error":
+                break
+        else:
+            # A deleted gitspace's stream may end before its last event is read.
+            if state == "deleted":
+                return
+        raise BenchError(f"{name} did not become {state}: {reason}", f"gitspace events {name}")
+
+    def first_output(self, name: str, argv: list[str]) -> bytes:
+        """Runs a command in a gitspace through the gateway, and returns its first output."""
+        grant = self._call("POST", f"/gitspaces/{quote(name)}/grants", {})
+        headers = {"gitspaces-grant": grant["grant"]}
+        with WebSocket(grant["url"], "/api/v1/exec", headers, TIMEOUT_S) as exec_socket:
+            exec_socket.send_text(json.dumps({"type": "exec", "argv": argv}))
+            errors = b""
+            while (message := exec_socket.receive()) is not None:
+                if isinstance(message, str):
+                    raise BenchError(f"{argv} in {name} wrote nothing: {message} {errors!r}")
+                if message[:1] == b"\x01":
+                    return message[1:]
+                errors += message[1:]
+        raise BenchError(f"{argv} in {name} wrote nothing: the gateway closed the connection")
+
+    def _events(self, name: str, after: int) -> Iterator[dict[str, Any]]:
+        connection, host = dial(self.url, TIMEOUT_S)
+        with connection:
+            request = (
+                f"GET {self._path(f'/gitspaces/{quote(name)}/events?after={after}')} HTTP/1.0\r\nHost: {host}\r\n"
+                f"Authorization: Bearer {self._token}\r\nAccept: text/event-stream\r\n\r\n"
+            )
+            connection.sendall(request.encode())
+            # HTTP/1.0: the body is not in chunks.
+            response = connection.makefile("rb")
+            status = response.readline().split()
+            if status[1:2] == [b"404"]:
+                raise NotFound(f"there is no gitspace {name}")
+            if status[1:2] != [b"200"]:
+                raise BenchError(f"the events of {name}: the control plane answered {status!r}")
+            for line in response:
+                if line.startswith(b"data:"):
+                    yield json.loads(line[5:])
+
+    def _call(self, method: str, path: str, body: object = None) -> Any:
+        if self._connection is None:
+            parts = urlsplit(self.url)
+            kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+            self._connection = kind(parts.netloc, timeout=TIMEOUT_S)
+        headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
+        if method == "POST":
+            headers |= {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
+        try:
+            self._connection.request(method, self._path(path), None if body is None else json.dumps(body), headers)
+            response = self._connection.getresponse()
+            text = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            self._connection = None
+            raise BenchError(f"{method} {self.url}{path}: {error}", "is the deployment running? ./quickstart") from error
+        if response.status == 404:
+            raise NotFound(f"{method} {path}: not found")
+        if response.status >= 300:
+            raise BenchError(f"{method} {path} was answered {response.status}: {text.decode(errors='replace')[:500]}")
+        return json.loads(text) if text else None
+
+    def _path(self, path: str) -> str:
+        return f"{urlsplit(self.url).path}/api/v1{path}"
+
+
+class NotFound(BenchError):
+    pass
+
+
+__all__ = ["BenchError", "Deployment", "NotFound", "WebSocketError"]
