@@ -1,0 +1,168 @@
+//! Opening the database, and what concerns all of it.
+
+use crate::{error::store_error, row::micros};
+use camino::{Utf8Path, Utf8PathBuf};
+use jiff::Timestamp;
+use sqlx::{
+    SqlSafeStr as _, Sqlite, SqlitePool, Transaction,
+    migrate::{MigrateError, Migration, MigrationType, Migrator},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use std::{borrow::Cow, time::Duration};
+use store::{Answer, Store, StoreError};
+
+/// Readers do not wait for the writer (WAL), only for each other when there are more than this.
+const READERS: u32 = 4;
+/// How long a locked database is waited for: another process may hold it (a backup).
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection of the pool is waited for.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Join tokens are listed for a while after they expired, so that an operator sees why an enrolment failed.
+const KEEP_JOIN_TOKENS: Duration = Duration::from_hours(30 * 24);
+
+/// In order; a file that was released is never changed.
+const MIGRATIONS: [(i64, &str, &str); 1] = [(
+    1,
+    "initial",
+    include_str!("../migrations/sqlite/0001_initial.sql"),
+)];
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot open the database {path}")]
+    Open {
+        path: Utf8PathBuf,
+        #[source]
+        source: sqlx::Error,
+    },
+    #[error("cannot bring the database {path} to this version's form")]
+    Migrate {
+        path: Utf8PathBuf,
+        #[source]
+        source: MigrateError,
+    },
+}
+
+/// The store on one database. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SqlStore {
+    pub(crate) readers: SqlitePool,
+    writer: SqlitePool,
+}
+
+impl SqlStore {
+    /// Opens the file, or makes it, and brings it to this version's form.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or was written by a later version.
+    pub async fn open_sqlite(path: &Utf8Path) -> Result<Self, OpenError> {
+        let open_error = |source| OpenError::Open {
+            path: path.to_owned(),
+            source,
+        };
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options.clone())
+            .await
+            .map_err(open_error)?;
+        let migrations = MIGRATIONS
+            .iter()
+            .map(|(version, name, sql)| {
+                Migration::new(
+                    *version,
+                    Cow::Borrowed(*name),
+                    MigrationType::Simple,
+                    (*sql).into_sql_str(),
+                    false,
+                )
+            })
+            .collect();
+        Migrator::with_migrations(migrations)
+            .run(&writer)
+            .await
+            .map_err(|source| OpenError::Migrate {
+                path: path.to_owned(),
+                source,
+            })?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_with(options)
+            .await
+            .map_err(open_error)?;
+        Ok(Self { readers, writer })
+    }
+
+    /// Waits for what is under way and closes the files.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    /// A transaction that holds the write lock from its start.
+    pub(crate) async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        self.writer
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(store_error("starting a transaction", "transaction"))
+    }
+}
+
+pub(crate) async fn done(transaction: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
+    transaction
+        .commit()
+        .await
+        .map_err(store_error("committing a transaction", "transaction"))
+}
+
+impl Store for SqlStore {
+    fn drop_expired(&self, now: Timestamp) -> Answer<'_, u64> {
+        Box::pin(async move {
+            let failed = store_error("dropping what has expired", "expired row");
+            let mut transaction = self.write().await?;
+            let mut dropped = 0;
+            for sql in [
+                "DELETE FROM sessions WHERE exp <= $1",
+                "DELETE FROM one_time_codes WHERE exp <= $1",
+                "DELETE FROM idempotency_keys WHERE exp <= $1",
+                "DELETE FROM revocations WHERE exp <= $1",
+            ] {
+                let result = sqlx::query(sql)
+                    .bind(micros(now))
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(&failed)?;
+                dropped += result.rows_affected();
+            }
+            let before = now.checked_sub(KEEP_JOIN_TOKENS).unwrap_or(Timestamp::MIN);
+            let result = sqlx::query("DELETE FROM join_tokens WHERE exp <= $1")
+                .bind(micros(before))
+                .execute(&mut *transaction)
+                .await
+                .map_err(&failed)?;
+            dropped += result.rows_affected();
+            done(transaction).await?;
+            Ok(dropped)
+        })
+    }
+
+    fn ping(&self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            sqlx::query("SELECT 1")
+                .execute(&self.readers)
+                .await
+                .map(drop)
+                .map_err(store_error("asking it for a sign of life", "ping"))
+        })
+    }
+}
