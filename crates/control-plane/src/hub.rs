@@ -1,0 +1,222 @@
+//! The hub: the control plane's end of every delegate's link.
+//!
+//! `GET /api/v1/delegates/connect`, WebSocket, subprotocol [`SUBPROTOCOL`]. One task a connection ([`connection`]); the protocol itself is
+//! `link::server`, whose shell this is. What delegates say goes to the orchestrator, in order, and is acknowledged when that has stored it.
+//! What the orchestrator says goes to the delegate's connection through [`TaskSink`].
+//!
+//! Invariants:
+//! - A delegate has at most one live connection. A newer one waits until the older is told `superseded` and everything it delivered is
+//!   stored; only then is its hello looked at ([`registry`]).
+//! - Nothing of a delegate is listened to before its key signed this connection's nonce for our own origin ([`proof`]).
+//! - A revoked delegate's connection ends at once, also one that is being greeted meanwhile.
+//!
+//! It does not: enrol or revoke (the API does, and calls [`HubHandle::revoke`]), or decide anything about tasks.
+
+mod connection;
+mod greeting;
+mod proof;
+mod registry;
+
+use crate::{
+    orchestrator::{NotConnected, OrchestratorHandle, TaskSink},
+    origins::PublicOrigin,
+};
+use axum::{
+    Json,
+    extract::{State, WebSocketUpgrade},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use daemon::{Clock, Ids};
+use http::{HeaderMap, StatusCode, header};
+use link::Timing;
+use registry::{Command, Registry};
+use std::sync::Arc;
+use store::Store;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use wire::{
+    control::{ByeCode, Down, MAX_FRAME, SUBPROTOCOL},
+    ids::{DelegateUuid, TaskUuid},
+    problem::Problem,
+    task::Task,
+};
+
+/// Path of the endpoint.
+pub(crate) const CONNECT_PATH: &str = "/api/v1/delegates/connect";
+
+/// Connections that have not proved who they are. More are refused: each may hold a greeting of [`wire::control::MAX_GREETING_FRAME`].
+const MAX_GREETING: usize = 64;
+/// A delegate says little most of the time; the default of 128 KiB a connection would be most of the memory.
+const READ_BUFFER: usize = 4 * 1024;
+
+/// Delegates' connections, to speak to them. Cheap to clone; exists before the orchestrator, which needs it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HubHandle {
+    registry: Arc<Registry>,
+}
+
+impl HubHandle {
+    #[must_use]
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// The delegate's key is not valid any more, and the store says so already: its connection ends at once.
+    pub(crate) fn revoke(&self, delegate: DelegateUuid) {
+        self.registry.command(
+            delegate,
+            Command::Close {
+                code: ByeCode::Revoked,
+                reason: "the delegate was revoked".to_owned(),
+                hint: Some(proof::ENROL_AGAIN.to_owned()),
+            },
+        );
+    }
+
+    /// Delegates with a live connection.
+    #[must_use]
+    pub(crate) fn connected(&self) -> usize {
+        self.registry.connected()
+    }
+}
+
+impl TaskSink for HubHandle {
+    fn assign(&self, delegate: DelegateUuid, task: Task) -> Result<(), NotConnected> {
+        let task = Box::new(task);
+        if self
+            .registry
+            .command(delegate, Command::Send(Down::Assign { task }))
+        {
+            Ok(())
+        } else {
+            Err(NotConnected)
+        }
+    }
+
+    fn cancel(&self, delegate: DelegateUuid, task: TaskUuid) {
+        self.registry
+            .command(delegate, Command::Send(Down::Cancel { task }));
+    }
+
+    fn stored(&self, delegate: DelegateUuid, task: TaskUuid, seq: u64) {
+        self.registry
+            .command(delegate, Command::Send(Down::Stored { task, seq }));
+    }
+
+    fn is_connected(&self, delegate: DelegateUuid) -> bool {
+        self.registry.is_connected(delegate)
+    }
+}
+
+/// What a connection needs of the rest.
+#[derive(Clone)]
+pub(crate) struct HubDeps {
+    pub(crate) orchestrator: OrchestratorHandle,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ids: Arc<dyn Ids>,
+    /// The audience of proofs.
+    pub(crate) public: PublicOrigin,
+    pub(crate) timing: Timing,
+    /// Cancelled at the stop: delegates are told to dial again later.
+    pub(crate) stop: CancellationToken,
+    /// Waited for at the stop.
+    pub(crate) tasks: TaskTracker,
+}
+
+impl std::fmt::Debug for HubDeps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HubDeps")
+            .field("public", &self.public)
+            .field("timing", &self.timing)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Handle, dependencies and limits behind the endpoint.
+#[derive(Clone, Debug)]
+struct Hub {
+    registry: Arc<Registry>,
+    deps: Arc<HubDeps>,
+    greeting: Arc<Semaphore>,
+}
+
+/// The endpoint. Merge it beside the API: it authenticates by proof, not by token.
+pub(crate) fn routes(handle: &HubHandle, deps: HubDeps) -> axum::Router {
+    let hub = Hub {
+        registry: Arc::clone(&handle.registry),
+        deps: Arc::new(deps),
+        greeting: Arc::new(Semaphore::new(MAX_GREETING)),
+    };
+    axum::Router::new()
+        .route(CONNECT_PATH, get(connect))
+        .with_state(hub)
+}
+
+async fn connect(
+    State(hub): State<Hub>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Response {
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade.protocols([SUBPROTOCOL]),
+        Err(rejection) => {
+            return problem(
+                StatusCode::UPGRADE_REQUIRED,
+                Problem::new("websocket_required", "this endpoint speaks WebSocket only")
+                    .cause(rejection.to_string())
+                    .hint("delegates connect here by themselves; nothing else needs to"),
+            );
+        }
+    };
+    if upgrade.selected_protocol().is_none() {
+        return problem(
+            StatusCode::BAD_REQUEST,
+            Problem::new(
+                "unsupported_protocol",
+                format!("this control plane speaks `{SUBPROTOCOL}`"),
+            )
+            .hint("upgrade whichever of delegate and control plane is older"),
+        );
+    }
+    if hub.deps.stop.is_cancelled() {
+        return problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            Problem::new("stopping", "the control plane is stopping").hint("dial again later"),
+        );
+    }
+    let Ok(permit) = Arc::clone(&hub.greeting).try_acquire_owned() else {
+        return problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            Problem::new("overloaded", "too many delegates connect at once").hint("dial again later"),
+        );
+    };
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .map(str::to_owned);
+    let tasks = hub.deps.tasks.clone();
+    upgrade
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(READ_BUFFER)
+        .max_write_buffer_size(4 * MAX_FRAME)
+        .max_message_size(MAX_FRAME)
+        .max_frame_size(MAX_FRAME)
+        .on_upgrade(move |socket| {
+            tasks.track_future(connection::run(
+                hub.registry,
+                hub.deps,
+                socket,
+                host,
+                permit,
+            ))
+        })
+}
+
+fn problem(status: StatusCode, problem: Problem) -> Response {
+    (status, Json(problem)).into_response()
+}
+
+#[cfg(test)]
+mod tests;

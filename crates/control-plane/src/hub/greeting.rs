@@ -1,0 +1,224 @@
+//! From a hello to a welcome, or to a refusal with its reason.
+
+use super::{
+    HubDeps,
+    proof::{self, ENROL_AGAIN, Refusal},
+    registry::{Memory, Published, Registry, Slot},
+};
+use daemon::{ErrorChain, IdsExt as _};
+use link::{inbox::Inbox, server::Acceptance};
+use std::sync::Arc;
+use store::{DelegateSeen, StoreError};
+use tokio::sync::OwnedMutexGuard;
+use wire::{
+    control::{ByeCode, Epoch, Hello, Welcome},
+    ids::{DelegateUuid, StreamUuid},
+};
+
+/// A delegate that is in. Whoever holds it has the delegate's turn, and has to give it up by [`Admitted::leave`].
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) delegate: DelegateUuid,
+    pub(super) name: String,
+    pub(super) epoch: Epoch,
+    pub(super) stream: StreamUuid,
+    pub(super) published: Published,
+    pub(super) acceptance: Option<Acceptance>,
+    slot: Arc<Slot>,
+    memory: OwnedMutexGuard<Memory>,
+}
+
+/// What came with the connection.
+#[derive(Debug)]
+pub(super) struct Greeting {
+    pub(super) proof: String,
+    pub(super) stream: StreamUuid,
+    pub(super) hello: Box<Hello>,
+    pub(super) nonce: String,
+    pub(super) host: Option<String>,
+}
+
+/// Runs to its end once begun, also where the connection is gone meanwhile: it may have taken a turn.
+pub(super) async fn admit(
+    registry: Arc<Registry>,
+    deps: Arc<HubDeps>,
+    greeting: Greeting,
+) -> Result<Admitted, Refusal> {
+    let delegate = proof::claimed_delegate(&greeting.proof)
+        .ok_or_else(|| Refusal::new(ByeCode::BadProof, "the proof is not a signed token", None))?;
+    let record = deps
+        .store
+        .delegate(delegate)
+        .await
+        .map_err(|error| unavailable(&error))?
+        .ok_or_else(|| {
+            Refusal::new(
+                ByeCode::UnknownDelegate,
+                "this control plane does not know the delegate",
+                Some(ENROL_AGAIN),
+            )
+        })?;
+    proof::check(
+        &greeting.proof,
+        &record,
+        &greeting.nonce,
+        &deps.public,
+        greeting.host.as_deref(),
+        deps.clock.now(),
+    )?;
+    if record.revoked {
+        return Err(revoked());
+    }
+    let epoch = match deps.store.next_epoch(delegate).await {
+        Ok(epoch) => epoch,
+        Err(StoreError::NotFound { .. }) => return Err(revoked()),
+        Err(error) => return Err(unavailable(&error)),
+    };
+    let slot = registry.slot(delegate);
+    let memory = slot.take_turn(epoch).await;
+    let mut turn = Turn {
+        deps: &deps,
+        delegate,
+        epoch,
+        slot,
+        memory,
+    };
+    if !turn.slot.is_latest(epoch) {
+        // The newest one tells the orchestrator.
+        return Err(Refusal::new(
+            ByeCode::Superseded,
+            "another connection of this delegate came in",
+            None,
+        ));
+    }
+    let Greeting { stream, hello, .. } = greeting;
+    match turn.reconcile(*hello).await {
+        Ok((welcome, published)) => {
+            let inbox = match &turn.memory.inbox {
+                Some((known, inbox)) if *known == stream => inbox.clone(),
+                Some(_) | None => Inbox::resumed(stream, 0),
+            };
+            Ok(Admitted {
+                delegate,
+                name: record.name,
+                epoch,
+                stream,
+                published,
+                acceptance: Some(Acceptance {
+                    epoch,
+                    stream: deps.ids.typed(),
+                    inbox,
+                    welcome: Box::new(welcome),
+                }),
+                slot: turn.slot,
+                memory: turn.memory,
+            })
+        }
+        Err(refusal) => {
+            turn.slot.withdraw(epoch);
+            if turn.memory.told && turn.slot.is_latest(epoch) {
+                turn.memory.told = false;
+                gone(&deps, delegate, &refusal.reason).await;
+            }
+            Err(refusal)
+        }
+    }
+}
+
+struct Turn<'a> {
+    deps: &'a HubDeps,
+    delegate: DelegateUuid,
+    epoch: Epoch,
+    slot: Arc<Slot>,
+    memory: OwnedMutexGuard<Memory>,
+}
+
+impl Turn<'_> {
+    async fn reconcile(&mut self, hello: Hello) -> Result<(Welcome, Published), Refusal> {
+        let Self { deps, delegate, .. } = self;
+        let seen = DelegateSeen {
+            version: hello.version.clone(),
+            tags: hello.tags.clone(),
+            inventory: hello.inventory.clone(),
+            at: deps.clock.now(),
+        };
+        deps.store
+            .delegate_seen(*delegate, &seen)
+            .await
+            .map_err(|error| unavailable(&error))?;
+        let tasks = deps
+            .orchestrator
+            .hello(*delegate, hello)
+            .await
+            .map_err(|error| unavailable(&error))?;
+        let published = self.slot.publish(self.epoch);
+        // A revocation before this found no connection to close.
+        let still = deps
+            .store
+            .delegate(*delegate)
+            .await
+            .map_err(|error| unavailable(&error))?;
+        if still.is_none_or(|record| record.revoked) {
+            return Err(revoked());
+        }
+        self.memory.told = true;
+        deps.orchestrator
+            .delegate_connected(*delegate)
+            .await
+            .map_err(|error| unavailable(&error))?;
+        let welcome = Welcome {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            // The link puts in what it holds to.
+            heartbeat_ms: 0,
+            silence_limit_ms: 0,
+            tasks,
+        };
+        Ok((welcome, published))
+    }
+}
+
+impl Admitted {
+    /// The connection ended, and `inbox` is what was stored of it.
+    pub(super) async fn leave(mut self, deps: &HubDeps, inbox: Inbox, reason: &str) {
+        self.slot.withdraw(self.epoch);
+        self.memory.inbox = Some((self.stream, inbox));
+        // A later connection, which waits for its turn, tells the orchestrator.
+        if self.slot.is_latest(self.epoch) {
+            self.memory.told = false;
+            gone(deps, self.delegate, reason).await;
+        } else {
+            disconnected(deps, self.delegate, reason).await;
+        }
+    }
+}
+
+async fn disconnected(deps: &HubDeps, delegate: DelegateUuid, reason: &str) {
+    let at = deps.clock.now();
+    if let Err(error) = deps.store.delegate_disconnected(delegate, reason, at).await {
+        tracing::warn!(%delegate, error = %ErrorChain(&error), "Cannot store why a delegate's connection ended");
+    }
+}
+
+async fn gone(deps: &HubDeps, delegate: DelegateUuid, reason: &str) {
+    disconnected(deps, delegate, reason).await;
+    if let Err(error) = deps.orchestrator.delegate_gone(delegate, reason).await {
+        tracing::debug!(%delegate, error = %ErrorChain(&error), "Nobody hears that a delegate is gone");
+    }
+}
+
+fn revoked() -> Refusal {
+    Refusal::new(
+        ByeCode::Revoked,
+        "the delegate was revoked",
+        Some(ENROL_AGAIN),
+    )
+}
+
+fn unavailable(error: &(dyn std::error::Error + 'static)) -> Refusal {
+    tracing::warn!(error = %ErrorChain(error), "Cannot greet a delegate");
+    Refusal::new(
+        ByeCode::Overloaded,
+        format!("the control plane cannot greet now: {}", ErrorChain(error)),
+        None,
+    )
+}
