@@ -262,7 +262,7 @@ export class TerminalSession {
     }
     if (event.ctrlKey && event.shiftKey && event.code === "KeyC") {
       event.preventDefault();
-      if (this.terminal.hasSelection()) void navigator.clipboard?.writeText(this.terminal.getSelection());
+      if (this.terminal.hasSelection()) copy(this.terminal.getSelection());
       return false;
     }
     // The browser pastes by itself.
@@ -280,4 +280,11 @@ export class TerminalSession {
   #send(message: ClientMessage): void {
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
   }
+}
+
+/** Without TLS there is no clipboard for scripts, but still the command that a menu would give: xterm answers that. */
+function copy(text: string): void {
+  const command = (): void => void document.execCommand("copy");
+  if (navigator.clipboard) navigator.clipboard.writeText(text).catch(command);
+  else command();
 }
