@@ -136,6 +136,18 @@ impl AccessStore for SqlStore {
         })
     }
 
+    fn access_token_owner(&self, id: AccessTokenUuid) -> Answer<'_, Option<UserUuid>> {
+        Box::pin(async move {
+            sqlx::query("SELECT user_id FROM access_tokens WHERE id = $1")
+                .bind(id.to_string())
+                .fetch_optional(&self.readers)
+                .await
+                .map_err(store_error("reading an access token", "access token"))?
+                .map(|row| Columns::new(&row, "access token").id("user_id"))
+                .transpose()
+        })
+    }
+
     fn touch_access_token(&self, id: AccessTokenUuid, at: Timestamp) -> Answer<'_, ()> {
         Box::pin(async move {
             let mut transaction = self.write().await?;

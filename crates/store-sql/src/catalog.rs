@@ -11,7 +11,7 @@ use sqlx::sqlite::SqliteRow;
 use store::{
     Answer, CatalogStore, GatewayRecord, Hash, InfraProviderRecord, MachineRecord, StoreError,
 };
-use wire::{gateway::Revocation, ids::InfraProviderUuid};
+use wire::{gateway::Revocation, ids::{InfraProviderUuid, MachineUuid}};
 
 fn infra_provider(row: &SqliteRow) -> Result<InfraProviderRecord, StoreError> {
     let columns = Columns::new(row, "infra provider");
@@ -87,6 +87,39 @@ impl CatalogStore for SqlStore {
                 .iter()
                 .map(infra_provider)
                 .collect()
+        })
+    }
+
+    fn delete_infra_provider(&self, id: InfraProviderUuid) -> Answer<'_, bool> {
+        Box::pin(async move {
+            let mut transaction = self.write().await?;
+            let deleted = sqlx::query("DELETE FROM infra_providers WHERE id = $1")
+                .bind(id.to_string())
+                .execute(&mut *transaction)
+                .await
+                .map_err(store_error("deleting an infra provider", "infra provider"));
+            match deleted {
+                Ok(result) => {
+                    done(transaction).await?;
+                    Ok(result.rows_affected() > 0)
+                }
+                // Something refers to it.
+                Err(StoreError::NotFound { what }) => Err(StoreError::Conflict { what }),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    fn delete_machine(&self, id: MachineUuid) -> Answer<'_, bool> {
+        Box::pin(async move {
+            let mut transaction = self.write().await?;
+            let result = sqlx::query("DELETE FROM machines WHERE id = $1")
+                .bind(id.to_string())
+                .execute(&mut *transaction)
+                .await
+                .map_err(store_error("deleting a machine", "machine"))?;
+            done(transaction).await?;
+            Ok(result.rows_affected() > 0)
         })
     }
 

@@ -95,6 +95,8 @@ pub trait AccessStore {
     fn access_tokens(&self, user: UserUuid) -> Answer<'_, Vec<AccessTokenRecord>>;
     /// Whether there was such a token of that user (`None`: of any).
     fn revoke_access_token(&self, id: AccessTokenUuid, user: Option<UserUuid>) -> Answer<'_, bool>;
+    /// Whose it is.
+    fn access_token_owner(&self, id: AccessTokenUuid) -> Answer<'_, Option<UserUuid>>;
     /// Never goes back.
     fn touch_access_token(&self, id: AccessTokenUuid, at: Timestamp) -> Answer<'_, ()>;
 

@@ -49,10 +49,15 @@ pub trait CatalogStore {
     /// By name.
     fn infra_providers(&self) -> Answer<'_, Vec<InfraProviderRecord>>;
 
+    /// Whether there was one. `Conflict` where machines or gitspaces (deleted ones too) refer to it.
+    fn delete_infra_provider(&self, id: InfraProviderUuid) -> Answer<'_, bool>;
+
     /// Where it is the default one, the others are no longer. `Conflict` where the name is taken, `NotFound` without its provider.
     fn create_machine<'a>(&'a self, machine: &'a MachineRecord) -> Answer<'a, ()>;
     fn machine_by_name<'a>(&'a self, name: &'a str) -> Answer<'a, Option<MachineRecord>>;
     fn default_machine(&self) -> Answer<'_, Option<MachineRecord>>;
+    /// Whether there was one. Gitspaces made of it keep what they have.
+    fn delete_machine(&self, id: MachineUuid) -> Answer<'_, bool>;
     /// By name.
     fn machines(&self) -> Answer<'_, Vec<MachineRecord>>;
 

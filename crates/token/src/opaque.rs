@@ -25,14 +25,17 @@ pub enum TokenKind {
     OneTimeCode,
     /// A gateway's, for its link to the control plane.
     Gateway,
+    /// A browser's, in a cookie of the control plane.
+    Session,
 }
 
 impl TokenKind {
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::PersonalAccess,
         Self::Join,
         Self::OneTimeCode,
         Self::Gateway,
+        Self::Session,
     ];
 
     #[must_use]
@@ -42,6 +45,7 @@ impl TokenKind {
             Self::Join => "gsj_",
             Self::OneTimeCode => "gsc_",
             Self::Gateway => "gsg_",
+            Self::Session => "gss_",
         }
     }
 
@@ -53,6 +57,7 @@ impl TokenKind {
             Self::Join => "join token",
             Self::OneTimeCode => "one-time code",
             Self::Gateway => "gateway token",
+            Self::Session => "session",
         }
     }
 }
