@@ -5,8 +5,8 @@
 //   idle → connecting → connected → waiting → connecting → …
 //                  └──────────┴──→ ended | denied
 //
-// Invariant: `#position` counts the stream's bytes that were given to xterm; it is what the next attach asks for. A
-// snapshot draws what came before its position, and is not counted itself.
+// Invariant: `#position` counts the stream's bytes that were given to xterm, from where `attached` said; it is what the next
+// attach asks for. A snapshot is the first message after such an `attached`, and is counted like the rest.
 
 import { FitAddon } from "@xterm/addon-fit";
 import { Terminal } from "@xterm/xterm";
@@ -152,7 +152,8 @@ export class TerminalSession {
         window.clearTimeout(this.#timer);
         this.#position = message.position;
         this.#snapshotNext = message.snapshot;
-        if (message.snapshot) this.terminal.reset();
+        // A full reset, in its place behind what is not drawn yet.
+        if (message.snapshot) this.terminal.write("\x1bc");
         this.#backoff.connected(performance.now());
         this.#set({ is: "connected" });
         // It may have changed while the line was cut.
@@ -178,7 +179,7 @@ export class TerminalSession {
     const snapshot = this.#snapshotNext;
     this.#snapshotNext = false;
     if (snapshot) this.#replaying += 1;
-    else if (this.#position !== null) this.#position += bytes.length;
+    if (this.#position !== null) this.#position += bytes.length;
     this.#undrawn += bytes.length;
     this.terminal.write(bytes, () => {
       if (snapshot) this.#replaying -= 1;

@@ -14,10 +14,10 @@
 //! WebSocket messages. Text messages are [`ClientMessage`] and [`ServerMessage`]; binary ones are bytes: from the client they are input; from the
 //! server the first byte is the [`Channel`].
 //!
-//! Attach: the client sends [`ClientMessage::Attach`] first. The server answers [`ServerMessage::Attached`]; with `from` still in its buffer the stream
-//! goes on right there, else `snapshot` is true and the next bytes redraw scroll-back and screen. Every byte is counted; the client
-//! remembers where it is for its next attach. A snapshot is one binary message, the first after `attached`: it stands for all bytes
-//! up to `position`, and is not counted itself.
+//! Attach: the client sends [`ClientMessage::Attach`] first. The server answers [`ServerMessage::Attached`]; with `from` still in its buffer the
+//! stream goes on right there, and `position` is `from`. Else `snapshot` is true: the next binary message, one and whole, redraws scroll-back and
+//! screen on a terminal that was reset; it is not counted, and the stream goes on from `position`. Every other byte is counted; the client
+//! remembers where it is for its next attach. A client that is too slow for the terminal gets another `Attached` with a snapshot in mid-stream.
 //!
 //! Exec: the client sends [`ClientMessage::Exec`] first; the process dies with the connection.
 
