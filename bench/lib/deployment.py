@@ -40,6 +40,8 @@ class Deployment:
             ) from error
         self._connection: http.client.HTTPConnection | None = None
         self._made: set[str] = set()
+        # Last event of each gitspace's timeline that was read.
+        self._seen: dict[str, int] = {}
 
     def sample_repository(self) -> str:
         """The repository that quickstart serves, at the address that containers reach this host by."""
@@ -65,9 +67,8 @@ class Deployment:
     def delete(self, name: str) -> None:
         """Deletes it and waits until nothing is left of it."""
         try:
-            after = self.last_event(name)
             self._call("DELETE", f"/gitspaces/{quote(name)}")
-            self.wait(name, "deleted", after)
+            self.wait(name, "deleted")
         except NotFound:
             pass
         self._made.discard(name)
@@ -78,15 +79,11 @@ class Deployment:
         if self._connection:
             self._connection.close()
 
-    def last_event(self, name: str) -> int:
-        listed = self._call("GET", f"/gitspaces/{quote(name)}/events")
-        items = listed["items"] if isinstance(listed, dict) else listed
-        return max((event["id"] for event in items), default=0)
-
-    def wait(self, name: str, state: str, after: int = 0) -> None:
-        """Follows the timeline until an event says that the gitspace is in a state. Nothing is polled."""
+    def wait(self, name: str, state: str) -> None:
+        """Follows the timeline, from where it was last read, until the gitspace is in a state. Nothing is polled."""
         reason = "the stream of events ended"
-        for event in self._events(name, after):
+        for event in self._events(name):
+            self._seen[name] = event["id"]
             if event["state"] == state:
                 return
             if event.get("failure"):
@@ -94,7 +91,7 @@ class Deployment:
             if event["state"] == "error":
                 break
         else:
-            # A deleted gitspace's stream may end before its last event is read.
+            # The stream of a gitspace that is gone ends.
             if state == "deleted":
                 return
         raise BenchError(f"{name} did not become {state}: {reason}", f"gitspace events {name}")
@@ -114,7 +111,8 @@ class Deployment:
                 errors += message[1:]
         raise BenchError(f"{argv} in {name} wrote nothing: the gateway closed the connection")
 
-    def _events(self, name: str, after: int) -> Iterator[dict[str, Any]]:
+    def _events(self, name: str) -> Iterator[dict[str, Any]]:
+        after = self._seen.get(name, 0)
         connection, host = dial(self.url, TIMEOUT_S)
         with connection:
             request = (
