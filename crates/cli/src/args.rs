@@ -1,0 +1,389 @@
+//! The command line.
+
+use crate::{exit, output::Format};
+use camino::Utf8PathBuf;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::process::ExitCode;
+use wire::{
+    api::Role,
+    ids::{AccessTokenUuid, GitCredentialUuid, JoinTokenUuid, TerminalUuid},
+    text::{GitRef, GitspaceName, RepoUrl},
+};
+
+/// Remote development environments on your own hosts, each made from a Git repository.
+#[derive(Debug, Parser)]
+#[command(name = "gitspace", version, after_help = exit::TABLE, arg_required_else_help = true, subcommand_required = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// How results are written; `json` is the API's own objects
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
+    pub(crate) output: Format,
+    /// URL of the control plane
+    #[arg(long, global = true, env = "GITSPACES_URL", value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// File with a personal access token; GITSPACES_TOKEN may hold the token itself
+    #[arg(long, global = true, env = "GITSPACES_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<Utf8PathBuf>,
+    /// File with the certificates (PEM) to trust, instead of this host's
+    #[arg(long, global = true, env = "GITSPACES_CA_FILE", value_name = "FILE")]
+    pub(crate) ca_file: Option<Utf8PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Check a token and keep it; it is read from --token-file or from stdin
+    Login,
+    /// Forget the kept token
+    Logout,
+    /// Make a gitspace from a repository
+    Create(Create),
+    /// List gitspaces
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show a gitspace
+    Show(Named),
+    /// Start a gitspace
+    Start(Action),
+    /// Stop a gitspace; its disk stays
+    Stop(Action),
+    /// Remove a gitspace's container and keep its disk
+    Reset(Action),
+    /// Delete a gitspace and its disk
+    #[command(visible_alias = "rm")]
+    Delete(Action),
+    /// Stop what is being done with a gitspace
+    Cancel(Action),
+    /// Show the output of a gitspace's phases
+    Logs(Following),
+    /// Show a gitspace's timeline
+    Events(Following),
+    /// Run a command in a gitspace, with its exit code
+    Exec(Exec),
+    /// Open a terminal in a gitspace; `~.` after a line break leaves it running
+    Shell(ShellArgs),
+    /// List the ports that listen in a gitspace
+    Ports(Named),
+    /// Print the URL of a gitspace, or of a port in it
+    Url(UrlArgs),
+    /// Delegates, which connect hosts
+    #[command(subcommand)]
+    Delegate(DelegateCommand),
+    /// Machines (resource classes)
+    #[command(subcommand)]
+    Machine(MachineCommand),
+    /// Join tokens, with which delegates enrol
+    #[command(subcommand)]
+    JoinToken(JoinTokenCommand),
+    /// Personal access tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Users
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Credentials for private repositories
+    #[command(subcommand)]
+    GitCredential(GitCredentialCommand),
+    /// Show the version of this command and of the control plane
+    Version,
+    /// Print a completion script
+    Completion {
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write the man pages
+    #[command(hide = true)]
+    Man {
+        /// Folder for them
+        dir: Utf8PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Named {
+    /// Name or id of the gitspace
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// http(s) or ssh URL of the repository
+    #[arg(value_name = "REPOSITORY")]
+    pub(crate) repository: RepoUrl,
+    /// Name of the gitspace; made from the repository's where missing
+    #[arg(long)]
+    pub(crate) name: Option<GitspaceName>,
+    /// Branch, tag or commit; the default branch where missing
+    #[arg(long, value_name = "REF")]
+    pub(crate) branch: Option<GitRef>,
+    /// Machine (resource class), see `gitspace machine list`
+    #[arg(long)]
+    pub(crate) machine: Option<String>,
+    /// Wait until it runs; this is what happens anyway
+    #[arg(long, overrides_with = "no_wait")]
+    pub(crate) wait: bool,
+    /// Return as soon as it is being made
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Action {
+    /// Name or id of the gitspace
+    pub(crate) name: String,
+    /// Wait until it is done
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Following {
+    /// Name or id of the gitspace
+    pub(crate) name: String,
+    /// Go on with what comes, until interrupted
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// Name or id of the gitspace
+    pub(crate) name: String,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Do not read stdin
+    #[arg(short = 'n', long)]
+    pub(crate) no_stdin: bool,
+    /// Folder in the gitspace; the workspace's where missing
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cwd: Option<String>,
+    /// Environment variable of the command, repeatable
+    #[arg(long, value_name = "K=V", value_parser = variable)]
+    pub(crate) env: Vec<(String, String)>,
+    /// The command and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShellArgs {
+    /// Name or id of the gitspace
+    pub(crate) name: String,
+    /// Go back to a terminal that was left
+    #[arg(long, value_name = "ID")]
+    pub(crate) attach: Option<TerminalUuid>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UrlArgs {
+    /// Name or id of the gitspace
+    pub(crate) name: String,
+    /// Port in the gitspace; its workspace where missing
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// Make a link that opens once without logging in
+    #[arg(long)]
+    pub(crate) login: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DelegateCommand {
+    /// List delegates
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MachineCommand {
+    /// List machines
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JoinTokenCommand {
+    /// Make one; the token is all that goes to stdout
+    Create {
+        /// Enrolments it is good for
+        #[arg(long)]
+        uses: Option<u32>,
+        /// How long it is good for, as 30m, 12h, 7d
+        #[arg(long, value_name = "TIME", value_parser = seconds)]
+        expires: Option<u32>,
+        /// What it is for
+        #[arg(long)]
+        comment: Option<String>,
+    },
+    /// List them
+    List,
+    /// Make one useless
+    Revoke { id: JoinTokenUuid },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make one; the token is all that goes to stdout
+    Create {
+        /// What it is for
+        #[arg(long)]
+        name: String,
+        /// How long it is good for, as 12h, 90d
+        #[arg(long, value_name = "TIME", value_parser = seconds)]
+        expires: Option<u32>,
+        /// For another user, by an administrator
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+    },
+    /// List yours
+    List,
+    /// Make one useless
+    Revoke { id: AccessTokenUuid },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum RoleName {
+    Admin,
+    Developer,
+}
+
+impl From<RoleName> for Role {
+    fn from(role: RoleName) -> Self {
+        match role {
+            RoleName::Admin => Self::Admin,
+            RoleName::Developer => Self::Developer,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Make a user; give a token with `gitspace token create --user`
+    Create {
+        name: String,
+        #[arg(long)]
+        email: Option<String>,
+        #[arg(long, value_enum, default_value_t = RoleName::Developer)]
+        role: RoleName,
+    },
+    /// List users
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GitCredentialCommand {
+    /// Keep a password or token for a Git host; it is read from stdin
+    Set {
+        /// `host` or `host:port`, as in the URL
+        host: String,
+        /// User name for Git
+        user: String,
+    },
+    /// List them, without their secrets
+    List,
+    /// Forget one
+    Delete { id: GitCredentialUuid },
+}
+
+/// Usage errors have a code of their own; `--help` and `--version` are none.
+pub(crate) fn explain(error: &clap::Error) -> ExitCode {
+    // Where the output is gone, the code is all that is left to say.
+    drop(error.print());
+    if error.use_stderr() {
+        exit::Exit::Usage.into()
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("it has to be NAME=VALUE".to_owned()),
+    }
+}
+
+/// `90s`, `30m`, `12h`, `7d`.
+fn seconds(text: &str) -> Result<u32, String> {
+    let wrong = || "it has to be a number with s, m, h or d, as 12h".to_owned();
+    let (number, unit) = text
+        .char_indices()
+        .next_back()
+        .and_then(|(at, _)| text.split_at_checked(at))
+        .ok_or_else(wrong)?;
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    match number.checked_mul(unit) {
+        Some(0) => Err("it has to be more than nothing".to_owned()),
+        Some(seconds) => Ok(seconds),
+        None => Err("it is too long".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_exec_is_the_commands_own() {
+        let cli = Cli::try_parse_from([
+            "gitspace", "exec", "demo", "-t", "--env", "A=b=c", "--", "ls", "-o", "--help",
+        ])
+        .unwrap();
+        let Command::Exec(exec) = cli.command else {
+            panic!("not exec");
+        };
+        assert_eq!(exec.command, ["ls", "-o", "--help"]);
+        assert_eq!(exec.env, [("A".to_owned(), "b=c".to_owned())]);
+        assert!(exec.tty && cli.global.output == Format::Text);
+    }
+
+    #[test]
+    fn a_repository_that_git_could_run_is_a_usage_error() {
+        for url in ["ext::sh -c x", "file:///etc", "--upload-pack=x", "http://"] {
+            assert!(
+                Cli::try_parse_from(["gitspace", "create", "--", url]).is_err(),
+                "{url}"
+            );
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(seconds("12h"), Ok(43_200));
+        for bad in [
+            "",
+            "12",
+            "h",
+            "0d",
+            "-1d",
+            "1é",
+            "99999999999s",
+            "4294967295d",
+        ] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

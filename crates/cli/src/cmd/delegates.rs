@@ -1,0 +1,158 @@
+//! `delegate`, `machine`, `join-token`.
+
+use super::{Context, access::once};
+use crate::{
+    api::Object,
+    args::{DelegateCommand, JoinTokenCommand, MachineCommand},
+    error::CliError,
+    text,
+};
+use wire::api::{CreateJoinToken, Delegate, JoinToken, Machine};
+
+pub(super) async fn delegate(context: &Context, args: &DelegateCommand) -> Result<(), CliError> {
+    let DelegateCommand::List = args;
+    let delegates: Vec<Object<Delegate>> = context.api.list("/delegates").await?;
+    context.out.show(&delegates, || {
+        let now = context.clock.now();
+        let rows: Vec<_> = delegates
+            .iter()
+            .map(|delegate| {
+                let it = &delegate.it;
+                let seen = match it.last_seen {
+                    Some(time) if !it.connected => text::relative(time, now),
+                    _ => String::new(),
+                };
+                let capacity = it.inventory.as_ref().map(|inventory| {
+                    format!(
+                        "{} CPU, {}",
+                        text::cpus(inventory.capacity.cpu_millis),
+                        text::bytes(inventory.capacity.memory_bytes)
+                    )
+                });
+                vec![
+                    it.name.clone(),
+                    delegate_state(it),
+                    it.tags.join(","),
+                    it.gitspaces.to_string(),
+                    capacity.unwrap_or_default(),
+                    it.version.clone().unwrap_or_default(),
+                    seen,
+                ]
+            })
+            .collect();
+        Ok(text::table(
+            &[
+                "NAME",
+                "STATE",
+                "TAGS",
+                "GITSPACES",
+                "CAPACITY",
+                "VERSION",
+                "LAST SEEN",
+            ],
+            &rows,
+        ))
+    })
+}
+
+fn delegate_state(it: &Delegate) -> String {
+    if it.revoked {
+        return "revoked".to_owned();
+    }
+    if !it.connected {
+        return match &it.last_disconnect {
+            Some(why) => format!("away: {why}"),
+            None => "away".to_owned(),
+        };
+    }
+    let mut state = "connected".to_owned();
+    if it.draining {
+        state.push_str(", draining");
+    }
+    if !it.runner_ready {
+        state.push_str(", runner not ready");
+    }
+    state
+}
+
+pub(super) async fn machine(context: &Context, args: &MachineCommand) -> Result<(), CliError> {
+    let MachineCommand::List = args;
+    let machines: Vec<Object<Machine>> = context.api.list("/machines").await?;
+    context.out.show(&machines, || {
+        let rows: Vec<_> = machines
+            .iter()
+            .map(|machine| {
+                let it = &machine.it;
+                vec![
+                    it.name.clone(),
+                    text::cpus(it.resources.cpu_millis),
+                    text::bytes(it.resources.memory_bytes),
+                    it.resources.pids.to_string(),
+                    if it.is_default { "yes" } else { "" }.to_owned(),
+                ]
+            })
+            .collect();
+        Ok(text::table(
+            &["NAME", "CPU", "MEMORY", "PROCESSES", "DEFAULT"],
+            &rows,
+        ))
+    })
+}
+
+pub(super) async fn join_token(context: &Context, args: JoinTokenCommand) -> Result<(), CliError> {
+    match args {
+        JoinTokenCommand::Create {
+            uses,
+            expires,
+            comment,
+        } => {
+            let body = CreateJoinToken {
+                expires_in: expires,
+                uses,
+                comment,
+            };
+            let token: Object<JoinToken> = context.api.post("/join-tokens", &body).await?;
+            once(
+                context,
+                &token,
+                token.it.token.as_ref(),
+                &format!(
+                    "good for {} until {:.0}; shown this once",
+                    if token.it.uses_left == 1 {
+                        "one delegate".to_owned()
+                    } else {
+                        format!("{} delegates", token.it.uses_left)
+                    },
+                    token.it.exp
+                ),
+            )
+        }
+        JoinTokenCommand::List => {
+            let tokens: Vec<Object<JoinToken>> = context.api.list("/join-tokens").await?;
+            context.out.show(&tokens, || {
+                let now = context.clock.now();
+                let rows: Vec<_> = tokens
+                    .iter()
+                    .map(|token| {
+                        let it = &token.it;
+                        vec![
+                            it.id.to_string(),
+                            if it.revoked { "revoked" } else { "" }.to_owned(),
+                            it.uses_left.to_string(),
+                            text::relative(it.exp, now),
+                            it.comment.clone().unwrap_or_default(),
+                        ]
+                    })
+                    .collect();
+                Ok(text::table(
+                    &["ID", "STATE", "USES LEFT", "EXPIRES", "COMMENT"],
+                    &rows,
+                ))
+            })
+        }
+        JoinTokenCommand::Revoke { id } => {
+            context.api.delete(&format!("/join-tokens/{id}")).await?;
+            Ok(())
+        }
+    }
+}

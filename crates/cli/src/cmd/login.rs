@@ -1,0 +1,94 @@
+//! `login`, `logout`.
+
+use super::input;
+use crate::{
+    api::{Api, Object},
+    config::{self, ConfigError, Environment, Login, Overrides, Stored},
+    error::CliError,
+    output::Output,
+    text,
+};
+use daemon::RandomIds;
+use std::{io, sync::Arc};
+use wire::api::{Role, User};
+
+pub(super) async fn login(
+    out: Output,
+    overrides: &Overrides,
+    environment: &Environment,
+) -> Result<(), CliError> {
+    let file = environment.file()?;
+    // A file that cannot be read is about to be written again.
+    let known = Stored::load(&file).ok().flatten();
+    let url = overrides
+        .url
+        .clone()
+        .or_else(|| known.map(|known| known.url))
+        .ok_or_else(|| {
+            CliError::usage(
+                "the URL of the control plane is missing",
+                "gitspace login --url URL < TOKEN_FILE",
+            )
+        })?;
+    let base = config::base(&url, "--url")?;
+    if !base.origin.https && !base.origin.is_loopback() {
+        out.note(&format!(
+            "warning: {} is not encrypted: the token crosses the network in clear",
+            text::line(&base.to_string())
+        ));
+    }
+    let token = match (&overrides.token_file, &environment.token) {
+        (Some(path), _) => config::token_from_file(path)?,
+        (None, Some(token)) => config::check_token(token, "GITSPACES_TOKEN")?,
+        (None, None) => {
+            config::check_token(input::secret("personal access token")?.expose(), "stdin")?
+        }
+    };
+    let ca_file = match &overrides.ca_file {
+        // The next command may run in another folder.
+        Some(path) => Some(
+            path.canonicalize_utf8()
+                .map_err(|source| ConfigError::Read {
+                    path: path.clone(),
+                    source,
+                })?,
+        ),
+        None => None,
+    };
+    let login = Login {
+        base: base.clone(),
+        token: token.clone(),
+        ca_file: ca_file.clone(),
+    };
+    let me: Object<User> = Api::new(login, Arc::new(RandomIds)).get("/me").await?;
+    Stored {
+        url: base.to_string(),
+        token,
+        ca_file,
+    }
+    .save(&file)?;
+    out.show(&me, || {
+        let role = match me.it.role {
+            Role::Admin => "admin",
+            Role::Developer => "developer",
+        };
+        Ok(format!(
+            "logged in to {base} as {} ({role})\n",
+            text::line(&me.it.name)
+        ))
+    })
+}
+
+pub(super) fn logout(out: Output, environment: &Environment) -> Result<(), CliError> {
+    let file = environment.file()?;
+    match std::fs::remove_file(&file) {
+        Ok(()) => {
+            out.note(
+                "logged out; the token itself is still good: `gitspace token revoke` ends one",
+            );
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(CliError::Write { path: file, source }),
+    }
+}

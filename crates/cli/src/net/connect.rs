@@ -1,0 +1,169 @@
+//! One connection: address, TCP, TLS.
+
+use super::{
+    RequestError,
+    origin::{Origin, is_localhost},
+    tls,
+};
+use camino::Utf8PathBuf;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use url::Host;
+
+/// For the name, one address, and TLS each.
+const STEP_LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(crate) struct Connector {
+    ca_file: Option<Utf8PathBuf>,
+    tls: OnceLock<Arc<ClientConfig>>,
+}
+
+impl Connector {
+    pub(crate) const fn new(ca_file: Option<Utf8PathBuf>) -> Self {
+        Self {
+            ca_file,
+            tls: OnceLock::new(),
+        }
+    }
+
+    pub(crate) async fn connect(&self, origin: &Origin) -> Result<Stream, RequestError> {
+        let tcp = dial(origin).await?;
+        // Keys typed in a shell must not wait for the answer to the last one.
+        tcp.set_nodelay(true)
+            .map_err(|source| RequestError::Connect {
+                url: origin.to_string(),
+                source,
+            })?;
+        if !origin.https {
+            return Ok(Stream::Plain(tcp));
+        }
+        let fail = |source| RequestError::Tls {
+            url: origin.to_string(),
+            source,
+        };
+        let name = match &origin.host {
+            Host::Domain(name) => {
+                ServerName::try_from(name.clone()).map_err(|error| fail(io::Error::other(error)))?
+            }
+            Host::Ipv4(address) => ServerName::from(IpAddr::V4(*address)),
+            Host::Ipv6(address) => ServerName::from(IpAddr::V6(*address)),
+        };
+        let connector = TlsConnector::from(self.tls_config()?);
+        match timeout(STEP_LIMIT, connector.connect(name, tcp)).await {
+            Ok(stream) => Ok(Stream::Tls(Box::new(stream.map_err(fail)?))),
+            Err(_) => Err(fail(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    fn tls_config(&self) -> Result<Arc<ClientConfig>, RequestError> {
+        if let Some(config) = self.tls.get() {
+            return Ok(config.clone());
+        }
+        let config = tls::config(self.ca_file.as_ref())?;
+        Ok(self.tls.get_or_init(|| config).clone())
+    }
+}
+
+async fn dial(origin: &Origin) -> Result<TcpStream, RequestError> {
+    let mut last: io::Error = io::ErrorKind::AddrNotAvailable.into();
+    for address in addresses(origin).await? {
+        match timeout(STEP_LIMIT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(RequestError::Connect {
+        url: origin.to_string(),
+        source: last,
+    })
+}
+
+async fn addresses(origin: &Origin) -> Result<Vec<SocketAddr>, RequestError> {
+    let ip = |ip: IpAddr| SocketAddr::new(ip, origin.port);
+    let name = match &origin.host {
+        Host::Ipv4(address) => return Ok(vec![ip(IpAddr::V4(*address))]),
+        Host::Ipv6(address) => return Ok(vec![ip(IpAddr::V6(*address))]),
+        Host::Domain(name) if is_localhost(name) => {
+            return Ok(vec![
+                ip(Ipv4Addr::LOCALHOST.into()),
+                ip(Ipv6Addr::LOCALHOST.into()),
+            ]);
+        }
+        Host::Domain(name) => name,
+    };
+    let fail = |source| RequestError::Resolve {
+        host: name.clone(),
+        source,
+    };
+    let found = timeout(
+        STEP_LIMIT,
+        tokio::net::lookup_host((name.as_str(), origin.port)),
+    )
+    .await
+    .map_err(|_| fail(io::ErrorKind::TimedOut.into()))?
+    .map_err(fail)?;
+    Ok(found.collect())
+}
+
+/// A connected stream.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Waiting for an action, with the timeline's own phases on stderr.
+//!
+//! What decides is the gitspace itself, looked at again after each event that may be the last one, and now and then without one:
+//! the timeline is for people.
+
+use crate::{
+    api::{Api, Object, segment},
+    error::{CliError, indented},
+    follow::Follow,
+    output, text,
+};
+use http::StatusCode;
+use std::{
+    io::{self, Write as _},
+    time::{Duration, Instant},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{MissedTickBehavior, interval},
+};
+use wire::{
+    api::{Gitspace, TimelineEvent, TimelineKind},
+    gitspace::GitspaceState,
+    task::Phase,
+};
+
+/// How often the gitspace is looked at although no event came.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often the running phase's time is redrawn.
+const DRAW_EVERY: Duration = Duration::from_millis(100);
+/// More phases than that at once are not shown live.
+const MAX_LIVE: usize = 8;
+
+/// Where an action leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Goal {
+    State(GitspaceState),
+    Gone,
+    /// Wherever it can rest.
+    Rest,
+}
+
+/// What a look at the gitspace says of the wait.
+#[derive(Debug)]
+enum Look {
+    Busy,
+    Done(Option<Object<Gitspace>>),
+}
+
+/// Waits until the action that led to `gitspace` has ended. Gives the gitspace as it is then, or nothing where it is gone.
+pub(crate) async fn wait(
+    api: &Api,
+    gitspace: Object<Gitspace>,
+    goal: Goal,
+) -> Result<Option<Object<Gitspace>>, CliError> {
+    let name = gitspace.it.name.to_string();
+    let generation = gitspace.it.generation;
+    let path = format!("/gitspaces/{}", gitspace.it.id);
+    if let Look::Done(end) = judge(&gitspace.it.clone(), Some(gitspace), goal)? {
+        return Ok(end);
+    }
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::Signals)?;
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    look.reset();
+    let mut draw = interval(DRAW_EVERY);
+    draw.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut screen = Screen::new(output::stderr_is_terminal());
+    let mut events = Follow::<TimelineEvent>::new(api, format!("{path}/events"), 0);
+    loop {
+        let may_be_last = {
+            let next = events.next();
+            tokio::pin!(next);
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {
+                        screen.clear();
+                        return Err(CliError::Interrupted { name });
+                    }
+                    event = &mut next => match event? {
+                        Some(event) if event.it.generation < generation => break false,
+                        Some(event) => {
+                            screen.show(&event.it);
+                            break !event.it.state.is_busy();
+                        }
+                        None => break true,
+                    },
+                    _ = look.tick() => break true,
+                    _ = draw.tick() => screen.draw(),
+                }
+            }
+        };
+        if !may_be_last {
+            continue;
+        }
+        let answer = match api.get::<Gitspace>(&path).await {
+            Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => None,
+            // The server is away for a moment: the events' own limit says when that is too long.
+            Err(error) if error.is_passing() => continue,
+            answer => Some(answer?),
+        };
+        let look = match answer {
+            None if goal == Goal::Gone => Look::Done(None),
+            None => {
+                return Err(CliError::Overtaken {
+                    name,
+                    state: GitspaceState::Deleted.to_string(),
+                });
+            }
+            Some(seen) if seen.it.generation > generation => {
+                screen.clear();
+                return Err(CliError::Overtaken {
+                    name,
+                    state: seen.it.state.to_string(),
+                });
+            }
+            Some(seen) => {
+                if !seen.it.delegate_connected && seen.it.delegate.is_some() {
+                    screen.say_once("the delegate that holds it is away; waiting for it");
+                }
+                judge(&seen.it.clone(), Some(seen), goal).inspect_err(|_| screen.clear())?
+            }
+        };
+        if let Look::Done(end) = look {
+            screen.clear();
+            return Ok(end);
+        }
+    }
+}
+
+fn judge(
+    gitspace: &Gitspace,
+    seen: Option<Object<Gitspace>>,
+    goal: Goal,
+) -> Result<Look, CliError> {
+    let name = || gitspace.name.to_string();
+    if gitspace.state.is_busy() {
+        return Ok(Look::Busy);
+    }
+    match (goal, gitspace.state) {
+        (Goal::State(goal), state) if goal == state => Ok(Look::Done(seen)),
+        (Goal::Gone, GitspaceState::Deleted) => Ok(Look::Done(None)),
+        (Goal::Rest, _) => Ok(Look::Done(seen)),
+        (Goal::State(_) | Goal::Gone, GitspaceState::Error) => Err(CliError::Ended {
+            name: name(),
+            state: gitspace.state.to_string(),
+            failure: gitspace.error.clone().map(Box::new),
+        }),
+        (Goal::State(_) | Goal::Gone, state) => Err(CliError::Overtaken {
+            name: name(),
+            state: state.to_string(),
+        }),
+    }
+}
+
+/// Lines of ended phases, and on a terminal a last line of those that run.
+#[derive(Debug)]
+struct Screen {
+    live: bool,
+    running: Vec<(Phase, Instant)>,
+    drawn: bool,
+    said: bool,
+}
+
+impl Screen {
+    const fn new(live: bool) -> Self {
+        Self {
+            live,
+            running: Vec::new(),
+            drawn: false,
+            said: false,
+        }
+    }
+
+    fn show(&mut self, event: &TimelineEvent) {
+        match (event.kind, event.phase) {
+            (TimelineKind::PhaseStarted, Some(phase)) => {
+                self.running.retain(|(running, _)| *running != phase);
+                if self.running.len() < MAX_LIVE {
+                    self.running.push((phase, Instant::now()));
+                }
+            }
+            (TimelineKind::PhaseCompleted | TimelineKind::PhaseFailed, Some(phase)) => {
+                self.running.retain(|(running, _)| *running != phase);
+            }
+            (TimelineKind::StateChanged, _) => self.running.clear(),
+            _ => {}
+        }
+        self.clear();
+        if let Some(line) = event_line(event) {
+            output::note(&line);
+        }
+        self.draw();
+    }
+
+    fn say_once(&mut self, text: &str) {
+        if !std::mem::replace(&mut self.said, true) {
+            self.clear();
+            output::note(&format!("… {text}"));
+        }
+    }
+
+    fn draw(&mut self) {
+        if !self.live || self.running.is_empty() {
+            return;
+        }
+        let mut line = "… ".to_owned();
+        for (index, (phase, since)) in self.running.iter().enumerate() {
+            let ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let comma = if index == 0 { "" } else { " · " };
+            line.push_str(&format!(
+                "{comma}{}  {}.{} s",
+                phase.as_str(),
+                ms / 1000,
+                ms % 1000 / 100
+            ));
+        }
+        let width = terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| width.0);
+        let line: String = line
+            .chars()
+            .take(usize::from(width).saturating_sub(1))
+            .collect();
+        self.write(&format!("\r\x1b[2K{line}"));
+        self.drawn = true;
+    }
+
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.drawn) {
+            self.write("\r\x1b[2K");
+        }
+    }
+
+    fn write(&self, text: &str) {
+        let mut stderr = io::stderr().lock();
+        drop(
+            stderr
+                .write_all(text.as_bytes())
+                .and_then(|()| stderr.flush()),
+        );
+    }
+}
+
+/// One line of a wait: what ended, failed, or needs patience. `None` for what only starts.
+fn event_line(event: &TimelineEvent) -> Option<String> {
+    let mark = match event.kind {
+        TimelineKind::PhaseCompleted => "✓",
+        TimelineKind::PhaseFailed => "✗",
+        TimelineKind::Retrying => "↻",
+        TimelineKind::Action
+        | TimelineKind::TaskAssigned
+        | TimelineKind::PhaseStarted
+        | TimelineKind::StateChanged
+        | TimelineKind::Other => return None,
+    };
+    Some(marked_line(mark, event))
+}
+
+fn marked_line(mark: &str, event: &TimelineEvent) -> String {
+    let mut line = mark.to_owned();
+    if let Some(phase) = event.phase {
+        line.push_str(&format!(" {}", phase.as_str()));
+    }
+    if let Some(ms) = event.duration_ms {
+        line.push_str(&format!("  {}", text::milliseconds(ms)));
+    }
+    if !event.message.is_empty() {
+        line.push_str(&format!("  {}", text::line(&event.message)));
+    }
+    line
+}
+
+/// An entry of the timeline, whole, for `gitspace events`.
+pub(crate) fn timeline_entry(event: &TimelineEvent) -> String {
+    let mark = match event.kind {
+        TimelineKind::PhaseCompleted => "✓",
+        TimelineKind::PhaseFailed => "✗",
+        TimelineKind::PhaseStarted => "…",
+        TimelineKind::Retrying => "↻",
+        TimelineKind::Action => ">",
+        TimelineKind::TaskAssigned | TimelineKind::StateChanged | TimelineKind::Other => "·",
+    };
+    let mut entry = format!("{:.0}  {}\n", event.at, marked_line(mark, event));
+    if let Some(failure) = &event.failure {
+        if failure.message != event.message {
+            entry.push_str(&format!("    cause: {}\n", text::line(&failure.message)));
+        }
+        if let Some(detail) = &failure.detail {
+            indented(&mut entry, detail);
+        }
+        if let Some(hint) = &failure.hint {
+            entry.push_str(&format!("    hint: {}\n", text::line(hint)));
+        }
+    }
+    entry
+}
+
+/// Path of a gitspace that the user named.
+pub(crate) fn path_of(name: &str) -> String {
+    format!("/gitspaces/{}", segment(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(kind: &str) -> TimelineEvent {
+        serde_json::from_value(serde_json::json!({
+            "id": 1, "at": "2026-01-01T00:00:00.123456Z", "kind": kind, "message": "cloned 1a2b3c4 of main\u{1b}[2J",
+            "phase": "clone", "duration_ms": 120, "generation": 1, "state": "starting",
+            "trace": "00000000-0000-4000-8000-000000000001",
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_ended_phase_is_one_line() {
+        assert_eq!(
+            event_line(&event("phase_completed")).unwrap(),
+            "✓ clone  120 ms  cloned 1a2b3c4 of main\\x1b[2J"
+        );
+        assert!(event_line(&event("phase_started")).is_none());
+        assert!(event_line(&event("a_kind_of_the_future")).is_none());
+    }
+
+    #[test]
+    fn a_timeline_entry_has_its_time_cause_output_and_hint() {
+        let mut event = event("phase_failed");
+        event.failure = Some(
+            wire::failure::Failure::new(wire::failure::FailureCode::GitFailed, "git failed")
+                .detail("fatal: no\n")
+                .hint("look"),
+        );
+        assert_eq!(
+            timeline_entry(&event),
+            "2026-01-01T00:00:00Z  ✗ clone  120 ms  cloned 1a2b3c4 of main\\x1b[2J\n    cause: git failed\n    fatal: no\n    hint: look\n"
+        );
+    }
+}
