@@ -1,12 +1,13 @@
 //! The gateway: what stands between a user's browser or tool and one gitspace.
 //!
-//! Responsible for: which site a request names ([`site`]), whether its grant reaches it ([`authorize`]), HTTP/1.1 and
-//! WebSocket forwarding ([`connection`], [`exchange`]), pages for what cannot be reached ([`page`]), and the link to the
-//! control plane ([`control`]), over which it learns keys, routes and revocations ([`known`]).
+//! Responsible for: which site a request names (`site`), whether its grant reaches it (`authorize`), what becomes of it
+//! (`judge`), reading heads strictly and writing them anew (`request`, `answer`, `headers`, `framing`), moving bytes
+//! (`connection`, `exchange`, `pool`), pages for what cannot be reached (`page`), one-time codes (`codes`), and the link to
+//! the control plane (`control`), over which it learns keys, routes and revocations (`known`).
 //!
-//! Tasks: *listener* (accepts, owns every connection's task), *sweeper* (cuts connections whose grant no longer holds or
-//! whose time is over), *control link*. A request runs from its first to its last byte in its connection's own task; the
-//! upstream connection has no task of its own.
+//! Tasks: *listener* (accepts, owns every connection's task, cuts those whose grant no longer holds or whose time is
+//! over: `live`) and *control*. A request runs from its first to its last byte in its connection's own task; the
+//! connection to the app has no task of its own. There is no channel between them.
 //!
 //! Invariants:
 //! - No byte of a request reaches a gitspace before its grant was checked: [`Dial::dial`] takes an [`Authorized`]
@@ -18,10 +19,29 @@
 //! It knows nothing of delegates and runners: how a gitspace is reached is behind [`Dial`]. It does not speak HTTP/2 and
 //! does not end TLS.
 
+mod answer;
 mod authorize;
+mod buffer;
+mod codes;
 mod config;
+mod connection;
+mod control;
 mod dial;
+mod endpoint;
+mod exchange;
+mod framing;
+mod gateway;
+mod headers;
+mod judge;
+mod known;
+mod live;
+mod page;
+mod path;
+mod pool;
+mod request;
+mod site;
 
 pub use authorize::Authorized;
 pub use config::{GatewayConfig, GatewayError, Listen};
 pub use dial::{Dial, DialError, Stream, Target, Upstream};
+pub use gateway::Gateway;

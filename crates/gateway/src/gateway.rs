@@ -1,0 +1,250 @@
+//! The listener: accepts connections, owns their tasks, and lets the sweeper look at them.
+
+use crate::{
+    Dial, GatewayConfig, GatewayError, Listen,
+    codes::Codes,
+    connection::Connection,
+    control,
+    endpoint::Endpoint,
+    judge::Client,
+    known::Known,
+    live::{Census, SWEEP_PERIOD},
+    pool::Pool,
+    site::Domain,
+};
+use daemon::{Clock, Lifecycle};
+use nix::sys::socket::{setsockopt, sockopt};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::MissedTickBehavior,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Connections at a time. Beyond it new ones wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 8192;
+/// From here on idle connections make room.
+const CROWDED: usize = MAX_CONNECTIONS / 4 * 3;
+/// After an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Of a client's socket: a host that is gone is noticed after about two minutes.
+const KEEPALIVE_IDLE_S: u32 = 60;
+const KEEPALIVE_PERIOD_S: u32 = 20;
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// What every connection works with.
+pub(crate) struct Shared {
+    pub(crate) domain: Domain,
+    pub(crate) known: Known,
+    pub(crate) dial: Arc<dyn Dial>,
+    pub(crate) pool: Pool,
+    pub(crate) census: Census,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) codes: Codes,
+    draining: AtomicBool,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("domain", &self.domain)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// A gateway that listens and does not serve yet.
+#[derive(Debug)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+    endpoint: Arc<Endpoint>,
+    listener: std::net::TcpListener,
+    address: SocketAddr,
+}
+
+impl Gateway {
+    /// Checks the configuration and opens the port.
+    ///
+    /// # Errors
+    /// See [`GatewayError`].
+    pub fn build(
+        config: GatewayConfig,
+        dial: Arc<dyn Dial>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, GatewayError> {
+        let domain =
+            Domain::from_url(&config.public_url).ok_or_else(|| GatewayError::PublicUrl {
+                url: config.public_url.clone(),
+            })?;
+        let endpoint = Arc::new(Endpoint::new(&config)?);
+        let (listener, address) = listen(config.listen)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                domain,
+                known: Known::default(),
+                dial,
+                pool: Pool::default(),
+                census: Census::new(clock.clone()),
+                clock,
+                codes: Codes::new(endpoint.clone()),
+                draining: AtomicBool::new(false),
+            }),
+            endpoint,
+            listener,
+            address,
+        })
+    }
+
+    /// Where it listens, for a port that the system chose.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Starts its tasks. Must be called inside a tokio runtime.
+    pub fn start(self, lifecycle: &Lifecycle) {
+        let drain = lifecycle.drain_token();
+        lifecycle.spawn(
+            "gateway-listener",
+            serve(self.shared.clone(), self.listener, drain.clone()),
+        );
+        lifecycle.spawn(
+            "gateway-control",
+            control::run(self.shared, self.endpoint, drain),
+        );
+    }
+}
+
+fn listen(listen: Listen) -> Result<(std::net::TcpListener, SocketAddr), GatewayError> {
+    let failed = |address: String| move |source| GatewayError::Listen { address, source };
+    let (listener, name) = match listen {
+        Listen::Address(address) => {
+            let name = address.to_string();
+            let listener =
+                std::net::TcpListener::bind(address).map_err(failed(name.clone()))?;
+            (listener, name)
+        }
+        Listen::Listener(listener) => (listener, "the socket that was passed".to_owned()),
+    };
+    listener
+        .set_nonblocking(true)
+        .map_err(failed(name.clone()))?;
+    let address = listener.local_addr().map_err(failed(name))?;
+    Ok((listener, address))
+}
+
+enum Event {
+    Accepted(io::Result<(TcpStream, SocketAddr)>),
+    Ended,
+    Tick,
+    Voided,
+    Drain,
+}
+
+async fn serve(
+    shared: Arc<Shared>,
+    listener: std::net::TcpListener,
+    drain: CancellationToken,
+) -> io::Result<()> {
+    let mut listener = Some(TcpListener::from_std(listener)?);
+    // Dropping it, as a kill does, ends every connection.
+    let mut connections = JoinSet::new();
+    let mut ticks = tokio::time::interval(SWEEP_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut voided = shared.known.voided();
+    loop {
+        let open = listener
+            .as_ref()
+            .filter(|_| connections.len() < MAX_CONNECTIONS);
+        let event = tokio::select! {
+            accepted = accept(open) => Event::Accepted(accepted),
+            Some(_) = connections.join_next() => Event::Ended,
+            _ = ticks.tick() => Event::Tick,
+            Ok(()) = voided.changed() => Event::Voided,
+            () = drain.cancelled(), if listener.is_some() => Event::Drain,
+        };
+        match event {
+            Event::Accepted(Ok((stream, peer))) => admit(&shared, &mut connections, stream, peer),
+            Event::Accepted(Err(error)) => {
+                // A client that gave up before it was accepted is no reason to wait.
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+                ) {
+                    tracing::warn!(%error, "Cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+            Event::Ended => {}
+            Event::Tick => {
+                shared
+                    .census
+                    .sweep(&shared.known, connections.len() >= CROWDED);
+                shared.pool.sweep(shared.census.now_ms());
+                if listener.is_none() {
+                    shared.census.end_waiting();
+                }
+            }
+            Event::Voided => {
+                shared
+                    .census
+                    .sweep(&shared.known, connections.len() >= CROWDED);
+            }
+            Event::Drain => {
+                listener = None;
+                shared.draining.store(true, Ordering::Relaxed);
+                shared.census.end_waiting();
+            }
+        }
+        if listener.is_none() && connections.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn admit(
+    shared: &Arc<Shared>,
+    connections: &mut JoinSet<()>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    if let Err(error) = set_options(&stream) {
+        // It was reset meanwhile: reading it says so.
+        tracing::debug!(%error, "Cannot set a client socket's options");
+    }
+    let live = shared.census.newcomer();
+    let client = Client::new(peer.ip(), shared.domain.scheme());
+    let connection = Connection::new(shared.clone(), live.clone(), stream, client);
+    let handle = connections.spawn(connection.run());
+    shared.census.enter(live, handle);
+}
+
+fn set_options(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_S)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &KEEPALIVE_PERIOD_S)?;
+    setsockopt(stream, sockopt::TcpKeepCount, &KEEPALIVE_PROBES)?;
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! Connections that are open, and the sweeper that ends those whose time is over or whose grant no longer holds.
+//!
+//! A connection notes what it does with two relaxed stores; it sets no timer. The sweeper looks at all of them four times a
+//! second, and at once when grants were revoked.
+
+use crate::known::Known;
+use daemon::Clock;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::task::AbortHandle;
+use wire::gateway::GrantClaims;
+
+/// How often the sweeper looks.
+pub(crate) const SWEEP_PERIOD: Duration = Duration::from_millis(250);
+/// For a head, from its first byte to its last; for the first one, from the connection's start.
+const HEAD_LIMIT_MS: u64 = 15_000;
+/// Between two requests.
+const IDLE_LIMIT_MS: u64 = 75_000;
+/// The same when connections are short.
+const CROWDED_IDLE_LIMIT_MS: u64 = 2_000;
+/// For a request and its answer while no byte moves: long, because people stop apps in debuggers.
+const EXCHANGE_LIMIT_MS: u64 = 3_600_000;
+/// For a tunnel of which one end has closed.
+const CLOSING_LIMIT_MS: u64 = 60_000;
+
+/// What a connection does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    Head,
+    Idle,
+    Exchange,
+    Tunnel,
+    Closing,
+}
+
+/// What the sweeper sees of a connection.
+#[derive(Debug)]
+pub(crate) struct Live {
+    phase: AtomicU8,
+    since_ms: AtomicU64,
+    claims: Mutex<Option<Arc<GrantClaims>>>,
+}
+
+impl Live {
+    fn new(now_ms: u64) -> Self {
+        Self {
+            phase: AtomicU8::new(Phase::Head as u8),
+            since_ms: AtomicU64::new(now_ms),
+            claims: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn enter(&self, phase: Phase, now_ms: u64) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+        self.since_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// The grant that what goes on here is under.
+    pub(crate) fn hold(&self, claims: &Arc<GrantClaims>) {
+        *self.claims() = Some(claims.clone());
+    }
+
+    fn claims(&self) -> MutexGuard<'_, Option<Arc<GrantClaims>>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_over(&self, now_ms: u64, crowded: bool) -> bool {
+        let spent = now_ms.saturating_sub(self.since_ms.load(Ordering::Relaxed));
+        let phase = self.phase.load(Ordering::Relaxed);
+        let limit = match phase {
+            phase if phase == Phase::Head as u8 => HEAD_LIMIT_MS,
+            phase if phase == Phase::Idle as u8 && crowded => CROWDED_IDLE_LIMIT_MS,
+            phase if phase == Phase::Idle as u8 => IDLE_LIMIT_MS,
+            phase if phase == Phase::Exchange as u8 => EXCHANGE_LIMIT_MS,
+            phase if phase == Phase::Closing as u8 => CLOSING_LIMIT_MS,
+            // A tunnel lasts: the sockets' own keep-alive ends it when the client's host is gone.
+            _ => return false,
+        };
+        spent >= limit
+    }
+}
+
+/// All open connections.
+#[derive(Debug)]
+pub(crate) struct Census {
+    started: Instant,
+    clock: Arc<dyn Clock>,
+    now_ms: AtomicU64,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    connections: HashMap<u64, (Arc<Live>, AbortHandle)>,
+}
+
+impl Census {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            started: clock.instant(),
+            clock,
+            now_ms: AtomicU64::new(0),
+            open: Mutex::default(),
+        }
+    }
+
+    /// Time since the start, as of the last sweep.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now_ms.load(Ordering::Relaxed)
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn newcomer(&self) -> Arc<Live> {
+        Arc::new(Live::new(self.now_ms()))
+    }
+
+    pub(crate) fn enter(&self, live: Arc<Live>, handle: AbortHandle) {
+        let mut open = self.open();
+        open.next += 1;
+        let id = open.next;
+        open.connections.insert(id, (live, handle));
+    }
+
+    /// Ends what is over. `crowded` says that connections are short.
+    pub(crate) fn sweep(&self, known: &Known, crowded: bool) {
+        let elapsed = self.clock.instant().duration_since(self.started);
+        let now_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        self.now_ms.store(now_ms, Ordering::Relaxed);
+        let now = self.clock.now();
+        let inner = known.read();
+        self.open().connections.retain(|_, (live, handle)| {
+            if handle.is_finished() {
+                return false;
+            }
+            let void = live
+                .claims()
+                .as_ref()
+                .is_some_and(|claims| inner.check(claims, now).is_err());
+            let over = void || live.is_over(now_ms, crowded);
+            if over {
+                handle.abort();
+            }
+            !over
+        });
+    }
+
+    /// Ends what would last for ever: waiting for a next request, and tunnels, whose clients dial again.
+    pub(crate) fn end_waiting(&self) {
+        self.open().connections.retain(|_, (live, handle)| {
+            let phase = live.phase.load(Ordering::Relaxed);
+            let waits = phase != Phase::Exchange as u8;
+            if waits {
+                handle.abort();
+            }
+            !waits
+        });
+    }
+}

@@ -1,0 +1,163 @@
+//! The gateway's own answers: a small page for a person, [`Problem`] as JSON for a program.
+
+use crate::{answer::write_status, request::line};
+use std::io::Write as _;
+use wire::problem::Problem;
+
+/// One answer of our own.
+#[derive(Debug)]
+pub(crate) struct Notice {
+    pub(crate) status: u16,
+    pub(crate) problem: Problem,
+    /// Seconds after which it is worth another try; a page reloads itself then.
+    pub(crate) retry_after: Option<u32>,
+    pub(crate) location: Option<String>,
+    pub(crate) cookie: Option<String>,
+}
+
+impl Notice {
+    pub(crate) fn new(status: u16, problem: Problem) -> Self {
+        Self {
+            status,
+            problem,
+            retry_after: None,
+            location: None,
+            cookie: None,
+        }
+    }
+
+    pub(crate) fn redirect(status: u16, location: String) -> Self {
+        Self {
+            location: Some(location),
+            ..Self::new(status, Problem::new("redirect", "go on at the location given"))
+        }
+    }
+}
+
+/// How the answer is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Form {
+    pub(crate) html: bool,
+    pub(crate) is_head: bool,
+    pub(crate) close: bool,
+}
+
+pub(crate) fn write(out: &mut Vec<u8>, notice: &Notice, form: Form) {
+    let body = if form.html {
+        html(notice)
+    } else {
+        // Strings alone: this cannot fail.
+        serde_json::to_string(&notice.problem).unwrap_or_default()
+    };
+    out.clear();
+    write_status(out, notice.status, reason(notice.status));
+    line(
+        out,
+        "content-type",
+        if form.html {
+            b"text/html; charset=utf-8"
+        } else {
+            b"application/json"
+        },
+    );
+    drop(write!(out, "content-length: {}\r\n", body.len()));
+    out.extend_from_slice(
+        b"cache-control: no-store\r\nx-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\n\
+          content-security-policy: default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'\r\n\
+          vary: accept, cookie\r\n",
+    );
+    if let Some(seconds) = notice.retry_after {
+        drop(write!(out, "retry-after: {seconds}\r\n"));
+        if form.html {
+            drop(write!(out, "refresh: {seconds}\r\n"));
+        }
+    }
+    if notice.status == 401 {
+        line(out, "www-authenticate", b"Gitspaces-Grant");
+    }
+    if notice.status == 405 {
+        line(out, "allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    }
+    if let Some(location) = &notice.location {
+        line(out, "location", location.as_bytes());
+    }
+    if let Some(cookie) = &notice.cookie {
+        line(out, "set-cookie", cookie.as_bytes());
+    }
+    if form.close {
+        line(out, "connection", b"close");
+    }
+    out.extend_from_slice(b"\r\n");
+    if !form.is_head {
+        out.extend_from_slice(body.as_bytes());
+    }
+}
+
+fn reason(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or("Error")
+}
+
+fn html(notice: &Notice) -> String {
+    let problem = &notice.problem;
+    let paragraph = |class: &str, text: &Option<String>| {
+        text.as_ref()
+            .map(|text| format!("<p class=\"{class}\">{}</p>", escape(text)))
+            .unwrap_or_default()
+    };
+    format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+         <title>{title}</title><style>:root{{color-scheme:light dark}}body{{font:16px/1.5 system-ui,sans-serif;max-width:40rem;\
+         margin:15vh auto;padding:0 1.5rem}}h1{{font-size:1.4rem}}.cause{{white-space:pre-wrap;font-family:ui-monospace,monospace;\
+         font-size:.9rem}}.code{{opacity:.6;font-size:.85rem}}</style><h1>{title}</h1>{cause}{hint}<p class=\"code\">{code}</p></html>",
+        title = escape(&capitalised(&problem.message)),
+        cause = paragraph("cause", &problem.cause),
+        hint = paragraph("hint", &problem.hint.as_deref().map(capitalised)),
+        code = escape(&problem.code),
+    )
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars
+        .next()
+        .map(|first| first.to_uppercase().chain(chars).collect())
+        .unwrap_or_default()
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_page_is_taken_for_markup() {
+        let notice = Notice::new(
+            502,
+            Problem::new("x", "it broke").cause("<script>alert('1')</script> & \"more\""),
+        );
+        let mut out = Vec::new();
+        let form = Form { html: true, is_head: false, close: false };
+        write(&mut out, &notice, form);
+        let text = String::from_utf8(out).unwrap();
+        assert!(!text.contains("<script>"), "{text}");
+        assert!(text.contains("&lt;script&gt;alert(&#39;1&#39;)"), "{text}");
+        assert!(text.contains("<h1>It broke</h1>"), "{text}");
+    }
+}
