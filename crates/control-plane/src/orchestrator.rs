@@ -1,9 +1,9 @@
 //! The orchestrator: brings every gitspace to where its user wants it.
 //!
 //! Responsible for: users' actions on gitspaces, placement on delegates, tasks and their ends, retries, deadlines, what runners observe, and
-//! the state a user sees. One `OrchestratorTask` owns all of it; everybody else holds an [`OrchestratorHandle`].
+//! the state a user sees. One [`OrchestratorTask`] owns all of it; everybody else holds an [`OrchestratorHandle`].
 //!
-//! It is level-triggered: `plan` compares what is desired of one gitspace with what was observed and answers with one next step. It is asked
+//! It is level-triggered: [`plan`](plan::plan) compares what is desired of one gitspace with what was observed and answers with one next step. It is asked
 //! after everything that could change the answer, and for every gitspace at the start, so that nothing depends on having seen an event.
 //!
 //! Invariants:
@@ -14,14 +14,24 @@
 //!
 //! It does not: speak to delegates (the hub does, behind [`TaskSink`]), know users or secrets ([`SpecSource`]), or read requests.
 
+mod book;
+mod draft;
 mod handle;
+mod hello;
+pub mod placement;
+pub mod plan;
 mod request;
 mod seams;
+mod task;
+#[cfg(test)]
+mod tests;
 mod view;
+mod words;
 
 pub use handle::{
     ActionDenied, CreateDenied, NewGitspace, OrchestratorConfig, OrchestratorError,
     OrchestratorHandle,
 };
 pub use seams::{Change, DelegateView, NotConnected, SpecSource, TaskSink};
+pub use task::{OrchestratorParts, OrchestratorTask};
 pub use view::{actions, is_reachable, visible_state};

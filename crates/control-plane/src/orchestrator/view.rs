@@ -14,7 +14,7 @@ use wire::{
 
 /// Whether the gitspace is where it is desired to be, as far as was observed.
 #[must_use]
-pub fn is_settled(record: &GitspaceRecord) -> bool {
+pub(super) fn is_settled(record: &GitspaceRecord) -> bool {
     let observed = record.observed.as_ref();
     let state = observed.map_or(ObservedState::Absent, |observed| observed.state);
     match record.desired {
