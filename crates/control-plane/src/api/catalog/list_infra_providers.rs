@@ -1,0 +1,40 @@
+//! `GET /infra-providers`
+
+use crate::{
+    api::{
+        error::ApiError,
+        extract::Params,
+        page::{PageQuery, page_of_all},
+    },
+    identity::caller::Caller,
+    state::AppState,
+};
+use axum::{Json, extract::State};
+use store::Cursor;
+use super::show_infra_provider;
+use wire::{
+    api::{InfraProvider, Page},
+    problem::Problem,
+};
+
+/// List infra providers.
+#[utoipa::path(get, path = "/infra-providers", tag = "catalog", params(PageQuery), responses(
+    (status = 200, body = Page<InfraProvider>),
+    (status = 401, body = Problem),
+
+))]
+pub(crate) async fn list_infra_providers(
+    State(state): State<AppState>,
+    _caller: Caller,
+    Params(query): Params<PageQuery>,
+) -> Result<Json<Page<InfraProvider>>, ApiError> {
+
+    let page = query.request()?;
+    let rows = state.store.infra_providers().await?;
+    Ok(Json(page_of_all(
+        page,
+        rows,
+        |row| Cursor::new(row.created, row.id),
+        show_infra_provider,
+    )))
+}

@@ -1,0 +1,40 @@
+//! `GET /machines`
+
+use crate::{
+    api::{
+        error::ApiError,
+        extract::Params,
+        page::{PageQuery, page_of_all},
+    },
+    identity::caller::Caller,
+    state::AppState,
+};
+use axum::{Json, extract::State};
+use store::Cursor;
+use super::show_machine;
+use wire::{
+    api::{Machine, Page},
+    problem::Problem,
+};
+
+/// List machines: the resource classes a gitspace can be made of.
+#[utoipa::path(get, path = "/machines", tag = "catalog", params(PageQuery), responses(
+    (status = 200, body = Page<Machine>),
+    (status = 401, body = Problem),
+
+))]
+pub(crate) async fn list_machines(
+    State(state): State<AppState>,
+    _caller: Caller,
+    Params(query): Params<PageQuery>,
+) -> Result<Json<Page<Machine>>, ApiError> {
+
+    let page = query.request()?;
+    let rows = state.store.machines().await?;
+    Ok(Json(page_of_all(
+        page,
+        rows,
+        |row| Cursor::new(row.created, row.id),
+        show_machine,
+    )))
+}

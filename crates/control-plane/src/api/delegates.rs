@@ -1,0 +1,84 @@
+//! Delegates and join tokens.
+
+pub(crate) mod create_join_token;
+pub(crate) mod enroll;
+pub(crate) mod list_delegates;
+pub(crate) mod list_join_tokens;
+pub(crate) mod revoke_delegate;
+pub(crate) mod revoke_join_token;
+pub(crate) mod show_delegate;
+
+use super::error::ApiError;
+use crate::state::AppState;
+use std::collections::BTreeMap;
+use store::{DelegateRecord, JoinTokenRecord};
+use wire::{
+    api::{Delegate, JoinToken},
+    ids::DelegateUuid,
+};
+
+const MAX_TAGS: usize = 64;
+const MAX_TAG: usize = 64;
+
+/// Tags of a delegate, or selectors that are compared with them.
+pub(crate) fn check_tags(what: &str, tags: &[String]) -> Result<(), ApiError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '=' | '/');
+    if tags.len() > MAX_TAGS {
+        return Err(ApiError::invalid(
+            format!("`{what}`"),
+            format!("there are {}; {MAX_TAGS} are the most", tags.len()),
+        ));
+    }
+    match tags
+        .iter()
+        .position(|tag| tag.is_empty() || tag.len() > MAX_TAG || !tag.chars().all(plain))
+    {
+        None => Ok(()),
+        Some(index) => Err(ApiError::invalid(
+            format!("`{what}[{index}]`"),
+            format!("1 to {MAX_TAG} letters, digits and `.`, `_`, `-`, `:`, `=`, `/` are taken"),
+        )),
+    }
+}
+
+fn show_join_token(record: JoinTokenRecord) -> JoinToken {
+    JoinToken {
+        id: record.id,
+        token: None,
+        comment: record.comment,
+        uses_left: record.uses_left,
+        exp: record.exp,
+        revoked: record.revoked,
+        created: record.created,
+    }
+}
+
+/// Gitspaces placed on each delegate.
+async fn placed(state: &AppState) -> Result<BTreeMap<DelegateUuid, u32>, ApiError> {
+    let mut counts = BTreeMap::new();
+    for gitspace in state.store.live_gitspaces().await? {
+        if let Some(delegate) = gitspace.delegate {
+            *counts.entry(delegate).or_default() += 1;
+        }
+    }
+    Ok(counts)
+}
+
+fn show(state: &AppState, record: DelegateRecord, gitspaces: u32) -> Delegate {
+    let view = state.orchestrator.delegate(record.id);
+    Delegate {
+        connected: view.as_ref().is_some_and(|view| view.connected),
+        draining: view.as_ref().is_some_and(|view| view.draining),
+        runner_ready: view.as_ref().is_some_and(|view| view.runner_ready),
+        id: record.id,
+        name: record.name,
+        tags: record.tags,
+        revoked: record.revoked,
+        version: record.version,
+        inventory: record.inventory,
+        gitspaces,
+        last_seen: record.last_seen,
+        last_disconnect: record.last_disconnect,
+        created: record.created,
+    }
+}

@@ -1,0 +1,44 @@
+//! `GET /delegates`
+
+use super::{placed, show};
+use crate::{
+    api::{
+        error::ApiError,
+        extract::Params,
+        page::{PageQuery, page_of_all},
+    },
+    identity::caller::Caller,
+    state::AppState,
+};
+use axum::{Json, extract::State};
+use store::Cursor;
+use wire::{
+    api::{Delegate, Page},
+    problem::Problem,
+};
+
+/// List delegates. For administrators.
+#[utoipa::path(get, path = "/delegates", tag = "delegates", params(PageQuery), responses(
+    (status = 200, body = Page<Delegate>),
+    (status = 401, body = Problem),
+    (status = 403, body = Problem),
+))]
+pub(crate) async fn list_delegates(
+    State(state): State<AppState>,
+    caller: Caller,
+    Params(query): Params<PageQuery>,
+) -> Result<Json<Page<Delegate>>, ApiError> {
+    caller.require_admin()?;
+    let page = query.request()?;
+    let counts = placed(&state).await?;
+    let rows = state.store.delegates().await?;
+    Ok(Json(page_of_all(
+        page,
+        rows,
+        |row| Cursor::new(row.created, row.id),
+        |row| {
+            let gitspaces = counts.get(&row.id).copied().unwrap_or_default();
+            show(&state, row, gitspaces)
+        },
+    )))
+}

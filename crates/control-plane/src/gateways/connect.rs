@@ -1,0 +1,329 @@
+//! `GET /gateways/connect`: the link of a gateway.
+//!
+//! A snapshot first, then what changes. A connection that cannot keep up with the changes gets a snapshot again: nothing is buffered for it.
+
+use super::{authenticate, feed::OpenConnection};
+use crate::{
+    api::{error::ApiError, guard::PeerAddress},
+    orchestrator::{self, Change},
+    state::AppState,
+};
+use axum::{
+    Extension,
+    extract::{
+        State, WebSocketUpgrade,
+        ws::{CloseFrame, Message, WebSocket, close_code, rejection::WebSocketUpgradeRejection},
+    },
+    response::Response,
+};
+use http::HeaderMap;
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+use store::{GitspaceRecord, StoreError};
+use tokio::{
+    sync::broadcast::error::RecvError,
+    time::{Instant, MissedTickBehavior},
+};
+use tracing::Instrument as _;
+use wire::{
+    gateway::{FromGateway, Revocation, Route, SUBPROTOCOL, ToGateway},
+    ids::{DelegateUuid, GatewayUuid, GitspaceUuid},
+    problem::Problem,
+};
+
+/// A gateway says next to nothing.
+const MAX_MESSAGE: usize = 16 * 1024;
+const READ_BUFFER: usize = 4 * 1024;
+const PING_EVERY: Duration = Duration::from_secs(15);
+/// Three pings without any answer.
+const SILENCE_LIMIT: Duration = Duration::from_secs(50);
+/// A gateway that does not read for as long is dropped, and comes back to a snapshot.
+const SEND_LIMIT: Duration = Duration::from_secs(10);
+
+/// The WebSocket of a gateway, with `Authorization: Bearer <gateway token>`.
+#[utoipa::path(get, path = "/gateways/connect", tag = "gateways", responses(
+    (status = 101, description = "Subprotocol `gitspaces.gateway.v1`."),
+    (status = 400, body = Problem),
+    (status = 401, body = Problem),
+), security(("gateway_token" = [])))]
+pub(crate) async fn connect_gateway(
+    State(state): State<AppState>,
+    peer: Option<Extension<PeerAddress>>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    let from = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Extension(peer)| peer.0);
+    let gateway = authenticate(&state, &headers, from).await?;
+    let upgrade = upgrade
+        .map_err(|error| ApiError::invalid("the request", error.to_string()))?
+        .protocols([SUBPROTOCOL]);
+    if upgrade.selected_protocol().is_none() {
+        return Err(ApiError::invalid(
+            "the subprotocol",
+            format!("`{SUBPROTOCOL}` is spoken here"),
+        ));
+    }
+    let span = tracing::info_span!("gateway", id = %gateway.id, name = %gateway.name);
+    let jobs = state.jobs.clone();
+    Ok(upgrade
+        .read_buffer_size(READ_BUFFER)
+        .max_message_size(MAX_MESSAGE)
+        .max_frame_size(MAX_MESSAGE)
+        .on_upgrade(move |socket| {
+            let connection = Connection {
+                open: state.gateways.open(gateway.id),
+                gateway: gateway.id,
+                token_hash: gateway.token_hash,
+                sent: HashMap::new(),
+                state,
+                socket,
+            };
+            jobs.track_future(connection.run().instrument(span))
+        }))
+}
+
+struct Connection {
+    state: AppState,
+    socket: WebSocket,
+    gateway: GatewayUuid,
+    token_hash: store::Hash,
+    /// What it knows, to tell it of differences only.
+    sent: HashMap<GitspaceUuid, Route>,
+    open: OpenConnection,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum ConnectionError {
+    #[error("the gateway does not read")]
+    Stalled,
+    #[error("the gateway was silent for too long")]
+    Silent,
+    #[error("the gateway's token holds no longer")]
+    Revoked,
+    #[error("the connection broke")]
+    Socket {
+        #[source]
+        source: axum::Error,
+    },
+    #[error("the gateway sent what cannot be read")]
+    Message {
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("the gateway sent a message that is not text")]
+    NotText,
+    #[error("cannot read what the gateway has to know")]
+    Store {
+        #[source]
+        source: StoreError,
+    },
+    #[error("cannot write a message")]
+    Write {
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl From<StoreError> for ConnectionError {
+    fn from(source: StoreError) -> Self {
+        Self::Store { source }
+    }
+}
+
+/// What a connection waits for.
+enum Event {
+    Change(Result<Change, RecvError>),
+    Revoked(Result<Revocation, RecvError>),
+    Received(Option<Result<Message, axum::Error>>),
+    Tick,
+    Stop,
+}
+
+impl Connection {
+    async fn run(mut self) {
+        tracing::info!("Gateway connected");
+        match self.serve().await {
+            Ok(()) => tracing::info!("Gateway disconnected"),
+            Err(error) => {
+                tracing::warn!(error = %daemon::ErrorChain(&error), "Gateway dropped");
+            }
+        }
+        let close = Message::Close(Some(CloseFrame {
+            code: close_code::AWAY,
+            reason: "".into(),
+        }));
+        // It may be gone: then there is nobody to tell.
+        drop(tokio::time::timeout(SEND_LIMIT, self.socket.send(close)).await);
+        drop(self.open);
+    }
+
+    async fn serve(&mut self) -> Result<(), ConnectionError> {
+        // Followed before the snapshot is read: what changes between the two is seen in one of them.
+        let mut changes = self.state.orchestrator.changes();
+        let mut revocations = self.state.gateways.follow();
+        self.snapshot().await?;
+        let stop = self.state.stop.clone();
+        let mut heard = Instant::now();
+        let mut ticks = tokio::time::interval(PING_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let event = tokio::select! {
+                () = stop.cancelled() => Event::Stop,
+                change = changes.recv() => Event::Change(change),
+                revocation = revocations.recv() => Event::Revoked(revocation),
+                message = self.socket.recv() => Event::Received(message),
+                _ = ticks.tick() => Event::Tick,
+            };
+            match event {
+                Event::Stop => return Ok(()),
+                Event::Change(Ok(change)) => self.changed(change).await?,
+                Event::Revoked(Ok(revocation)) => {
+                    self.send(&ToGateway::Revoked { revocation }).await?;
+                }
+                Event::Change(Err(RecvError::Lagged(_)))
+                | Event::Revoked(Err(RecvError::Lagged(_))) => {
+                    changes = self.state.orchestrator.changes();
+                    revocations = self.state.gateways.follow();
+                    self.snapshot().await?;
+                }
+                // The orchestrator has ended: the stop follows.
+                Event::Change(Err(RecvError::Closed))
+                | Event::Revoked(Err(RecvError::Closed)) => return Ok(()),
+                Event::Received(None | Some(Ok(Message::Close(_)))) => return Ok(()),
+                Event::Received(Some(Err(source))) => {
+                    return Err(ConnectionError::Socket { source });
+                }
+                Event::Received(Some(Ok(message))) => {
+                    heard = Instant::now();
+                    self.received(message)?;
+                }
+                Event::Tick => {
+                    if heard.elapsed() > SILENCE_LIMIT {
+                        return Err(ConnectionError::Silent);
+                    }
+                    let known = self.state.store.gateway_by_hash(&self.token_hash).await?;
+                    if known.is_none_or(|known| known.id != self.gateway) {
+                        return Err(ConnectionError::Revoked);
+                    }
+                    self.send_message(Message::Ping(bytes::Bytes::new())).await?;
+                }
+            }
+        }
+    }
+
+    fn received(&self, message: Message) -> Result<(), ConnectionError> {
+        match message {
+            Message::Text(text) => {
+                let FromGateway::Hello { version, domain } = serde_json::from_str(&text)
+                    .map_err(|source| ConnectionError::Message { source })?;
+                let own = self.state.gateway_origins.domain();
+                if domain != own {
+                    tracing::warn!(
+                        domain,
+                        own,
+                        "The gateway serves another domain than `gateway_url` names"
+                    );
+                }
+                tracing::debug!(version, domain, "Gateway said hello");
+                self.state.gateways.said_hello(self.gateway, domain);
+                Ok(())
+            }
+            Message::Binary(_) => Err(ConnectionError::NotText),
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => Ok(()),
+        }
+    }
+
+    async fn snapshot(&mut self) -> Result<(), ConnectionError> {
+        let state = &self.state;
+        let records = state.store.live_gitspaces().await?;
+        let revocations = state.store.revocations(state.now()).await?;
+        let routes: Vec<Route> = records.into_iter().map(|record| route(state, record)).collect();
+        self.sent = routes
+            .iter()
+            .map(|route| (route.gitspace, route.clone()))
+            .collect();
+        let snapshot = ToGateway::Snapshot {
+            gateway: self.gateway,
+            keys: state.grants.public_keys(),
+            authorize_url: format!("{}/authorize", state.public.as_str()),
+            routes,
+            revocations,
+        };
+        self.send(&snapshot).await
+    }
+
+    async fn changed(&mut self, change: Change) -> Result<(), ConnectionError> {
+        match change {
+            Change::Gitspace(id) => self.tell(id).await,
+            Change::Delegate(id) => {
+                for gitspace in self.on(id) {
+                    self.tell(gitspace).await?;
+                }
+                Ok(())
+            }
+            Change::Timeline(_) | Change::Log(_) => Ok(()),
+        }
+    }
+
+    fn on(&self, delegate: DelegateUuid) -> Vec<GitspaceUuid> {
+        self.sent
+            .values()
+            .filter(|route| route.delegate == Some(delegate))
+            .map(|route| route.gitspace)
+            .collect()
+    }
+
+    /// Tells what is different of one gitspace.
+    async fn tell(&mut self, id: GitspaceUuid) -> Result<(), ConnectionError> {
+        let record = self.state.store.gitspace(id).await?;
+        match record.filter(|record| record.deleted.is_none()) {
+            None => {
+                let Some(gone) = self.sent.remove(&id) else {
+                    return Ok(());
+                };
+                self.send(&ToGateway::RouteGone { slug: gone.slug }).await
+            }
+            Some(record) => {
+                let route = route(&self.state, record);
+                if self.sent.get(&id) == Some(&route) {
+                    return Ok(());
+                }
+                self.sent.insert(id, route.clone());
+                self.send(&ToGateway::Route { route }).await
+            }
+        }
+    }
+
+    async fn send(&mut self, message: &ToGateway) -> Result<(), ConnectionError> {
+        let text =
+            serde_json::to_string(message).map_err(|source| ConnectionError::Write { source })?;
+        self.send_message(Message::Text(text.into())).await
+    }
+
+    async fn send_message(&mut self, message: Message) -> Result<(), ConnectionError> {
+        match tokio::time::timeout(SEND_LIMIT, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(source)) => Err(ConnectionError::Socket { source }),
+            Err(_) => Err(ConnectionError::Stalled),
+        }
+    }
+}
+
+fn route(state: &AppState, record: GitspaceRecord) -> Route {
+    let connected = record
+        .delegate
+        .is_some_and(|id| state.orchestrator.is_connected(id));
+    Route {
+        gitspace: record.id,
+        state: orchestrator::visible_state(&record),
+        reachable: orchestrator::is_reachable(&record, connected),
+        delegate: record.delegate,
+        error: record.error.map(|failure| failure.to_string()),
+        name: record.name.to_string(),
+        slug: record.slug,
+    }
+}

@@ -1,0 +1,66 @@
+//! `POST /gateways/exchange`
+
+use super::authenticate;
+use crate::{
+    api::{error::ApiError, extract::Body, guard::PeerAddress},
+    identity::grants::Scope,
+    state::AppState,
+};
+use axum::{Extension, Json, extract::State};
+use daemon::IdsExt as _;
+use http::HeaderMap;
+use std::net::{IpAddr, Ipv4Addr};
+use token::{OpaqueToken, TokenKind};
+use wire::{
+    api::Role,
+    gateway::{ExchangeRequest, ExchangeResponse},
+    problem::Problem,
+};
+
+/// Exchange a one-time code for a grant, at the origin that the code is for.
+///
+/// A code presented at another origin is void. Every reason against gives the same answer.
+#[utoipa::path(post, path = "/gateways/exchange", tag = "gateways", request_body = Object, responses(
+    (status = 200, description = "`{\"grant\", \"exp\", \"return_to\"}`", body = Object),
+    (status = 401, body = Problem),
+    (status = 404, description = "The code is not taken.", body = Problem),
+), security(("gateway_token" = [])))]
+pub(crate) async fn exchange_code(
+    State(state): State<AppState>,
+    peer: Option<Extension<PeerAddress>>,
+    headers: HeaderMap,
+    Body(body): Body<ExchangeRequest>,
+) -> Result<Json<ExchangeResponse>, ApiError> {
+    let from = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Extension(peer)| peer.0);
+    let gateway = authenticate(&state, &headers, from).await?;
+    let code = OpaqueToken::parse(body.code.expose(), TokenKind::OneTimeCode)
+        .map_err(|_| ApiError::CodeRefused)?;
+    let gitspace = state.store.gitspace_by_slug(&body.slug).await?;
+    let gitspace = gitspace.ok_or(ApiError::CodeRefused)?;
+    let now = state.now();
+    let found = state
+        .store
+        .consume_code(code.hash().as_bytes(), gitspace.id, body.port, now)
+        .await?
+        .ok_or(ApiError::CodeRefused)?;
+    // What held when the code was made may not hold any more.
+    let user = state.store.user(found.user).await?;
+    let user = user
+        .filter(|user| !user.disabled)
+        .filter(|user| user.id == gitspace.owner || user.role == Role::Admin)
+        .ok_or(ApiError::CodeRefused)?;
+    let (claims, grant) = state.grants.issue(
+        state.ids.typed(),
+        now,
+        gateway.id,
+        user.id,
+        &gitspace,
+        Scope::of_origin(body.port),
+    )?;
+    tracing::debug!(user = %user.id, gitspace = %gitspace.id, grant = %claims.id, "One-time code exchanged");
+    Ok(Json(ExchangeResponse {
+        grant,
+        exp: claims.exp,
+        return_to: found.return_to,
+    }))
+}

@@ -1,0 +1,104 @@
+//! Which gateways are connected, and what all of them are told.
+
+use crate::{api::error::ApiError, state::AppState};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::sync::broadcast;
+use wire::{gateway::Revocation, ids::GatewayUuid};
+
+/// Revocations a connection may lag behind before it gets a snapshot again.
+const MAX_REVOCATIONS: usize = 256;
+
+#[derive(Clone, Debug)]
+pub(crate) struct GatewayFeed {
+    revocations: broadcast::Sender<Revocation>,
+    connected: Arc<Mutex<BTreeMap<GatewayUuid, Connected>>>,
+}
+
+#[derive(Debug, Default)]
+struct Connected {
+    connections: usize,
+    /// What its users' URLs end with, as it said itself.
+    domain: Option<String>,
+}
+
+/// One connection of a gateway; counted until it is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenConnection {
+    feed: GatewayFeed,
+    gateway: GatewayUuid,
+}
+
+impl GatewayFeed {
+    pub(crate) fn new() -> Self {
+        Self {
+            revocations: broadcast::channel(MAX_REVOCATIONS).0,
+            connected: Arc::default(),
+        }
+    }
+
+    /// Tells every connected gateway. The store has it already, for the others.
+    pub(crate) fn revoked(&self, revocation: Revocation) {
+        // No receiver means no gateway.
+        drop(self.revocations.send(revocation));
+    }
+
+    pub(crate) fn follow(&self) -> broadcast::Receiver<Revocation> {
+        self.revocations.subscribe()
+    }
+
+    pub(crate) fn open(&self, gateway: GatewayUuid) -> OpenConnection {
+        self.lock(|connected| connected.entry(gateway).or_default().connections += 1);
+        OpenConnection {
+            feed: self.clone(),
+            gateway,
+        }
+    }
+
+    pub(crate) fn said_hello(&self, gateway: GatewayUuid, domain: String) {
+        self.lock(|connected| connected.entry(gateway).or_default().domain = Some(domain));
+    }
+
+    fn lock<T>(&self, change: impl FnOnce(&mut BTreeMap<GatewayUuid, Connected>) -> T) -> T {
+        change(&mut self.connected.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The gateway that serves our domain: a connected one that says so, else a connected one, else the first one known.
+    pub(crate) async fn choose(&self, state: &AppState) -> Result<GatewayUuid, ApiError> {
+        let domain = state.gateway_origins.domain();
+        let connected = self.lock(|connected| {
+            let serving = connected
+                .iter()
+                .find(|(_, found)| found.domain.as_deref() == Some(domain));
+            serving.or_else(|| connected.iter().next()).map(|(id, _)| *id)
+        });
+        if let Some(id) = connected {
+            return Ok(id);
+        }
+        let mut known = state.store.gateways().await?;
+        known.sort_by_key(|gateway| (gateway.created, gateway.id));
+        known
+            .first()
+            .map(|gateway| gateway.id)
+            .ok_or_else(|| ApiError::Unavailable {
+                what: "a gateway",
+                why: "none is known to this control plane".to_owned(),
+                hint: Some("start a gateway with its token".to_owned()),
+            })
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.feed.lock(|connected| {
+            if let Some(found) = connected.get_mut(&self.gateway) {
+                found.connections = found.connections.saturating_sub(1);
+                if found.connections == 0 {
+                    connected.remove(&self.gateway);
+                }
+            }
+        });
+    }
+}
