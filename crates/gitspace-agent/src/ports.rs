@@ -119,11 +119,7 @@ fn parse_address(text: &str) -> Option<IpAddr> {
         32 => {
             let words = [word(0)?, word(8)?, word(16)?, word(24)?];
             let bytes: Vec<u8> = words.into_iter().flatten().collect();
-            Some(
-                Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)
-                    .to_canonical()
-                    .into(),
-            )
+            Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).to_canonical())
         }
         _ => None,
     }

@@ -168,6 +168,17 @@ impl Switch {
 
 /// Runs in the child. Must not allocate.
 fn prepare_child(switch: &Switch, has_tty: bool, bond: Bond) -> io::Result<()> {
+    // What somebody above us ignores would stay ignored, and `^C` without effect.
+    for signal in Signal::iterator() {
+        // SAFETY: the default action runs no code of ours. Two signals cannot be set, which is what is wanted of them.
+        #[expect(
+            unsafe_code,
+            reason = "changing a signal's action is unsafe for any action"
+        )]
+        unsafe {
+            libc::signal(signal as libc::c_int, libc::SIG_DFL);
+        }
+    }
     setsid()?;
     if has_tty {
         // SAFETY: the call takes no pointer; the descriptor is our standard input.

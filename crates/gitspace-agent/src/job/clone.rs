@@ -154,7 +154,7 @@ impl Clone {
         match &self.repo.reference {
             None => self.clone_branch(None).await?,
             Some(reference) if reference.is_commit() => {
-                self.clone_commit(reference.as_str()).await?
+                self.clone_commit(reference.as_str()).await?;
             }
             Some(reference) => {
                 let cloned = self.clone_branch(Some(reference)).await;
@@ -403,11 +403,11 @@ fn describe_head(clone: &Utf8Path) -> Option<String> {
         return short(head);
     };
     let name = branch.strip_prefix("refs/heads/").unwrap_or(branch);
-    let loose = peek(&git.join(branch)).and_then(|commit| short(&commit));
+    let loose = peek(&git.join(branch)).as_deref().and_then(short);
     let commit = loose.or_else(|| {
         peek(&git.join("packed-refs"))?
             .lines()
-            .find_map(|line| line.strip_suffix(branch).and_then(|commit| short(commit)))
+            .find_map(|line| line.strip_suffix(branch).and_then(short))
     });
     Some(match commit {
         Some(commit) => format!("{commit} ({name})"),

@@ -409,7 +409,7 @@ impl Holder {
         }
     }
 
-    /// A snapshot, and where it ends.
+    /// A snapshot in one frame, which is not counted; and the position it shows.
     async fn redraw<W: tokio::io::AsyncWrite + Unpin>(
         &self,
         out: &mut FrameWriter<W>,
@@ -418,13 +418,11 @@ impl Holder {
             let mut screen = lock(&self.screen);
             (screen.snapshot(), screen.ring.end(), screen.size())
         };
-        // Counted as the bytes before the present, so that a reader that counts every byte is right.
-        let position = end - snapshot.len() as u64;
         send_json(
             out,
             tell::ATTACHED,
             &Attached {
-                position,
+                position: end,
                 snapshot: true,
                 size,
             },

@@ -11,7 +11,7 @@ use wire::{
 /// Of a frame to a holder: input and small JSON.
 pub(crate) const MAX_TO_HOLDER: usize = 256 * 1024;
 /// Of a frame from a holder: a snapshot is one frame.
-pub(crate) const MAX_FROM_HOLDER: usize = 4 * 1024 * 1024;
+pub(crate) const MAX_FROM_HOLDER: usize = 16 * 1024 * 1024;
 
 /// Kinds of frames to a holder.
 pub(crate) mod ask {

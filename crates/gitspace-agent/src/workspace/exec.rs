@@ -206,13 +206,13 @@ async fn show(
         }
         let message = tokio::select! {
             read = read_some(&mut stdout, &mut out_buffer), if stdout.is_some() => {
-                chunk(read, &mut stdout, Channel::Stdout, &out_buffer)
+                chunk(&read, &mut stdout, Channel::Stdout, &out_buffer)
             }
             read = read_some(&mut stderr, &mut error_buffer), if stderr.is_some() => {
-                chunk(read, &mut stderr, Channel::Stderr, &error_buffer)
+                chunk(&read, &mut stderr, Channel::Stderr, &error_buffer)
             }
             read = read_pty(pty, &mut pty_buffer), if pty.is_some() => {
-                chunk(read, &mut pty, Channel::Stdout, &pty_buffer)
+                chunk(&read, &mut pty, Channel::Stdout, &pty_buffer)
             }
             status = child.wait(), if exited.is_none() => {
                 exited = Some(status.map_or(-1, exit_code));
@@ -256,15 +256,15 @@ async fn read_pty(pty: Option<&Pty>, buffer: &mut [u8]) -> io::Result<usize> {
 
 /// A message of what was read; at its end the source is done with.
 fn chunk<T>(
-    read: io::Result<usize>,
+    read: &io::Result<usize>,
     from: &mut Option<T>,
     channel: Channel,
     buffer: &[u8],
 ) -> Option<Message> {
     match read {
-        Ok(read) if read > 0 => Some(Message::Binary(prefixed(
+        Ok(read) if *read > 0 => Some(Message::Binary(prefixed(
             channel,
-            buffer.get(..read).unwrap_or_default(),
+            buffer.get(..*read).unwrap_or_default(),
         ))),
         Ok(_) | Err(_) => {
             *from = None;

@@ -27,7 +27,7 @@ const WRITE_BUFFER: usize = 16 * 1024;
 /// What a client may send at once: a large paste.
 const MAX_MESSAGE: usize = 128 * 1024;
 /// Snapshots are one message.
-const MAX_WRITE_BUFFER: usize = 8 * 1024 * 1024;
+const MAX_WRITE_BUFFER: usize = 32 * 1024 * 1024;
 /// The answer is on its way when this starts to count.
 const UPGRADE_LIMIT: Duration = Duration::from_secs(10);
 /// For the message that says what is wanted.

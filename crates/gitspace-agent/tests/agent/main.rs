@@ -1,0 +1,9 @@
+//! The real binary on a run folder of its own, driven over its sockets as the runner and a user drive it.
+
+mod clone;
+mod credentials;
+mod dial;
+mod git_server;
+mod harness;
+mod jobs;
+mod terminals;
