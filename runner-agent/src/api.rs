@@ -1,0 +1,73 @@
+//! The two sockets: the runner's API ([`wire::runner`]) and the admin socket.
+//!
+//! Here is only the table of routes. A handler is dropped when its client goes away, so nothing that must happen runs in one.
+
+mod admin;
+mod gitspaces;
+mod tasks;
+
+pub(crate) use admin::AdminApi;
+
+use crate::{docker::Docker, gitspace::Gitspaces, host_report, shared::Shared};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use local_rpc::server::{self, Body};
+use std::{str::FromStr, sync::Arc};
+use wire::problem::Problem;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Api {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) gitspaces: Gitspaces,
+    pub(crate) docker: Docker,
+}
+
+impl Api {
+    pub(crate) async fn answer(self, request: Request<Incoming>) -> Response<Body> {
+        let uri = request.uri().clone();
+        let method = request.method().clone();
+        match (&method, server::segments(&uri).as_slice()) {
+            (&Method::PUT, ["v1", "tasks", task]) => match id(task) {
+                Ok(task) => Box::pin(tasks::put(&self, task, request)).await,
+                Err(refusal) => *refusal,
+            },
+            (&Method::GET, ["v1", "tasks"]) => tasks::list(&self),
+            (&Method::GET, ["v1", "tasks", task, "events"]) => match id(task) {
+                Ok(task) => tasks::events(&self, task, &uri),
+                Err(refusal) => *refusal,
+            },
+            (&Method::POST, ["v1", "tasks", task, "cancel"]) => match id(task) {
+                Ok(task) => tasks::cancel(&self, task).await,
+                Err(refusal) => *refusal,
+            },
+            (&Method::DELETE, ["v1", "tasks", task]) => match id(task) {
+                Ok(task) => tasks::delete(&self, task),
+                Err(refusal) => *refusal,
+            },
+            (&Method::GET, ["v1", "gitspaces"]) => gitspaces::list(&self),
+            (&Method::GET, ["v1", "watch"]) => gitspaces::watch(&self),
+            (&Method::GET, ["v1", "host"]) => server::json(
+                StatusCode::OK,
+                &host_report::report(&self.shared.config, &self.docker).await,
+            ),
+            (&Method::GET, ["v1", "gitspaces", gitspace, what]) => match id(gitspace) {
+                Ok(gitspace) => gitspaces::ask(&self, gitspace, what).await,
+                Err(refusal) => *refusal,
+            },
+            (&Method::POST, ["v1", "gitspaces", gitspace, "dial"]) => match id(gitspace) {
+                Ok(gitspace) => Box::pin(crate::dial::answer(&self.shared, gitspace, request)).await,
+                Err(refusal) => *refusal,
+            },
+            _ => server::no_route(&request.into_parts().0),
+        }
+    }
+}
+
+fn id<T: FromStr>(text: &str) -> Result<T, Box<Response<Body>>> {
+    text.parse().map_err(|_| {
+        Box::new(server::problem(
+            StatusCode::BAD_REQUEST,
+            &Problem::new("invalid_id", "the path holds something else than an id"),
+        ))
+    })
+}

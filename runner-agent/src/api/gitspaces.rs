@@ -1,0 +1,87 @@
+//! `/v1/gitspaces` and `/v1/watch`: what is there, and what the agents inside say.
+
+use super::Api;
+use crate::{
+    agent_client::agent_answer, board::Board, dial::running_agent, shared::Shared,
+};
+use futures_util::{Stream, stream};
+use http::{Response, StatusCode};
+use local_rpc::{
+    ClientError,
+    server::{self, Body},
+};
+use serde::Serialize;
+use std::{collections::VecDeque, sync::Arc};
+use tokio::sync::watch;
+use wire::{gitspace::Observed, ids::GitspaceUuid, problem::Problem};
+
+pub(super) fn list(api: &Api) -> Response<Body> {
+    server::json(StatusCode::OK, &api.shared.board.after(0))
+}
+
+pub(super) fn watch(api: &Api) -> Response<Body> {
+    server::ndjson(follow(Arc::clone(&api.shared)))
+}
+
+struct Watch {
+    shared: Arc<Shared>,
+    seen: u64,
+    pending: VecDeque<Observed>,
+    changes: watch::Receiver<u64>,
+}
+
+/// All first, then each change, up to the drain. A watcher that is slow gets the latest of each.
+fn follow(shared: Arc<Shared>) -> impl Stream<Item = Observed> + Send {
+    let board: &Board = &shared.board;
+    let changes = board.subscribe();
+    let watch = Watch {
+        shared,
+        seen: 0,
+        pending: VecDeque::new(),
+        changes,
+    };
+    stream::unfold(watch, |mut watch| async move {
+        let stop = watch.shared.tasks.drain_token();
+        loop {
+            if let Some(observed) = watch.pending.pop_front() {
+                watch.seen = observed.revision;
+                return Some((observed, watch));
+            }
+            watch.changes.borrow_and_update();
+            watch.pending = watch.shared.board.after(watch.seen).into();
+            if watch.pending.is_empty() {
+                tokio::select! {
+                    () = stop.cancelled() => return None,
+                    changed = watch.changes.changed() => changed.ok()?,
+                }
+            }
+        }
+    })
+}
+
+/// What the agent of a running gitspace says.
+pub(super) async fn ask(api: &Api, gitspace: GitspaceUuid, what: &str) -> Response<Body> {
+    let agent = match running_agent(&api.shared, gitspace) {
+        Ok(agent) => agent,
+        Err(response) => return *response,
+    };
+    match what {
+        "ports" => told(agent.ports().await),
+        "activity" => told(agent.activity().await),
+        "git" => told(agent.git().await),
+        _ => server::problem(
+            StatusCode::NOT_FOUND,
+            &Problem::new("no_route", "nothing answers this path"),
+        ),
+    }
+}
+
+fn told<T: Serialize>(answer: Result<T, ClientError>) -> Response<Body> {
+    match answer {
+        Ok(value) => server::json(StatusCode::OK, &value),
+        Err(error) => {
+            let (status, problem) = agent_answer(&error);
+            server::problem(status, &problem)
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! Putting the runner together: `RunnerConfig::build` opens what is on the disk and binds the sockets, `App::start` spawns the tasks.
+
+use crate::{
+    agent_copy::{self, AgentCopyError},
+    api::{AdminApi, Api},
+    board::{Board, BoardError},
+    config::{ConfigError, RunnerConfig, is_deployment},
+    docker::Docker,
+    firewall::Firewall,
+    gitspace::Gitspaces,
+    journal::{Journal, JournalError},
+    ledger::{Ledger, LedgerError},
+    machine::host::HostMachine,
+    names::{Names, digest},
+    reconcile::{self, Orphans},
+    sandbox::{self, Pool},
+    shared::Shared,
+};
+use camino::{Utf8Path, Utf8PathBuf};
+use daemon::{Clock, Exit, Hint, Ids, Lifecycle};
+use local_rpc::{BindError, BindOptions, Listener, PeerPolicy, ServerConfig, server};
+use nix::fcntl::{Flock, FlockArg};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    sync::Arc,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BuildError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("cannot make the folder `{path}`")]
+    Folder {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot lock the state folder `{path}`")]
+    Lock {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("another runner-agent uses the state folder `{path}`")]
+    InUse { path: Utf8PathBuf },
+    #[error("cannot read the deployment's name from `{path}`")]
+    Deployment {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the deployment's name in `{path}` is not one")]
+    BadDeployment { path: Utf8PathBuf },
+    #[error("cannot write the deployment's name")]
+    WriteDeployment {
+        #[source]
+        source: daemon::WriteError,
+    },
+    #[error("cannot open the ledger")]
+    Ledger {
+        #[source]
+        source: LedgerError,
+    },
+    #[error("cannot open the task journal")]
+    Journal {
+        #[source]
+        source: JournalError,
+    },
+    #[error("cannot open the revision counter")]
+    Board {
+        #[source]
+        source: BoardError,
+    },
+    #[error("cannot install gitspace-agent")]
+    Agent {
+        #[source]
+        source: AgentCopyError,
+    },
+    #[error("cannot bind a socket")]
+    Bind {
+        #[source]
+        source: BindError,
+    },
+}
+
+impl Hint for BuildError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Config(_) => Some("`runner-agent config check` says whether it is right".to_owned()),
+            Self::Folder { .. } | Self::Lock { .. } => {
+                Some("check the folder's owner and mode, and that its disk has space".to_owned())
+            }
+            Self::InUse { .. } => {
+                Some("see `systemctl status runner-agent`; two runners need two state folders".to_owned())
+            }
+            Self::BadDeployment { .. } | Self::Deployment { .. } => {
+                Some("set `deployment` in the configuration to the label that `docker volume inspect` shows".to_owned())
+            }
+            Self::Board { .. } => Some(
+                "where the file is damaged, write a number into it that is higher than any revision seen".to_owned(),
+            ),
+            Self::Agent { .. } => {
+                Some("set `agent_binary` in the configuration to the gitspace-agent of this version".to_owned())
+            }
+            Self::Bind { source } => source.hint(),
+            Self::WriteDeployment { .. } | Self::Ledger { .. } | Self::Journal { .. } => None,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) | Self::BadDeployment { .. } => Exit::Config,
+            Self::InUse { .. } | Self::Bind { .. } => Exit::Unavailable,
+            Self::Folder { .. }
+            | Self::Lock { .. }
+            | Self::Deployment { .. }
+            | Self::WriteDeployment { .. }
+            | Self::Ledger { .. }
+            | Self::Journal { .. }
+            | Self::Board { .. }
+            | Self::Agent { .. } => Exit::Failure,
+        }
+    }
+}
+
+/// Everything opened and bound, nothing running.
+#[derive(Debug)]
+pub(crate) struct App {
+    shared: Arc<Shared>,
+    docker: Docker,
+    api: Listener,
+    admin: Listener,
+    api_policy: PeerPolicy,
+    /// Held as long as the process lives: two runners on one ledger would tear it apart.
+    lock: Flock<File>,
+}
+
+impl RunnerConfig {
+    pub(crate) fn build(
+        self,
+        lifecycle: &Lifecycle,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn Ids>,
+    ) -> Result<App, BuildError> {
+        self.check()?;
+        make_dir(&self.state_dir, 0o700)?;
+        make_dir(&self.run_dir, 0o700)?;
+        let lock = lock(&self.state_dir)?;
+        let deployment = deployment(&self, Some(&*ids))?;
+        let names = Names::new(&deployment, &self.run_dir);
+        let docker = Docker::new(&self.docker_host);
+        let agent_copy = agent_copy::install(&self.agent_binary, &self.state_dir)
+            .map_err(|source| BuildError::Agent { source })?;
+        let ledger =
+            Ledger::open(&self.state_dir).map_err(|source| BuildError::Ledger { source })?;
+        let journal = Journal::open(&self.state_dir, Arc::clone(&clock))
+            .map_err(|source| BuildError::Journal { source })?;
+        let board = Board::open(&self.state_dir, Arc::clone(&clock))
+            .map_err(|source| BuildError::Board { source })?;
+        let options = BindOptions {
+            mode: 0o660,
+            gid: self.socket_gid,
+        };
+        let bind = |path: &Utf8Path| -> Result<Listener, BuildError> {
+            if let Some(parent) = path.parent() {
+                make_dir(parent, 0o755)?;
+            }
+            Listener::bind(path, options).map_err(|source| BuildError::Bind { source })
+        };
+        let api = bind(&self.api_socket)?;
+        let admin = bind(&self.admin_socket)?;
+        let mut api_policy = PeerPolicy::owner();
+        for uid in &self.api_allow_uids {
+            api_policy = api_policy.allow_uid(*uid);
+        }
+        for gid in self.api_allow_gids.iter().chain(self.socket_gid.iter()) {
+            api_policy = api_policy.allow_gid(*gid);
+        }
+        let firewall = Firewall::new(self.firewall, &names, self.host_access.clone());
+        let shared = Arc::new(Shared {
+            firewall,
+            names,
+            machine: Box::new(HostMachine::new(docker.clone())),
+            ledger,
+            journal,
+            board,
+            pool: Pool::new(),
+            agent_copy,
+            clock,
+            ids,
+            tasks: lifecycle.tasks(),
+            config: self,
+        });
+        Ok(App {
+            shared,
+            docker,
+            api,
+            admin,
+            api_policy,
+            lock,
+        })
+    }
+}
+
+impl App {
+    /// Spawns everything. Before the API answers, the firewall was tried and unfinished tasks go on.
+    pub(crate) async fn start(self, lifecycle: &Lifecycle) {
+        let Self {
+            shared,
+            docker,
+            api,
+            admin,
+            api_policy,
+            lock,
+        } = self;
+        let drain = lifecycle.drain_token();
+        let orphans = Arc::new(Orphans::default());
+        let gitspaces = Gitspaces::new(Arc::clone(&shared));
+        shared.firewall.apply().await;
+        gitspaces.resume().await;
+        lifecycle.spawn(
+            "reconcile",
+            reconcile::run(
+                Arc::clone(&shared),
+                docker.clone(),
+                gitspaces.clone(),
+                Arc::clone(&orphans),
+            ),
+        );
+        lifecycle.spawn("sandboxes", sandbox::run(Arc::clone(&shared), docker.clone()));
+        let handlers = AdminApi {
+            shared: Arc::clone(&shared),
+            docker: docker.clone(),
+            orphans,
+        };
+        lifecycle.spawn(
+            "admin",
+            server::serve(
+                admin,
+                ServerConfig::new(api_policy.clone()),
+                move |request, _peer| handlers.clone().answer(request),
+                drain.clone(),
+            ),
+        );
+        let handlers = Api {
+            shared,
+            gitspaces,
+            docker,
+        };
+        lifecycle.spawn("api", async move {
+            let _lock = lock;
+            server::serve(
+                api,
+                ServerConfig::new(api_policy),
+                move |request, _peer| handlers.clone().answer(request),
+                drain,
+            )
+            .await
+        });
+    }
+}
+
+fn make_dir(path: &Utf8Path, mode: u32) -> Result<(), BuildError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(|source| BuildError::Folder {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+fn lock(state_dir: &Utf8Path) -> Result<Flock<File>, BuildError> {
+    let path = state_dir.join("lock");
+    let fail = |source| BuildError::Lock {
+        path: path.clone(),
+        source,
+    };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(fail)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+        if errno == nix::errno::Errno::EWOULDBLOCK {
+            BuildError::InUse {
+                path: state_dir.to_owned(),
+            }
+        } else {
+            fail(errno.into())
+        }
+    })
+}
+
+/// The configured name, else the kept one, else (with `ids`) a new one that is kept.
+fn deployment(config: &RunnerConfig, ids: Option<&dyn Ids>) -> Result<String, BuildError> {
+    if let Some(deployment) = &config.deployment {
+        return Ok(deployment.clone());
+    }
+    let path = config.state_dir.join("deployment");
+    match (std::fs::read_to_string(&path), ids) {
+        (Ok(text), _) => {
+            let deployment = text.trim().to_owned();
+            if is_deployment(&deployment) {
+                Ok(deployment)
+            } else {
+                Err(BuildError::BadDeployment { path })
+            }
+        }
+        (Err(error), Some(ids)) if error.kind() == io::ErrorKind::NotFound => {
+            let deployment = digest(ids.uuid().as_bytes(), 12);
+            daemon::write_atomic(&path, format!("{deployment}\n").as_bytes(), 0o600)
+                .map_err(|source| BuildError::WriteDeployment { source })?;
+            Ok(deployment)
+        }
+        (Err(source), _) => Err(BuildError::Deployment { path, source }),
+    }
+}
+
+/// Removes everything that this deployment has in Docker, and the state folder.
+pub(crate) async fn purge(config: &RunnerConfig) -> Result<(), PurgeError> {
+    config.check().map_err(BuildError::from)?;
+    let build = |source| PurgeError::Build { source };
+    if !config.state_dir.is_dir() && config.deployment.is_none() {
+        return Ok(());
+    }
+    make_dir(&config.state_dir, 0o700).map_err(build)?;
+    let _lock = lock(&config.state_dir).map_err(build)?;
+    let deployment = match deployment(config, None) {
+        // It never came to its first start.
+        Err(BuildError::Deployment { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Ok(());
+        }
+        other => other.map_err(build)?,
+    };
+    let names = Names::new(&deployment, &config.run_dir);
+    let firewall = Firewall::new(config.firewall, &names, Vec::new());
+    reconcile::purge(&Docker::new(&config.docker_host), &names, &firewall)
+        .await
+        .map_err(|source| PurgeError::Docker { source })?;
+    for path in [names.run_dir(), &config.state_dir] {
+        match std::fs::remove_dir_all(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(PurgeError::Remove {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PurgeError {
+    #[error("cannot purge")]
+    Build {
+        #[from]
+        source: BuildError,
+    },
+    #[error("cannot remove everything from Docker")]
+    Docker {
+        #[source]
+        source: crate::docker::DockerError,
+    },
+    #[error("cannot remove `{path}`")]
+    Remove {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Hint for PurgeError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Build { source } => source.hint(),
+            Self::Docker { source } => source.failure().hint,
+            Self::Remove { .. } => None,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Build { source } => source.exit(),
+            Self::Docker { .. } => Exit::Unavailable,
+            Self::Remove { .. } => Exit::Failure,
+        }
+    }
+}

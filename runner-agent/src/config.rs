@@ -1,0 +1,192 @@
+//! The runner's configuration: what the operator may set, and its defaults.
+//!
+//! Read once at start; nothing else reads a file or the environment for settings.
+
+use camino::Utf8PathBuf;
+use serde::Deserialize;
+use std::{collections::BTreeMap, net::SocketAddr};
+
+/// Used where nobody names another file.
+pub(crate) const DEFAULT_PATH: &str = "/etc/gitspaces/runner-agent.toml";
+/// Prefix of environment variables that override single keys.
+pub(crate) const ENV_PREFIX: &str = "GITSPACES_RUNNER";
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub(crate) struct RunnerConfig {
+    /// The API's socket; the delegate connects to it.
+    pub(crate) api_socket: Utf8PathBuf,
+    /// `/healthz`, `/readyz`, `/status`.
+    pub(crate) admin_socket: Utf8PathBuf,
+    /// Group of both socket files.
+    pub(crate) socket_gid: Option<u32>,
+    /// Beside root and the user of this process.
+    pub(crate) api_allow_uids: Vec<u32>,
+    pub(crate) api_allow_gids: Vec<u32>,
+    /// Ledger, task journal and copies of the agent.
+    pub(crate) state_dir: Utf8PathBuf,
+    /// Folders of the agents' sockets, one for each container. Survives a restart of this process.
+    pub(crate) run_dir: Utf8PathBuf,
+    /// `unix://` or `tcp://`.
+    pub(crate) docker_host: String,
+    /// Marks what this runner made; made up and kept in `state_dir` where not set.
+    pub(crate) deployment: Option<String>,
+    /// Mounted read-only into each container, from a copy that is named by its content.
+    pub(crate) agent_binary: Utf8PathBuf,
+    /// For repositories whose devcontainer.json names no image.
+    pub(crate) default_image: String,
+    /// For clones; the default image where not set.
+    pub(crate) sandbox_image: Option<String>,
+    /// Sandboxes that are kept ready.
+    pub(crate) sandbox_pool: u32,
+    pub(crate) capacity: CapacityConfig,
+    /// Addresses of this host that gitspaces may reach over TCP.
+    pub(crate) host_access: Vec<SocketAddr>,
+    pub(crate) firewall: FirewallMode,
+    /// Options of Docker's `local` volume driver, as `{ type = "xfs", device = ".." }`.
+    pub(crate) volume_options: BTreeMap<String, String>,
+    pub(crate) log: daemon::logging::LogConfig,
+}
+
+/// What is not set is taken from the host.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct CapacityConfig {
+    pub(crate) gitspaces: Option<u32>,
+    pub(crate) cpu_millis: Option<u32>,
+    pub(crate) memory_bytes: Option<u64>,
+}
+
+/// Whether gitspaces may run on a host where the packet filter cannot be set up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum FirewallMode {
+    /// No gitspace starts without it.
+    #[default]
+    Required,
+    /// The operator keeps gitspaces from the host's ports in another way.
+    Off,
+}
+
+impl Default for RunnerConfig {
+    fn default() -> Self {
+        Self {
+            api_socket: "/run/gitspaces/runner/api.sock".into(),
+            admin_socket: "/run/gitspaces/runner/admin.sock".into(),
+            socket_gid: None,
+            api_allow_uids: Vec::new(),
+            api_allow_gids: Vec::new(),
+            state_dir: "/var/lib/gitspaces/runner".into(),
+            run_dir: "/run/gitspaces/agents".into(),
+            docker_host: "unix:///var/run/docker.sock".to_owned(),
+            deployment: None,
+            agent_binary: "/usr/lib/gitspaces/gitspace-agent".into(),
+            default_image: "gitspaces/default:latest".to_owned(),
+            sandbox_image: None,
+            sandbox_pool: 1,
+            capacity: CapacityConfig::default(),
+            host_access: Vec::new(),
+            firewall: FirewallMode::default(),
+            volume_options: BTreeMap::new(),
+            log: daemon::logging::LogConfig::default(),
+        }
+    }
+}
+
+/// More ready sandboxes than this would only hold memory.
+const MAX_POOL: u32 = 16;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("`{key}` in the configuration is not an absolute path: `{path}`")]
+    NotAbsolute { key: &'static str, path: Utf8PathBuf },
+    #[error("`docker_host` in the configuration is neither unix:// nor tcp://: `{host}`")]
+    DockerHost { host: String },
+    #[error("`deployment` in the configuration is not 1 to 40 letters, digits, `.`, `_` or `-`: `{deployment}`")]
+    Deployment { deployment: String },
+    #[error("`{key}` in the configuration is not the name of an image: `{image}`")]
+    Image { key: &'static str, image: String },
+    #[error("`sandbox_pool` in the configuration is {found}, more than {MAX_POOL}")]
+    Pool { found: u32 },
+}
+
+impl RunnerConfig {
+    /// Checks what the types do not.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        for (key, path) in [
+            ("api_socket", &self.api_socket),
+            ("admin_socket", &self.admin_socket),
+            ("state_dir", &self.state_dir),
+            ("run_dir", &self.run_dir),
+            ("agent_binary", &self.agent_binary),
+        ] {
+            if !path.is_absolute() {
+                return Err(ConfigError::NotAbsolute {
+                    key,
+                    path: path.clone(),
+                });
+            }
+        }
+        if !self.docker_host.starts_with("unix://") && !self.docker_host.starts_with("tcp://") {
+            return Err(ConfigError::DockerHost {
+                host: self.docker_host.clone(),
+            });
+        }
+        if let Some(deployment) = &self.deployment
+            && !is_deployment(deployment)
+        {
+            return Err(ConfigError::Deployment {
+                deployment: deployment.clone(),
+            });
+        }
+        for (key, image) in [
+            ("default_image", Some(&self.default_image)),
+            ("sandbox_image", self.sandbox_image.as_ref()),
+        ] {
+            if let Some(image) = image
+                && !crate::devcontainer::is_image_name(image)
+            {
+                return Err(ConfigError::Image {
+                    key,
+                    image: image.clone(),
+                });
+            }
+        }
+        if self.sandbox_pool > MAX_POOL {
+            return Err(ConfigError::Pool {
+                found: self.sandbox_pool,
+            });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn sandbox_image(&self) -> &str {
+        self.sandbox_image.as_deref().unwrap_or(&self.default_image)
+    }
+}
+
+pub(crate) fn is_deployment(text: &str) -> bool {
+    (1..=40).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_pass_their_own_check() {
+        RunnerConfig::default().check().unwrap();
+    }
+
+    #[test]
+    fn a_relative_path_is_refused_with_its_key() {
+        let config = RunnerConfig {
+            state_dir: "state".into(),
+            ..RunnerConfig::default()
+        };
+        assert!(config.check().unwrap_err().to_string().contains("`state_dir`"));
+    }
+}

@@ -1,0 +1,157 @@
+//! What can go wrong with Docker, in the user's words.
+
+use bollard::errors::Error;
+use std::time::Duration;
+use wire::failure::{Failure, FailureCode};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DockerError {
+    #[error("cannot {what}: Docker does not answer")]
+    Unavailable {
+        what: String,
+        #[source]
+        source: Box<Error>,
+    },
+    #[error("cannot {what}: Docker did not answer within {} s", limit.as_secs())]
+    Timeout { what: String, limit: Duration },
+    #[error("cannot {what}")]
+    Refused {
+        what: String,
+        status: Option<u16>,
+        #[source]
+        source: Box<Error>,
+    },
+}
+
+impl DockerError {
+    pub(super) fn new(what: &str, source: Error) -> Self {
+        let what = what.to_owned();
+        match &source {
+            Error::SocketNotFoundError(_)
+            | Error::HyperLegacyError { .. }
+            | Error::HyperResponseError { .. }
+            | Error::IOError { .. }
+            | Error::RequestTimeoutError => Self::Unavailable {
+                what,
+                source: Box::new(source),
+            },
+            Error::DockerResponseServerError { status_code, .. } => Self::Refused {
+                what,
+                status: Some(*status_code),
+                source: Box::new(source),
+            },
+            _ => Self::Refused {
+                what,
+                status: None,
+                source: Box::new(source),
+            },
+        }
+    }
+
+    pub(super) fn timeout(what: &str, limit: Duration) -> Self {
+        Self::Timeout {
+            what: what.to_owned(),
+            limit,
+        }
+    }
+
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.status() == Some(404)
+    }
+
+    pub(crate) fn is_conflict(&self) -> bool {
+        self.status() == Some(409)
+    }
+
+    pub(crate) fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Timeout { .. })
+    }
+
+    pub(crate) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => *status,
+            Self::Unavailable { .. } | Self::Timeout { .. } => None,
+        }
+    }
+
+    /// Docker's own words.
+    pub(crate) fn cause(&self) -> String {
+        match self {
+            Self::Unavailable { source, .. } | Self::Refused { source, .. } => match &**source {
+                Error::DockerResponseServerError { message, .. } => message.clone(),
+                Error::DockerStreamError { error } => error.clone(),
+                other => daemon::ErrorChain(other).to_string(),
+            },
+            Self::Timeout { .. } => String::new(),
+        }
+    }
+
+    pub(crate) fn failure(&self) -> Failure {
+        let cause = self.cause();
+        let lower = cause.to_lowercase();
+        let (code, hint) = if self.is_unavailable() {
+            (
+                FailureCode::DockerUnavailable,
+                Some("check that Docker runs on the host: `systemctl status docker`"),
+            )
+        } else if lower.contains("no space left on device") {
+            (
+                FailureCode::DiskFull,
+                Some("free space on the disk that holds Docker's data: `docker system df` shows what uses it; then start again"),
+            )
+        } else if lower.contains("no such image") {
+            (FailureCode::ImageMissing, None)
+        } else if lower.contains("address pool") {
+            (
+                FailureCode::DockerFailed,
+                Some("Docker has no free network: set `default-address-pools` in its daemon.json, or delete gitspaces that are not used"),
+            )
+        } else if lower.contains("unable to apply caps") {
+            (
+                FailureCode::DockerFailed,
+                Some("the host does not have a capability that the container asks for"),
+            )
+        } else {
+            (FailureCode::DockerFailed, None)
+        };
+        let mut failure = Failure::new(code, self.to_string());
+        if !cause.is_empty() {
+            failure = failure.detail(cause);
+        }
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+impl From<DockerError> for Failure {
+    fn from(error: DockerError) -> Self {
+        error.failure()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_another_refusal() {
+        let error = DockerError::new(
+            "create a container",
+            Error::DockerResponseServerError {
+                status_code: 500,
+                message: "mkdir /var/lib/docker/x: no space left on device".to_owned(),
+            },
+        );
+        let failure = error.failure();
+        assert_eq!(failure.code, FailureCode::DiskFull);
+        assert!(failure.hint.is_some());
+    }
+
+    #[test]
+    fn a_missing_socket_is_unavailable() {
+        let error = DockerError::new("look", Error::SocketNotFoundError("/x".to_owned()));
+        assert_eq!(error.failure().code, FailureCode::DockerUnavailable);
+    }
+}

@@ -1,0 +1,183 @@
+//! What there is of a gitspace, as Docker and its agent say.
+
+use super::container::agent_config;
+use crate::{
+    agent_client::Agent,
+    board::Sighting,
+    docker::ContainerFacts,
+    ledger::{ContainerRecord, Record},
+    shared::Shared,
+};
+use std::time::Duration;
+use wire::{
+    failure::{Failure, FailureCode},
+    gitspace::{DevContainer, GitCredential, ObservedState},
+    ids::GitspaceUuid,
+};
+
+/// Before an agent is said not to answer.
+const TRIES: u32 = 5;
+const TRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Looks, and gives a running agent its configuration where it has lost it.
+pub(super) async fn look(
+    shared: &Shared,
+    gitspace: GitspaceUuid,
+    credentials: &[GitCredential],
+) -> Sighting {
+    let record = shared
+        .ledger
+        .get(gitspace)
+        .unwrap_or_else(|| Record::new(gitspace));
+    let mut sighting = Sighting {
+        gitspace,
+        state: ObservedState::Absent,
+        generation: record.generation,
+        failure: None,
+        task: None,
+        dev_container: dev_container(&record),
+    };
+    let (state, failure) = match state(shared, &record, credentials).await {
+        Ok(seen) => seen,
+        Err(failure) => {
+            // Docker does not answer: what was last seen is the best there is.
+            let last = shared.board.get(gitspace).map(|last| last.state);
+            (last.unwrap_or_else(|| assumed(&record)), Some(failure))
+        }
+    };
+    sighting.state = state;
+    sighting.failure = failure;
+    sighting
+}
+
+fn assumed(record: &Record) -> ObservedState {
+    match (&record.container, &record.clone) {
+        (Some(_), _) => ObservedState::Stopped,
+        (None, Some(_)) => ObservedState::Provisioned,
+        (None, None) => ObservedState::Absent,
+    }
+}
+
+pub(super) fn dev_container(record: &Record) -> Option<DevContainer> {
+    let container = record.container.as_ref()?;
+    container.id.as_ref()?;
+    Some(DevContainer {
+        image: container.image.clone(),
+        remote_user: container.remote_user.clone(),
+        workspace_folder: container.workspace_folder.clone(),
+        forward_ports: container.forward_ports.clone(),
+        initialized: container.initialized(),
+    })
+}
+
+async fn state(
+    shared: &Shared,
+    record: &Record,
+    credentials: &[GitCredential],
+) -> Result<(ObservedState, Option<Failure>), Failure> {
+    let docker = shared.machine.docker(record.gitspace).await?;
+    let (Some(machine), Some(_)) = (&record.machine, &record.clone) else {
+        return Ok((ObservedState::Absent, None));
+    };
+    if let Some(container) = &record.container
+        && let Some(id) = &container.id
+    {
+        return match docker.container(id).await? {
+            Some(facts) if facts.running => {
+                let agent = Agent::new(&shared.names.dev_run_dir(&machine.key));
+                let failure = check_agent(&agent, record, container, credentials).await;
+                Ok((ObservedState::Running, failure))
+            }
+            Some(facts) => Ok((
+                ObservedState::Stopped,
+                container.wanted_running.then(|| ended(&facts)),
+            )),
+            None => Ok((
+                ObservedState::Provisioned,
+                Some(
+                    Failure::new(
+                        FailureCode::ContainerExited,
+                        "the dev container was removed from the host",
+                    )
+                    .hint("start the gitspace to make it again from its workspace"),
+                ),
+            )),
+        };
+    }
+    if docker
+        .volume_exists(&shared.names.machine(&machine.key))
+        .await?
+    {
+        Ok((ObservedState::Provisioned, None))
+    } else {
+        Ok((
+            ObservedState::Absent,
+            Some(Failure::new(
+                FailureCode::PreconditionFailed,
+                "the volume of the workspace is gone from the host",
+            )
+            .hint("start the gitspace to clone its repository again")),
+        ))
+    }
+}
+
+fn ended(facts: &ContainerFacts) -> Failure {
+    if facts.oom_killed {
+        return Failure::new(
+            FailureCode::OutOfMemory,
+            "the dev container ended because its memory was used up",
+        )
+        .detail(format!(
+            "exit code {}, at {}",
+            facts.exit_code, facts.finished_at
+        ))
+        .hint("start the gitspace again; choose a machine with more memory where it happens again");
+    }
+    let detail = if facts.error.is_empty() {
+        format!("at {}", facts.finished_at)
+    } else {
+        format!("at {}: {}", facts.finished_at, facts.error)
+    };
+    Failure::new(
+        FailureCode::ContainerExited,
+        format!("the dev container ended with exit code {}", facts.exit_code),
+    )
+    .detail(detail)
+    .hint("start the gitspace again")
+}
+
+async fn check_agent(
+    agent: &Agent,
+    record: &Record,
+    container: &ContainerRecord,
+    credentials: &[GitCredential],
+) -> Option<Failure> {
+    let mut last = None;
+    for _ in 0..TRIES {
+        match agent.health().await {
+            Ok(health) => {
+                if !health.configured
+                    && let Some(spec) = &record.spec
+                {
+                    let mut config = agent_config(container, spec);
+                    config.git_credentials = credentials.to_vec();
+                    if let Err(failure) = agent.configure(&config).await {
+                        return Some(failure);
+                    }
+                    tracing::info!(gitspace = %record.gitspace, "The agent got its configuration again");
+                }
+                return None;
+            }
+            Err(error) => last = Some(error),
+        }
+        tokio::time::sleep(TRY_PAUSE).await;
+    }
+    last.map(|error| {
+        Failure::new(
+            FailureCode::AgentUnreachable,
+            "the dev container runs, but its agent does not answer",
+        )
+        .detail(daemon::ErrorChain(&error).to_string())
+        .hint("stop the gitspace and start it again")
+    })
+}

@@ -1,0 +1,219 @@
+//! Keeps Docker and the ledger together: at start, on Docker's events, and every minute.
+//!
+//! What nobody wants is removed, what died is looked at and published. The decision is [`plan`], a plain function; here is only its shell.
+
+mod plan;
+
+use crate::{
+    docker::Docker,
+    gitspace::Gitspaces,
+    names::{GITSPACE, KEY, ROLE, Role},
+    shared::Shared,
+};
+use futures_util::StreamExt as _;
+use plan::{Listed, Listing, Step, plan};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::MissedTickBehavior;
+use wire::{failure::Failure, ids::GitspaceUuid};
+
+const PERIOD: Duration = Duration::from_secs(60);
+/// Before the stream of events is opened again: doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Volumes that nobody knows. They may hold somebody's work, so they are told and kept.
+#[derive(Debug, Default)]
+pub(crate) struct Orphans(Mutex<Vec<String>>);
+
+impl Orphans {
+    pub(crate) fn get(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, volumes: Vec<String>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != volumes && !volumes.is_empty() {
+            tracing::warn!(?volumes, "Volumes that no gitspace knows are kept");
+        }
+        *known = volumes;
+    }
+}
+
+/// Watches and reconciles until the drain.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    docker: Docker,
+    gitspaces: Gitspaces,
+    orphans: Arc<Orphans>,
+) -> Result<(), Infallible> {
+    let drain = shared.tasks.drain_token();
+    let work = async {
+        tokio::join!(
+            watch(&shared, &docker, &gitspaces, &orphans),
+            tick(&shared, &docker, &gitspaces, &orphans),
+        )
+    };
+    tokio::select! {
+        () = drain.cancelled() => Ok(()),
+        (never, _) = work => match never {},
+    }
+}
+
+async fn tick(
+    shared: &Shared,
+    docker: &Docker,
+    gitspaces: &Gitspaces,
+    orphans: &Orphans,
+) -> Infallible {
+    let mut ticks = tokio::time::interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        shared.firewall.apply().await;
+        pass(shared, docker, gitspaces, orphans).await;
+    }
+}
+
+/// Follows Docker's events. Whatever was missed while it could not is found by the pass after each reconnect.
+async fn watch(
+    shared: &Shared,
+    docker: &Docker,
+    gitspaces: &Gitspaces,
+    orphans: &Orphans,
+) -> Infallible {
+    let mut pause = FIRST_PAUSE;
+    let mut first = true;
+    loop {
+        match docker.events(&shared.names.filter()).await {
+            Ok(events) => {
+                let mut events = Box::pin(events);
+                if !first {
+                    // Docker was away: its chains may be too.
+                    shared.firewall.apply().await;
+                    pass(shared, docker, gitspaces, orphans).await;
+                }
+                while let Some(event) = events.next().await {
+                    match event {
+                        Ok(event) => {
+                            pause = FIRST_PAUSE;
+                            let action = event.action.unwrap_or_default();
+                            if !matches!(action.as_str(), "die" | "oom" | "destroy" | "start" | "pause" | "unpause") {
+                                continue;
+                            }
+                            let gitspace = event
+                                .actor
+                                .and_then(|actor| actor.attributes)
+                                .and_then(|labels| labels.get(GITSPACE)?.parse().ok());
+                            if let Some(gitspace) = gitspace {
+                                gitspaces.look(gitspace);
+                            }
+                        }
+                        Err(error) => {
+                            tracing::warn!(error = %daemon::ErrorChain(&error), "Docker's events broke off");
+                            break;
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = %daemon::ErrorChain(&error), "Cannot watch Docker");
+            }
+        }
+        first = false;
+        look_at_all(shared, gitspaces);
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn look_at_all(shared: &Shared, gitspaces: &Gitspaces) {
+    for record in shared.ledger.records() {
+        gitspaces.look(record.gitspace);
+    }
+}
+
+async fn pass(shared: &Shared, docker: &Docker, gitspaces: &Gitspaces, orphans: &Orphans) {
+    match listing(shared, docker).await {
+        Ok(listing) => {
+            // After the listing: what was made since is in neither, what was written down since is in this one.
+            let (records, spares) = shared.ledger.snapshot();
+            let mut kept = Vec::new();
+            for step in plan(&shared.names, &records, &spares, &listing) {
+                tracing::info!(?step, "Reconciling");
+                let done = match &step {
+                    Step::RemoveContainer { id, key, .. } => {
+                        let removed = docker.remove_container(id).await;
+                        if removed.is_ok() && matches!(step, Step::RemoveContainer { sandbox: true, .. }) {
+                            crate::sandbox::remove_run_dir(&shared.names.sandbox_run_dir(key));
+                        }
+                        removed
+                    }
+                    Step::RemoveNetwork { name } => docker.remove_network(name).await,
+                    Step::KeepVolume { name } => {
+                        kept.push(name.clone());
+                        Ok(())
+                    }
+                };
+                if let Err(error) = done {
+                    tracing::warn!(?step, error = %daemon::ErrorChain(&error), "A step waits for the next pass");
+                }
+            }
+            orphans.set(kept);
+        }
+        Err(failure) => tracing::warn!(%failure, "Cannot compare with Docker"),
+    }
+    look_at_all(shared, gitspaces);
+}
+
+async fn listing(shared: &Shared, docker: &Docker) -> Result<Listing, Failure> {
+    let filter = shared.names.filter();
+    let (containers, networks, volumes) = tokio::try_join!(
+        docker.list_containers(&filter),
+        docker.list_networks(&filter),
+        docker.list_volumes(&filter),
+    )?;
+    Ok(Listing {
+        containers: containers
+            .into_iter()
+            .map(|container| {
+                let label = |name: &str| container.labels.get(name).cloned();
+                Listed {
+                    gitspace: label(GITSPACE).and_then(|id| id.parse::<GitspaceUuid>().ok()),
+                    sandbox: label(ROLE).as_deref() == Some(Role::Sandbox.as_str()),
+                    key: label(KEY).unwrap_or_default(),
+                    id: container.id,
+                    name: container.name,
+                }
+            })
+            .collect(),
+        networks,
+        volumes: volumes.into_iter().map(|volume| volume.name).collect(),
+    })
+}
+
+/// Everything of this deployment out of Docker and the packet filter, for good.
+pub(crate) async fn purge(
+    docker: &Docker,
+    names: &crate::names::Names,
+    firewall: &crate::firewall::Firewall,
+) -> Result<(), crate::docker::DockerError> {
+    let filter = names.filter();
+    for container in docker.list_containers(&filter).await? {
+        tracing::info!(name = container.name, running = container.running, "Removing a container");
+        docker.remove_container(&container.id).await?;
+    }
+    for network in docker.list_networks(&filter).await? {
+        tracing::info!(name = network, "Removing a network");
+        docker.remove_network(&network).await?;
+    }
+    for volume in docker.list_volumes(&filter).await? {
+        tracing::info!(name = volume.name, labels = ?volume.labels, "Removing a volume");
+        docker.remove_volume(&volume.name).await?;
+    }
+    firewall.remove().await;
+    Ok(())
+}
