@@ -59,9 +59,8 @@ pub(crate) fn pass(
 ) -> Result<Option<(usize, Answer)>, BadAnswer> {
     let mut room = [MaybeUninit::uninit(); MAX_FIELDS];
     let mut raw = httparse::Response::new(&mut []);
-    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-        &mut raw, bytes, &mut room,
-    );
+    let parsed = httparse::ParserConfig::default()
+        .parse_response_with_uninit_headers(&mut raw, bytes, &mut room);
     let length = match parsed {
         Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
         Ok(httparse::Status::Partial) if bytes.len() < MAX_HEAD => return Ok(None),
@@ -252,10 +251,17 @@ mod tests {
             QUESTION,
         )
         .unwrap();
-        assert_eq!(out, "HTTP/1.1 200 OK\r\nX-A: b\r\ncontent-length: 13\r\n\r\n");
+        assert_eq!(
+            out,
+            "HTTP/1.1 200 OK\r\nX-A: b\r\ncontent-length: 13\r\n\r\n"
+        );
         assert!(matches!(
             answer,
-            Answer::Final { framing: Framing::Length(13), upstream_stays: true, client_stays: true }
+            Answer::Final {
+                framing: Framing::Length(13),
+                upstream_stays: true,
+                client_stays: true
+            }
         ));
     }
 
@@ -265,7 +271,11 @@ mod tests {
         assert!(out.contains("connection: close\r\n"), "{out}");
         assert!(matches!(
             answer,
-            Answer::Final { framing: Framing::UntilEnd, upstream_stays: false, client_stays: false }
+            Answer::Final {
+                framing: Framing::UntilEnd,
+                upstream_stays: false,
+                client_stays: false
+            }
         ));
     }
 
@@ -302,10 +312,20 @@ mod tests {
 
     #[test]
     fn an_answer_to_head_has_the_length_and_no_body() {
-        let question = Question { is_head: true, ..QUESTION };
+        let question = Question {
+            is_head: true,
+            ..QUESTION
+        };
         let (out, answer) =
             passed("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", question).unwrap();
         assert!(out.contains("content-length: 5\r\n"));
-        assert!(matches!(answer, Answer::Final { framing: Framing::Done, upstream_stays: true, .. }));
+        assert!(matches!(
+            answer,
+            Answer::Final {
+                framing: Framing::Done,
+                upstream_stays: true,
+                ..
+            }
+        ));
     }
 }

@@ -123,12 +123,11 @@ fn verified(known: &Known, token: &str, now: Timestamp) -> Result<Arc<GrantClaim
         return Ok(claims);
     }
     let inner = known.read();
-    let claims: GrantClaims = token::verify(token, &inner.keys, GRANT_PURPOSE, now).map_err(
-        |source| match source {
+    let claims: GrantClaims =
+        token::verify(token, &inner.keys, GRANT_PURPOSE, now).map_err(|source| match source {
             TokenError::Expired { .. } => Refusal::Expired,
             source => Refusal::Invalid { source },
-        },
-    )?;
+        })?;
     let claims = Arc::new(claims);
     // Under the same lock as the keys, so that no grant of a withdrawn key is put in after the cache was cleared.
     known.grants.put(hash, claims.clone());

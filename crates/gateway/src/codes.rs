@@ -98,7 +98,8 @@ impl Codes {
             .await
             .map_err(|source| CodeError::Connect { source })?;
         let http = |source| CodeError::Http { source };
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
         let answer = async move {
             let answer = sender.send_request(request).await.map_err(http)?;
             let status = answer.status();
@@ -128,13 +129,22 @@ fn welcome(shared: &Shared, answer: &ExchangeResponse) -> Notice {
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
     if !clean || !path::is_local(&answer.return_to) {
-        tracing::error!("The control plane's answer to a code was refused: its grant or its path is malformed");
+        tracing::error!(
+            "The control plane's answer to a code was refused: its grant or its path is malformed"
+        );
         return Notice::new(
             502,
-            Problem::new("exchange_malformed", "the control plane's answer cannot be used"),
+            Problem::new(
+                "exchange_malformed",
+                "the control plane's answer cannot be used",
+            ),
         );
     }
-    let seconds = answer.exp.duration_since(shared.clock.now()).as_secs().max(0);
+    let seconds = answer
+        .exp
+        .duration_since(shared.clock.now())
+        .as_secs()
+        .max(0);
     let [secure, plain] = COOKIES;
     let (name, attribute) = if shared.domain.secure() {
         (secure, "; Secure")
@@ -165,7 +175,11 @@ fn refused(error: &CodeError) -> Notice {
         }
         error => {
             tracing::warn!(error = %ErrorChain(error), "Cannot exchange a code");
-            let status = if matches!(error, CodeError::TimedOut) { 504 } else { 502 };
+            let status = if matches!(error, CodeError::TimedOut) {
+                504
+            } else {
+                502
+            };
             Notice::new(
                 status,
                 Problem::new(

@@ -12,13 +12,7 @@ use crate::{
     request::{self, MAX_FIELDS, MAX_HEAD},
 };
 use daemon::ErrorChain;
-use std::{
-    future::poll_fn,
-    io,
-    mem::MaybeUninit,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::poll_fn, io, mem::MaybeUninit, sync::Arc, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use wire::{gateway::GrantClaims, problem::Problem, runner::DialTarget};
 
@@ -127,7 +121,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             }
             // Only the end of a line can end a head: bytes that come one by one are not parsed each time.
             loop {
-                let size = if self.inbound.is_full(SMALL) { MAX_HEAD } else { SMALL };
+                let size = if self.inbound.is_full(SMALL) {
+                    MAX_HEAD
+                } else {
+                    SMALL
+                };
                 let before = self.inbound.filled().len();
                 let (inbound, stream) = (&mut self.inbound, &mut self.stream);
                 if poll_fn(|cx| inbound.poll_fill(cx, stream, size)).await? == 0 {
@@ -237,7 +235,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let mut rest = Some(framing);
         let mut fresh = false;
         loop {
-            let pooled = if fresh { None } else { self.shared.pool.take(key) };
+            let pooled = if fresh {
+                None
+            } else {
+                self.shared.pool.take(key)
+            };
             let reused = pooled.is_some();
             let mut link = match pooled {
                 Some(link) => link,
@@ -274,7 +276,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                         link.buffer.shrink(SMALL);
                         shared.pool.put(key, link, shared.census.now_ms());
                     }
-                    return if client_stays { Flow::Next } else { Flow::Close };
+                    return if client_stays {
+                        Flow::Next
+                    } else {
+                        Flow::Close
+                    };
                 }
                 Ok(Ended::Switched) => {
                     self.tunnel(link).await;
@@ -407,7 +413,11 @@ fn broken(error: &ExchangeError) -> Notice {
         | ExchangeError::BadAnswer { .. }
         | ExchangeError::AnswerBody { .. } => 502,
     };
-    let code = if status == 400 { "bad_request" } else { "bad_answer" };
+    let code = if status == 400 {
+        "bad_request"
+    } else {
+        "bad_answer"
+    };
     let mut problem = Problem::new(code, error.to_string());
     if let Some(source) = std::error::Error::source(error) {
         problem = problem.cause(ErrorChain(source).to_string());

@@ -15,8 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_tungstenite::{
     client_async_with_config,
     tungstenite::{
-        self, Message, client::IntoClientRequest as _, http::HeaderValue,
-        protocol::WebSocketConfig,
+        self, Message, client::IntoClientRequest as _, http::HeaderValue, protocol::WebSocketConfig,
     },
 };
 use tokio_util::sync::CancellationToken;
@@ -134,8 +133,11 @@ async fn session(shared: &Shared, endpoint: &Endpoint) -> Result<Infallible, Lin
         "sec-websocket-protocol",
         HeaderValue::from_static(SUBPROTOCOL),
     );
-    let mut bearer = HeaderValue::from_str(&endpoint.bearer())
-        .map_err(|error| handshake(tungstenite::Error::from(tungstenite::http::Error::from(error))))?;
+    let mut bearer = HeaderValue::from_str(&endpoint.bearer()).map_err(|error| {
+        handshake(tungstenite::Error::from(tungstenite::http::Error::from(
+            error,
+        )))
+    })?;
     bearer.set_sensitive(true);
     headers.insert("authorization", bearer);
     let config = WebSocketConfig::default()
@@ -199,7 +201,10 @@ fn broken(source: tungstenite::Error) -> LinkError {
 fn handle(shared: &Shared, text: &str) -> Result<(), LinkError> {
     let message: ToGateway =
         serde_json::from_str(text).map_err(|source| LinkError::Message { source })?;
-    if let ToGateway::Snapshot { routes, gateway, .. } = &message {
+    if let ToGateway::Snapshot {
+        routes, gateway, ..
+    } = &message
+    {
         tracing::info!(%gateway, routes = routes.len(), "Link to the control plane is up");
     }
     let consequence = shared

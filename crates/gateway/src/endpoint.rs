@@ -126,13 +126,14 @@ impl Endpoint {
             match &self.tls {
                 None => Ok(Box::new(stream) as Box<dyn Stream>),
                 Some((connector, name)) => {
-                    let stream = connector
-                        .connect(name.clone(), stream)
-                        .await
-                        .map_err(|source| ConnectError::Tls {
-                            address: address.clone(),
-                            source,
-                        })?;
+                    let stream =
+                        connector
+                            .connect(name.clone(), stream)
+                            .await
+                            .map_err(|source| ConnectError::Tls {
+                                address: address.clone(),
+                                source,
+                            })?;
                     Ok(Box::new(stream) as Box<dyn Stream>)
                 }
             }

@@ -139,11 +139,17 @@ where
         out: &'a mut Vec<u8>,
     ) -> Self {
         out.clear();
+        let Ends {
+            client,
+            inbound,
+            upstream,
+            outbound,
+        } = ends;
         Self {
-            client: ends.client,
-            inbound: ends.inbound,
-            upstream: ends.upstream,
-            outbound: ends.outbound,
+            client,
+            inbound,
+            upstream,
+            outbound,
             question,
             request,
             up: rest,

@@ -190,10 +190,9 @@ impl Chunks {
                 self.line.clear();
                 State::TrailerLine
             }
-            (
-                State::Extension | State::SizeLf | State::TrailerLine | State::TrailerLf,
-                _,
-            ) => return Err(FramingError::Line),
+            (State::Extension | State::SizeLf | State::TrailerLine | State::TrailerLf, _) => {
+                return Err(FramingError::Line);
+            }
             // `take` handles both before it comes here.
             (State::Data, _) | (State::End, _) => self.state,
         };
@@ -208,9 +207,9 @@ fn check_trailer(line: &[u8]) -> Result<(), FramingError> {
         .ok_or(FramingError::Trailer)?;
     let (name, _) = line.split_at(colon);
     let is_token = !name.is_empty()
-        && name.iter().all(|byte| {
-            byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
-        });
+        && name
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte));
     if !is_token {
         return Err(FramingError::Trailer);
     }

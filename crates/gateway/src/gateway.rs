@@ -134,8 +134,7 @@ fn listen(listen: Listen) -> Result<(std::net::TcpListener, SocketAddr), Gateway
     let (listener, name) = match listen {
         Listen::Address(address) => {
             let name = address.to_string();
-            let listener =
-                std::net::TcpListener::bind(address).map_err(failed(name.clone()))?;
+            let listener = std::net::TcpListener::bind(address).map_err(failed(name.clone()))?;
             (listener, name)
         }
         Listen::Listener(listener) => (listener, "the socket that was passed".to_owned()),
@@ -223,12 +222,7 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, Socket
     }
 }
 
-fn admit(
-    shared: &Arc<Shared>,
-    connections: &mut JoinSet<()>,
-    stream: TcpStream,
-    peer: SocketAddr,
-) {
+fn admit(shared: &Arc<Shared>, connections: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr) {
     if let Err(error) = set_options(&stream) {
         // It was reset meanwhile: reading it says so.
         tracing::debug!(%error, "Cannot set a client socket's options");

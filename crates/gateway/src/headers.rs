@@ -94,10 +94,9 @@ pub(crate) fn request_field(name: &str) -> Field {
     }
     let first = bytes.first().map(u8::to_ascii_lowercase);
     let underscored = bytes.contains(&b'_');
-    let suspicious = underscored
-        || matches!(first, Some(b'x' | b'f' | b'g' | b't' | b'k' | b'p' | b'h'));
-    if suspicious
-        && (is_managed(bytes) || is_hop_by_hop(bytes) || (underscored && is_twin(bytes)))
+    let suspicious =
+        underscored || matches!(first, Some(b'x' | b'f' | b'g' | b't' | b'k' | b'p' | b'h'));
+    if suspicious && (is_managed(bytes) || is_hop_by_hop(bytes) || (underscored && is_twin(bytes)))
     {
         return Field::Drop;
     }
@@ -136,9 +135,7 @@ pub(crate) fn may_be_trailer(name: &[u8]) -> bool {
         b"expect",
         b"origin",
     ];
-    !(is_managed(name)
-        || is_hop_by_hop(name)
-        || framing.iter().any(|field| same(name, field)))
+    !(is_managed(name) || is_hop_by_hop(name) || framing.iter().any(|field| same(name, field)))
 }
 
 /// Tokens of a comma-separated list.

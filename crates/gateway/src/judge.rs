@@ -16,12 +16,7 @@ use daemon::ErrorChain;
 use jiff::Timestamp;
 use std::{net::IpAddr, sync::Arc};
 use url::Url;
-use wire::{
-    gateway::Route,
-    gitspace::GitspaceState,
-    problem::Problem,
-    runner::DialTarget,
-};
+use wire::{gateway::Route, gitspace::GitspaceState, problem::Problem, runner::DialTarget};
 
 /// Grants in one request that are tried. A neighbour's app can put cookies of its own beside ours.
 const MAX_TRIED: usize = 4;
@@ -61,7 +56,10 @@ impl Client {
 pub(crate) enum Verdict {
     Answer(Box<Notice>),
     /// A one-time code is to be exchanged.
-    Open { site: Arc<Site>, code: String },
+    Open {
+        site: Arc<Site>,
+        code: String,
+    },
     /// Its head for the app was written.
     Forward(Plan),
 }
@@ -172,9 +170,11 @@ fn find_access(
     let now = shared.clock.now();
     let revision = shared.known.revision();
     let mut refusal = None;
-    let cookies = request
-        .cookie_grants()
-        .take(if request.grant.is_some() { 0 } else { MAX_TRIED });
+    let cookies = request.cookie_grants().take(if request.grant.is_some() {
+        0
+    } else {
+        MAX_TRIED
+    });
     for token in request.grant.into_iter().chain(cookies) {
         if let Some(access) = memo.access(token, revision, now) {
             return Ok(access);
@@ -277,7 +277,9 @@ fn refuse(shared: &Shared, site: &Site, request: &Request<'_, '_>, refused: &Ref
         Refusal::NotConnected => {
             problem.hint("wait a moment; if it lasts, ask whether the control plane runs")
         }
-        Refusal::NoGitspace => problem.hint("it may have been deleted; `gitspace list` shows yours"),
+        Refusal::NoGitspace => {
+            problem.hint("it may have been deleted; `gitspace list` shows yours")
+        }
         Refusal::Missing
         | Refusal::Invalid { .. }
         | Refusal::Expired
@@ -338,8 +340,11 @@ fn state_page(route: &Route) -> Notice {
     let (status, problem, retry_after) = match route.state {
         GitspaceState::Starting => (
             503,
-            problem("gitspace_starting", format!("the gitspace `{name}` is starting"))
-                .hint("this page goes on by itself"),
+            problem(
+                "gitspace_starting",
+                format!("the gitspace `{name}` is starting"),
+            )
+            .hint("this page goes on by itself"),
             Some(2),
         ),
         GitspaceState::Stopping | GitspaceState::Resetting => (

@@ -29,7 +29,10 @@ impl Notice {
     pub(crate) fn redirect(status: u16, location: String) -> Self {
         Self {
             location: Some(location),
-            ..Self::new(status, Problem::new("redirect", "go on at the location given"))
+            ..Self::new(
+                status,
+                Problem::new("redirect", "go on at the location given"),
+            )
         }
     }
 }
@@ -76,7 +79,11 @@ pub(crate) fn write(out: &mut Vec<u8>, notice: &Notice, form: Form) {
         line(out, "www-authenticate", b"Gitspaces-Grant");
     }
     if notice.status == 405 {
-        line(out, "allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        line(
+            out,
+            "allow",
+            b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+        );
     }
     if let Some(location) = &notice.location {
         line(out, "location", location.as_bytes());
@@ -153,7 +160,11 @@ mod tests {
             Problem::new("x", "it broke").cause("<script>alert('1')</script> & \"more\""),
         );
         let mut out = Vec::new();
-        let form = Form { html: true, is_head: false, close: false };
+        let form = Form {
+            html: true,
+            is_head: false,
+            close: false,
+        };
         write(&mut out, &notice, form);
         let text = String::from_utf8(out).unwrap();
         assert!(!text.contains("<script>"), "{text}");

@@ -61,7 +61,10 @@ pub(crate) fn kind(path: &str) -> PathKind {
 fn is_own(path: &[u8]) -> bool {
     let mut first: Vec<&[u8]> = Vec::new();
     for segment in path.split(|byte| matches!(byte, b'/' | b'\\')) {
-        let name = segment.split(|byte| *byte == b';').next().unwrap_or(segment);
+        let name = segment
+            .split(|byte| *byte == b';')
+            .next()
+            .unwrap_or(segment);
         match name {
             b"" | b"." => {}
             b".." => {

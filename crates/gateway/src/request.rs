@@ -224,7 +224,8 @@ fn read_fields<'r, 'b>(
                 .map_err(|()| BadRequest::Twice("Sec-Fetch-Site"))?,
             Field::Accept => request.accepts_html |= contains(value, b"text/html"),
             Field::Grant => {
-                once(&mut request.grant, value).map_err(|()| BadRequest::Twice("gitspaces-grant"))?;
+                once(&mut request.grant, value)
+                    .map_err(|()| BadRequest::Twice("gitspaces-grant"))?;
             }
         }
     }
@@ -297,7 +298,9 @@ impl<'b> Request<'_, 'b> {
             token
                 .get(..3)
                 .is_some_and(|start| start.eq_ignore_ascii_case(b"h2c"))
-                || token.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"http/"))
+                || token
+                    .get(..5)
+                    .is_some_and(|start| start.eq_ignore_ascii_case(b"http/"))
         });
         if h2c {
             return Ok(());

@@ -52,7 +52,10 @@ impl Domain {
             name: name.to_ascii_lowercase(),
             secure,
             port: url.port_or_known_default()?,
-            port_suffix: url.port().map(|port| format!(":{port}")).unwrap_or_default(),
+            port_suffix: url
+                .port()
+                .map(|port| format!(":{port}"))
+                .unwrap_or_default(),
         })
     }
 

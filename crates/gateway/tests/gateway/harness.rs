@@ -1,0 +1,522 @@
+//! A gateway, the control plane it listens to, and the app behind it.
+
+use daemon::{Lifecycle, SystemClock};
+use futures_util::{SinkExt as _, StreamExt as _, future::BoxFuture};
+use gateway::{Authorized, Dial, DialError, Gateway, GatewayConfig, Listen, Target, Upstream};
+use jiff::{SignedDuration, Timestamp};
+use newtype_uuid::{GenericUuid as _, TypedUuid, TypedUuidKind};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use token::SigningKey;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinSet,
+};
+use tokio_tungstenite::tungstenite::{
+    Message,
+    handshake::server::{Request, Response},
+};
+use uuid::Uuid;
+use wire::{
+    agent::ListeningPort,
+    gateway::{
+        GRANT_PURPOSE, GrantClaims, PortSet, Revocation, RevokedSubject, Route, SUBPROTOCOL,
+        ToGateway,
+    },
+    gitspace::GitspaceState,
+    runner::DialTarget,
+    secret::Secret,
+};
+
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const SLUG: &str = "demo-ab12cd";
+pub(crate) const HOST: &str = "8000--demo-ab12cd.localhost:7080";
+pub(crate) const ORIGIN: &str = "http://8000--demo-ab12cd.localhost:7080";
+pub(crate) const TOKEN: &str = "gateway-token-canary";
+
+pub(crate) fn uuid<K: TypedUuidKind>(n: u128) -> TypedUuid<K> {
+    TypedUuid::from_untyped_uuid(Uuid::from_u128(n))
+}
+
+/// Waits for `what`, and fails by name.
+pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
+    tokio::time::timeout(LIMIT, future)
+        .await
+        .unwrap_or_else(|_| panic!("waited too long for {what}"))
+}
+
+/// What the app got, and how often it was dialled.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) bytes: Mutex<Vec<u8>>,
+    pub(crate) dials: AtomicUsize,
+    pub(crate) sent: AtomicUsize,
+}
+
+impl Seen {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
+    }
+}
+
+struct Loopback {
+    app: SocketAddr,
+    seen: Arc<Seen>,
+}
+
+impl Dial for Loopback {
+    fn dial(&self, target: Authorized<Target>) -> BoxFuture<'_, Result<Upstream, DialError>> {
+        Box::pin(async move {
+            assert_eq!(target.get().gitspace, uuid(7));
+            match target.get().to {
+                DialTarget::Port(8000) | DialTarget::Workspace => {}
+                DialTarget::Port(8002) => return Err(DialError::NotRunning),
+                DialTarget::Port(8003) => {
+                    return Err(DialError::Unreachable {
+                        cause: "the delegate <is> away".to_owned(),
+                    });
+                }
+                DialTarget::Port(_) => {
+                    return Err(DialError::PortClosed {
+                        listening: vec![ListeningPort {
+                            port: 8000,
+                            address: "127.0.0.1".to_owned(),
+                            process: Some("node".to_owned()),
+                            pid: None,
+                            forwarded: false,
+                        }],
+                    });
+                }
+            }
+            self.seen.dials.fetch_add(1, Ordering::SeqCst);
+            let stream =
+                TcpStream::connect(self.app)
+                    .await
+                    .map_err(|error| DialError::Unreachable {
+                        cause: error.to_string(),
+                    })?;
+            Ok(Upstream::Tcp(stream))
+        })
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) address: SocketAddr,
+    pub(crate) seen: Arc<Seen>,
+    pub(crate) key: SigningKey,
+    /// Messages for the gateway; `None` cuts the link.
+    pub(crate) tell: mpsc::Sender<Option<ToGateway>>,
+    lifecycle: Lifecycle,
+    _work: JoinSet<()>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.lifecycle.kill_token().cancel();
+    }
+}
+
+pub(crate) fn route(state: GitspaceState, reachable: bool) -> Route {
+    Route {
+        slug: SLUG.parse().unwrap(),
+        gitspace: uuid(7),
+        name: "demo".to_owned(),
+        state,
+        reachable,
+        delegate: Some(uuid(3)),
+        error: None,
+    }
+}
+
+pub(crate) fn snapshot(key: &SigningKey) -> ToGateway {
+    ToGateway::Snapshot {
+        gateway: uuid(1),
+        keys: vec![key.public().to_string()],
+        authorize_url: "http://localhost:7070/authorize".to_owned(),
+        routes: vec![route(GitspaceState::Running, true)],
+        revocations: Vec::new(),
+    }
+}
+
+impl World {
+    /// With a link to the control plane that is up.
+    pub(crate) async fn start() -> Self {
+        let world = Self::start_unconnected("http://localhost:7080").await;
+        world.tell.send(Some(snapshot(&world.key))).await.unwrap();
+        world.until_connected().await;
+        world
+    }
+
+    pub(crate) async fn start_unconnected(public_url: &str) -> Self {
+        let mut work = JoinSet::new();
+        let seen = Arc::new(Seen::default());
+        let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let app_address = app.local_addr().unwrap();
+        work.spawn(crate::harness::app(app, seen.clone()));
+        let control = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let control_address = control.local_addr().unwrap();
+        let (tell, told) = mpsc::channel(16);
+        let key = SigningKey::generate().unwrap();
+        let grant = token::sign(&claims(), &key, GRANT_PURPOSE).unwrap();
+        work.spawn(control_plane(control, told, grant));
+        let gateway = Gateway::build(
+            GatewayConfig {
+                listen: Listen::Address("127.0.0.1:0".parse().unwrap()),
+                public_url: public_url.parse().unwrap(),
+                control_plane_url: "http://control.invalid:1".parse().unwrap(),
+                gateway_token: Secret::new(TOKEN),
+                control_connect: Some(control_address),
+                control_tls: None,
+            },
+            Arc::new(Loopback {
+                app: app_address,
+                seen: seen.clone(),
+            }),
+            Arc::new(SystemClock),
+        )
+        .unwrap();
+        let address = gateway.local_addr();
+        let lifecycle = Lifecycle::new(Duration::from_secs(1));
+        gateway.start(&lifecycle);
+        Self {
+            address,
+            seen,
+            key,
+            tell,
+            lifecycle,
+            _work: work,
+        }
+    }
+
+    async fn until_connected(&self) {
+        within("the snapshot", async {
+            while self.get("/", "").await.starts_with("HTTP/1.1 503") {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    /// Sends a message and waits until it has had its effect on a request.
+    pub(crate) async fn tell_until(&self, message: ToGateway, head: &str, wanted: &str) {
+        self.tell.send(Some(message)).await.unwrap();
+        within(wanted, async {
+            while !self.get("/", head).await.starts_with(wanted) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    pub(crate) fn sign(&self, claims: &GrantClaims) -> String {
+        token::sign(claims, &self.key, GRANT_PURPOSE).unwrap()
+    }
+
+    pub(crate) fn grant(&self) -> String {
+        self.sign(&claims())
+    }
+
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Sends bytes and reads all until the gateway closes.
+    pub(crate) async fn ask(&self, request: impl AsRef<[u8]>) -> String {
+        let mut stream = self.connect().await;
+        // It may close before it has read everything.
+        drop(stream.write_all(request.as_ref()).await);
+        let mut answer = Vec::new();
+        within("an answer", stream.read_to_end(&mut answer))
+            .await
+            .ok();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// GET with more lines in the head.
+    pub(crate) async fn get(&self, path: &str, head: &str) -> String {
+        self.ask(format!(
+            "GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n{head}\r\n"
+        ))
+        .await
+    }
+
+    pub(crate) async fn granted(&self, path: &str, head: &str) -> String {
+        let grant = self.grant();
+        self.get(path, &format!("gitspaces-grant: {grant}\r\n{head}"))
+            .await
+    }
+}
+
+pub(crate) fn claims() -> GrantClaims {
+    let now = Timestamp::now();
+    GrantClaims {
+        id: uuid(5),
+        gateway: uuid(1),
+        gitspace: uuid(7),
+        slug: SLUG.parse().unwrap(),
+        user: uuid(9),
+        ports: PortSet::All {},
+        workspace: true,
+        iat: now - SignedDuration::from_secs(1),
+        exp: now + SignedDuration::from_secs(600),
+    }
+}
+
+pub(crate) fn revoke_user() -> ToGateway {
+    ToGateway::Revoked {
+        revocation: Revocation {
+            subject: RevokedSubject::User { user: uuid(9) },
+            before: Timestamp::now(),
+        },
+    }
+}
+
+/// Reads one message up to its empty line.
+pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        if stream.read(&mut byte).await.unwrap_or(0) == 0 {
+            break;
+        }
+        head.push(byte[0]);
+    }
+    String::from_utf8_lossy(&head).into_owned()
+}
+
+async fn control_plane(
+    listener: TcpListener,
+    mut told: mpsc::Receiver<Option<ToGateway>>,
+    grant: String,
+) {
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut start = [0_u8; 4];
+        if stream.peek(&mut start).await.unwrap_or(0) == 0 {
+            continue;
+        }
+        if &start == b"POST" {
+            exchange(&mut stream, &grant).await;
+            continue;
+        }
+        let check = |request: &Request, mut response: Response| {
+            assert_eq!(request.uri().path(), "/api/v1/gateways/connect");
+            assert_eq!(
+                request.headers()["authorization"],
+                format!("Bearer {TOKEN}")
+            );
+            assert_eq!(request.headers()["sec-websocket-protocol"], SUBPROTOCOL);
+            response
+                .headers_mut()
+                .insert("sec-websocket-protocol", SUBPROTOCOL.parse().unwrap());
+            Ok(response)
+        };
+        let mut socket = tokio_tungstenite::accept_hdr_async(stream, check)
+            .await
+            .unwrap();
+        let hello = socket.next().await.unwrap().unwrap();
+        assert!(
+            hello.to_text().unwrap().contains("\"localhost\""),
+            "{hello}"
+        );
+        loop {
+            tokio::select! {
+                message = told.recv() => match message {
+                    Some(Some(message)) => {
+                        let text = serde_json::to_string(&message).unwrap();
+                        socket.send(Message::text(text)).await.unwrap();
+                    }
+                    Some(None) | None => break,
+                },
+                // Pings are answered while it is polled.
+                message = socket.next() => if !matches!(message, Some(Ok(_))) { break },
+                accepted = listener.accept() => exchange(&mut accepted.unwrap().0, &grant).await,
+            }
+        }
+    }
+}
+
+/// Takes the code `good`, and `path=X` as one that returns to X.
+async fn exchange(stream: &mut TcpStream, grant: &str) {
+    let head = read_head(stream).await.to_lowercase();
+    assert!(
+        head.starts_with("post /api/v1/gateways/exchange "),
+        "{head}"
+    );
+    assert!(
+        head.contains(&format!("authorization: bearer {TOKEN}")),
+        "{head}"
+    );
+    let length: usize = head
+        .split("content-length: ")
+        .nth(1)
+        .and_then(|rest| rest.split("\r\n").next())
+        .unwrap()
+        .parse()
+        .unwrap();
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.unwrap();
+    let question: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(question["slug"], SLUG);
+    assert_eq!(question["port"], 8000);
+    let code = question["code"].as_str().unwrap();
+    let return_to = match code {
+        "good" => Some("/x?y=z"),
+        other => other.strip_prefix("path="),
+    };
+    let (status, body) = match return_to {
+        Some(return_to) => (
+            "200 OK",
+            serde_json::json!({
+                "grant": grant,
+                "exp": Timestamp::now() + SignedDuration::from_secs(600),
+                "return_to": return_to,
+            }),
+        ),
+        None => (
+            "403 Forbidden",
+            serde_json::json!({"code": "code_used", "message": "the code was used"}),
+        ),
+    };
+    let body = body.to_string();
+    stream
+        .write_all(
+            format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            )
+            .as_bytes(),
+        )
+        .await
+        .unwrap();
+}
+
+async fn app(listener: TcpListener, seen: Arc<Seen>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        connections.spawn(app_connection(stream, seen.clone()));
+    }
+}
+
+/// One connection of the app: what it does is in the path.
+async fn app_connection(mut stream: TcpStream, seen: Arc<Seen>) {
+    loop {
+        let head = read_head(&mut stream).await;
+        if head.is_empty() {
+            return;
+        }
+        seen.bytes
+            .lock()
+            .unwrap()
+            .extend_from_slice(head.as_bytes());
+        let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+        let lower = head.to_ascii_lowercase();
+        if lower.contains("\r\nupgrade:") && path != "/refuse" {
+            stream
+                .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\nhello")
+                .await
+                .unwrap();
+            echo(&mut stream, &seen).await;
+            return;
+        }
+        match path.as_str() {
+            "/endless" => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await.unwrap();
+                let chunk = format!("4000\r\n{}\r\n", "x".repeat(0x4000));
+                while stream.write_all(chunk.as_bytes()).await.is_ok() {
+                    seen.sent.fetch_add(0x4000, Ordering::SeqCst);
+                }
+                return;
+            }
+            "/never" => {
+                // Ends when the gateway goes away.
+                let mut byte = [0];
+                drop(stream.read(&mut byte).await);
+                seen.bytes.lock().unwrap().extend_from_slice(b"[gone]");
+                return;
+            }
+            "/close" => return,
+            "/once" => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+                return;
+            }
+            "/interim" => stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap(),
+            "/trailers" => stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 7\r\n\r\n").await.unwrap(),
+            "/until-end" => {
+                stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nall of it").await.unwrap();
+                return;
+            }
+            "/garbage" => {
+                stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").await.unwrap();
+                return;
+            }
+            "/events" => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n").await.unwrap();
+                let mut byte = [0];
+                drop(stream.read(&mut byte).await);
+                return;
+            }
+            _ => {
+                if lower.contains("\r\nexpect: 100-continue\r\n") {
+                    stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
+                }
+                let body = read_body(&mut stream, &lower).await;
+                seen.bytes.lock().unwrap().extend_from_slice(&body);
+                let answer = [head.as_bytes(), &body].concat();
+                let set = "Set-Cookie: app=1\r\nSet-Cookie: gitspaces-grant=forged; Domain=localhost\r\n";
+                let answer_head = format!("HTTP/1.1 200 OK\r\n{set}Content-Length: {}\r\n\r\n", answer.len());
+                stream.write_all(answer_head.as_bytes()).await.unwrap();
+                if !lower.starts_with("head ") {
+                    stream.write_all(&answer).await.unwrap();
+                }
+            }
+        }
+        if lower.contains(" http/1.0\r\n") {
+            return;
+        }
+    }
+}
+
+async fn read_body(stream: &mut TcpStream, head: &str) -> Vec<u8> {
+    let field = |name: &str| {
+        head.split("\r\n")
+            .find_map(|line| line.strip_prefix(name))
+            .map(|value| value.trim().to_owned())
+    };
+    let mut body = Vec::new();
+    if let Some(length) = field("content-length:") {
+        body.resize(length.parse().unwrap(), 0);
+        stream.read_exact(&mut body).await.unwrap();
+    } else if field("transfer-encoding:").is_some() {
+        while !body.ends_with(b"0\r\n\r\n") && !body.ends_with(b"\r\nx-t: 1\r\n\r\n") {
+            let mut byte = [0];
+            if stream.read(&mut byte).await.unwrap() == 0 {
+                break;
+            }
+            body.push(byte[0]);
+        }
+    }
+    body
+}
+
+async fn echo(stream: &mut TcpStream, seen: &Seen) {
+    let mut buffer = [0; 4096];
+    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+        seen.bytes
+            .lock()
+            .unwrap()
+            .extend_from_slice(&buffer[..read]);
+        if stream.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+}
