@@ -139,7 +139,7 @@ async function openTerminal(count) {
 /** Waits until the shell has written something: what is typed before would be echoed twice. */
 function prompt() {
   return page.waitForFunction(() =>
-    [...document.querySelectorAll(".terminal:not([hidden]) .xterm-rows > div")].some((row) => row.textContent.trim() !== ""),
+    [...document.querySelectorAll(".pane:not([hidden]) .xterm-rows > div")].some((row) => row.textContent.trim() !== ""),
   );
 }
 
@@ -152,7 +152,7 @@ async function type(command) {
 function line(text) {
   return page.waitForFunction(
     (wanted) =>
-      [...document.querySelectorAll(".terminal:not([hidden]) .xterm-rows > div")].some(
+      [...document.querySelectorAll(".pane:not([hidden]) .xterm-rows > div")].some(
         (row) => row.textContent.replaceAll("\u00a0", " ").trim() === wanted,
       ),
     text,
@@ -161,7 +161,7 @@ function line(text) {
 
 function screen() {
   return page.evaluate(() =>
-    [...document.querySelectorAll(".terminal:not([hidden]) .xterm-rows > div")].map((row) => row.textContent.replaceAll("\u00a0", " ").trimEnd()),
+    [...document.querySelectorAll(".pane:not([hidden]) .xterm-rows > div")].map((row) => row.textContent.replaceAll("\u00a0", " ").trimEnd()),
   );
 }
 

@@ -3,7 +3,7 @@
 import { closeTerminal, createTerminal, listTerminals, RequestError } from "./api";
 import { Backoff } from "./backoff";
 import { byId, icon, make } from "./dom";
-import { placeOf } from "./place";
+import { labelOf, placeOf } from "./place";
 import { PortsPanel } from "./ports";
 import { TerminalSession } from "./session";
 import type { SessionEvents } from "./session";
@@ -98,7 +98,7 @@ async function refresh(): Promise<void> {
 }
 
 function add(info: TerminalInfo, before?: TerminalSession): TerminalSession {
-  const element = make("div", { className: "terminal", hidden: true, role: "tabpanel", id: `terminal-${info.id}` });
+  const element = make("div", { className: "pane", hidden: true, role: "tabpanel", id: `terminal-${info.id}` });
   element.setAttribute("aria-labelledby", `tab-${info.id}`);
   terminals.append(element);
   const session = new TerminalSession(info, element, events);
@@ -187,8 +187,9 @@ function drawTabs(): void {
   tabs.replaceChildren(
     ...sessions.map((session, at) => {
       const isSelected = session === selected;
-      const label = session.title || `Terminal ${at + 1}`;
-      const tab = make("button", { type: "button", role: "tab", id: `tab-${session.id}`, textContent: label, title: label });
+      const full = session.title || `Terminal ${at + 1}`;
+      const label = labelOf(full);
+      const tab = make("button", { type: "button", role: "tab", id: `tab-${session.id}`, textContent: label, title: full });
       tab.setAttribute("aria-selected", String(isSelected));
       tab.setAttribute("aria-controls", session.element.id);
       tab.tabIndex = isSelected ? 0 : -1;

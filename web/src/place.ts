@@ -20,3 +20,8 @@ export function placeOf(location: { readonly protocol: string; readonly hostname
     portUrl: (port) => (dot > 0 && !isAddress ? `${location.protocol}//${port}--${location.host}/` : null),
   };
 }
+
+/** A terminal's title as its tab shows it: without the user and host that many shells put before, the same in every tab. */
+export function labelOf(title: string): string {
+  return title.replace(/^[^\s@:]+@[^\s@:]+:\s*(?=\S)/, "");
+}

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { Backoff } from "../src/backoff";
-import { placeOf } from "../src/place";
+import { labelOf, placeOf } from "../src/place";
 import { parseServerMessage } from "../src/wire";
 
 test("the wait doubles up to its cap and never falls below half of it", () => {
@@ -37,4 +37,9 @@ test("messages that are not the server's are refused", () => {
   assert.equal(parseServerMessage('{"type":"attached","position":-1,"snapshot":true,"size":{}}'), null);
   assert.equal(parseServerMessage('{"type":"from_the_future"}'), null);
   assert.deepEqual(parseServerMessage('{"type":"exited","exit_code":3}'), { type: "exited", exit_code: 3 });
+});
+
+test("a tab's label leaves out what is the same in every tab", () => {
+  assert.equal(labelOf("developer@3d1d1d9b0e9b: ~/app"), "~/app");
+  for (const title of ["vim", "user@host: ", "ssh me@there"]) assert.equal(labelOf(title), title);
 });
