@@ -73,12 +73,6 @@ impl HubHandle {
             },
         );
     }
-
-    /// Delegates with a live connection.
-    #[must_use]
-    pub(crate) fn connected(&self) -> usize {
-        self.registry.connected()
-    }
 }
 
 impl TaskSink for HubHandle {
@@ -189,7 +183,8 @@ async fn connect(
     let Ok(permit) = Arc::clone(&hub.greeting).try_acquire_owned() else {
         return problem(
             StatusCode::SERVICE_UNAVAILABLE,
-            Problem::new("overloaded", "too many delegates connect at once").hint("dial again later"),
+            Problem::new("overloaded", "too many delegates connect at once")
+                .hint("dial again later"),
         );
     };
     let host = headers
@@ -217,6 +212,3 @@ async fn connect(
 fn problem(status: StatusCode, problem: Problem) -> Response {
     (status, Json(problem)).into_response()
 }
-
-#[cfg(test)]
-mod tests;

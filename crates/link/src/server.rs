@@ -89,7 +89,7 @@ pub enum Output {
         hello: Box<Hello>,
     },
     /// For the application; [`Server::consumed`] when it is stored.
-    Deliver { seq: u64, body: Up },
+    Deliver { seq: u64, body: Box<Up> },
     /// Send what [`Server::poll_transmit`] still gives, then close.
     Ended { cause: Cause },
 }
@@ -160,7 +160,7 @@ impl Server {
             State::Live { .. } => match self.session.take(now, frame) {
                 Ok(Some(delivery)) => self.outputs.push_back(Output::Deliver {
                     seq: delivery.seq,
-                    body: delivery.body,
+                    body: Box::new(delivery.body),
                 }),
                 Ok(None) => {}
                 Err(violation) => self.on_violation(&violation),

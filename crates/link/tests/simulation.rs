@@ -393,7 +393,7 @@ impl World {
                 }
             }
             server::Output::Deliver { seq, body } => {
-                self.hub.waiting.push_back((seq, body));
+                self.hub.waiting.push_back((seq, *body));
                 if let Some(wire) = &self.wire {
                     self.hub.inbox = wire.server.session().inbox().clone();
                 }

@@ -12,7 +12,8 @@ use super::{
 use axum::extract::ws::{Message, WebSocket};
 use daemon::ErrorChain;
 use futures_util::{
-    FutureExt as _, Sink as _, SinkExt as _, StreamExt as _, future::BoxFuture,
+    FutureExt as _, Sink as _, SinkExt as _, StreamExt as _,
+    future::BoxFuture,
     stream::{SplitSink, SplitStream},
 };
 use link::{

@@ -15,6 +15,11 @@ use wire::{
     ids::{DelegateUuid, StreamUuid},
 };
 
+/// Of a hello.
+const MAX_TAGS: usize = 64;
+const MAX_LABEL: usize = 64;
+const MAX_TEXT: usize = 256;
+
 /// A delegate that is in. Whoever holds it has the delegate's turn, and has to give it up by [`Admitted::leave`].
 #[derive(Debug)]
 pub(super) struct Admitted {
@@ -136,6 +141,7 @@ struct Turn<'a> {
 impl Turn<'_> {
     async fn reconcile(&mut self, hello: Hello) -> Result<(Welcome, Published), Refusal> {
         let Self { deps, delegate, .. } = self;
+        check(&hello)?;
         let seen = DelegateSeen {
             version: hello.version.clone(),
             tags: hello.tags.clone(),
@@ -204,6 +210,34 @@ async fn gone(deps: &HubDeps, delegate: DelegateUuid, reason: &str) {
     if let Err(error) = deps.orchestrator.delegate_gone(delegate, reason).await {
         tracing::debug!(%delegate, error = %ErrorChain(&error), "Nobody hears that a delegate is gone");
     }
+}
+
+/// What is kept of a hello is small, whoever wrote it.
+fn check(hello: &Hello) -> Result<(), Refusal> {
+    let label = |text: &String| {
+        !text.is_empty() && text.len() <= MAX_LABEL && text.chars().all(|c| c.is_ascii_graphic())
+    };
+    let inventory = &hello.inventory;
+    let texts = [
+        &inventory.hostname,
+        &inventory.os,
+        &inventory.kernel,
+        &inventory.arch,
+    ];
+    let wrong = if hello.tags.len() > MAX_TAGS || !hello.tags.iter().all(label) {
+        "tags"
+    } else if !label(&hello.version) {
+        "version"
+    } else if texts.iter().any(|text| text.len() > MAX_TEXT) {
+        "inventory"
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::new(
+        ByeCode::Protocol,
+        format!("the hello's {wrong} are not taken"),
+        None,
+    ))
 }
 
 fn revoked() -> Refusal {

@@ -69,10 +69,13 @@ pub(super) fn check(
 ) -> Result<(), Refusal> {
     let bad = |reason: String, hint| Refusal::new(ByeCode::BadProof, reason, hint);
     let key = VerifyingKey::from_bytes(&delegate.public_key).map_err(|error| {
-        bad(format!("the delegate's registered key is damaged: {error}"), Some(ENROL_AGAIN))
+        bad(
+            format!("the delegate's registered key is damaged: {error}"),
+            Some(ENROL_AGAIN),
+        )
     })?;
-    let claims: ProofClaims = token::verify(proof, [&key], PROOF_PURPOSE, now).map_err(|error| {
-        match error {
+    let claims: ProofClaims =
+        token::verify(proof, [&key], PROOF_PURPOSE, now).map_err(|error| match error {
             TokenError::Expired { .. } | TokenError::NotYetValid { .. } => Refusal::new(
                 ByeCode::ClockSkew,
                 format!("{error}; the control plane's clock says {now}"),
@@ -87,8 +90,7 @@ pub(super) fn check(
                 error.to_string(),
                 Some("the delegate's key is not the one that was enrolled; enrol it again"),
             ),
-        }
-    })?;
+        })?;
     if claims.delegate != delegate.id {
         return Err(bad("the proof names another delegate".to_owned(), None));
     }
@@ -147,11 +149,22 @@ mod tests {
         "2026-11-24T00:00:00Z".parse().unwrap()
     }
 
-    fn judge(claims: &ProofClaims, signer: &SigningKey, registered: &SigningKey) -> Result<(), ByeCode> {
+    fn judge(
+        claims: &ProofClaims,
+        signer: &SigningKey,
+        registered: &SigningKey,
+    ) -> Result<(), ByeCode> {
         let proof = token::sign(claims, signer, PROOF_PURPOSE).unwrap();
         let public = PublicOrigin::parse("http://localhost:7070").unwrap();
-        check(&proof, &record(registered), "n", &public, Some("localhost:7070"), now())
-            .map_err(|refusal| refusal.code)
+        check(
+            &proof,
+            &record(registered),
+            "n",
+            &public,
+            Some("localhost:7070"),
+            now(),
+        )
+        .map_err(|refusal| refusal.code)
     }
 
     #[test]
@@ -159,7 +172,14 @@ mod tests {
         let key = SigningKey::generate().unwrap();
         let proof = token::sign(&claims(now()), &key, PROOF_PURPOSE).unwrap();
         assert_eq!(claimed_delegate(&proof), Some(record(&key).id));
-        for hostile in ["", "v4.public.", "v4.public.AAAA", "v4.local.AAAA", "x", "v4.public.é"] {
+        for hostile in [
+            "",
+            "v4.public.",
+            "v4.public.AAAA",
+            "v4.local.AAAA",
+            "x",
+            "v4.public.é",
+        ] {
             assert_eq!(claimed_delegate(hostile), None, "{hostile}");
         }
     }
@@ -170,9 +190,15 @@ mod tests {
         let other = SigningKey::generate().unwrap();
         assert_eq!(judge(&claims(now()), &key, &key), Ok(()));
         assert_eq!(judge(&claims(now()), &other, &key), Err(ByeCode::BadProof));
-        let replayed = ProofClaims { nonce: "old".to_owned(), ..claims(now()) };
+        let replayed = ProofClaims {
+            nonce: "old".to_owned(),
+            ..claims(now())
+        };
         assert_eq!(judge(&replayed, &key, &key), Err(ByeCode::BadProof));
-        let relayed = ProofClaims { audience: "https://evil.example".to_owned(), ..claims(now()) };
+        let relayed = ProofClaims {
+            audience: "https://evil.example".to_owned(),
+            ..claims(now())
+        };
         assert_eq!(judge(&relayed, &key, &key), Err(ByeCode::BadProof));
         let twin = ProofClaims {
             delegate: DelegateUuid::from_untyped_uuid(uuid::Uuid::from_u128(2)),

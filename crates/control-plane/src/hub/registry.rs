@@ -159,9 +159,4 @@ impl Registry {
         let slot = self.lock().get(&delegate).cloned();
         slot.is_some_and(|slot| slot.lock().is_some())
     }
-
-    pub(super) fn connected(&self) -> usize {
-        let slots: Vec<_> = self.lock().values().cloned().collect();
-        slots.iter().filter(|slot| slot.lock().is_some()).count()
-    }
 }

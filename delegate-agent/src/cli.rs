@@ -1,0 +1,266 @@
+//! The command line.
+
+use crate::{
+    VERSION,
+    app::{self, Sources},
+    config::{Config, ConfigError, DEFAULT_PATH, ENV_PREFIX, Settings},
+    enrol::{Enrolment, enrol},
+    identity::IdentityFile,
+    transport::{ProxyEnv, Transport},
+};
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::{Args, Parser, Subcommand};
+use daemon::{
+    Exit, Hint, Lifecycle, Loaded, RandomIds, SystemClock, logging, report, settings::Loader,
+};
+use std::{io::Write as _, process::ExitCode, sync::Arc, time::Duration};
+use wire::secret::Secret;
+
+/// For tasks to hand over what they hold.
+const GRACE: Duration = Duration::from_secs(20);
+/// A join token is one line.
+const MAX_TOKEN_FILE: u64 = 4096;
+
+/// Connects this host to its Gitspaces control plane.
+#[derive(Debug, Parser)]
+#[command(name = "delegate-agent", version = VERSION)]
+pub struct Cli {
+    /// The configuration file.
+    #[arg(
+        long,
+        global = true,
+        env = "GITSPACES_DELEGATE_CONFIG",
+        value_name = "FILE"
+    )]
+    config: Option<Utf8PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon (the default).
+    Run,
+    /// Register this host at a control plane with a join token.
+    Enroll(EnrollArgs),
+    /// Show how the daemon is.
+    Status,
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Say whether the configuration is right.
+    Check,
+}
+
+#[derive(Debug, Args)]
+struct EnrollArgs {
+    /// Of the control plane; that of the configuration where missing.
+    #[arg(long)]
+    url: Option<String>,
+    /// A file with the join token; `-` reads standard input.
+    #[arg(long, value_name = "FILE")]
+    join_token_file: Utf8PathBuf,
+    /// What the control plane calls this host; its host name where missing.
+    #[arg(long)]
+    name: Option<String>,
+    /// Separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    tags: Option<Vec<String>>,
+    /// Throw the identity of before away and make a new key.
+    #[arg(long)]
+    again: bool,
+}
+
+/// What went wrong before there was anything to run.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error(transparent)]
+    Settings(#[from] daemon::SettingsError),
+    #[error("the configuration is wrong")]
+    Config(#[from] ConfigError),
+    #[error("cannot log")]
+    Log(#[source] logging::LogError),
+    #[error("cannot start a runtime")]
+    Runtime(#[source] std::io::Error),
+    #[error("cannot read the join token in `{path}`")]
+    JoinToken {
+        path: Utf8PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot connect by TLS")]
+    Tls(#[source] crate::transport::TlsError),
+    #[error(transparent)]
+    Enrol(#[from] crate::enrol::EnrolError),
+    #[error(transparent)]
+    Start(#[from] app::StartError),
+    #[error("delegate-agent does not answer on its admin socket")]
+    Status(#[source] local_rpc::ClientError),
+}
+
+impl Hint for CliError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Settings(error) => error.hint(),
+            Self::Config(error) => error.hint(),
+            Self::Log(error) => error.hint(),
+            Self::Runtime(_) => None,
+            Self::JoinToken { .. } => Some(
+                "put what `gitspace join-token create` printed into a file that only you can read"
+                    .to_owned(),
+            ),
+            Self::Tls(error) => error.hint(),
+            Self::Enrol(error) => error.hint(),
+            Self::Start(error) => error.hint(),
+            Self::Status(_) => Some("systemctl status delegate-agent".to_owned()),
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Settings(error) => error.exit(),
+            Self::Config(error) => error.exit(),
+            Self::Log(error) => error.exit(),
+            Self::Runtime(_) => Exit::Failure,
+            Self::JoinToken { .. } => Exit::Usage,
+            Self::Tls(error) => error.exit(),
+            Self::Enrol(error) => error.exit(),
+            Self::Start(error) => error.exit(),
+            Self::Status(_) => Exit::Unavailable,
+        }
+    }
+}
+
+/// Does what the command line says.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    let path = cli.config.as_deref();
+    let done = match cli.command.unwrap_or(Command::Run) {
+        Command::Run => serve(path),
+        Command::Enroll(args) => enroll(path, args),
+        Command::Status => status(path),
+        Command::Config(ConfigCommand::Check) => check(path),
+    };
+    done.unwrap_or_else(|error| report(&error))
+}
+
+/// A file that somebody named must exist; the default need not.
+fn load(path: Option<&Utf8Path>) -> Result<Loaded<Settings>, CliError> {
+    let loader = match path {
+        Some(path) => Loader::new(path),
+        None => Loader::new(DEFAULT_PATH).optional(),
+    };
+    Ok(loader.env_prefix(ENV_PREFIX).load()?)
+}
+
+fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
+    let loaded = load(path)?;
+    let _log = logging::init(&loaded.value.log, "delegate-agent").map_err(CliError::Log)?;
+    loaded.log();
+    let config = loaded.value.check()?;
+    let sources = Sources {
+        clock: Arc::new(SystemClock),
+        ids: Arc::new(RandomIds),
+        proxy_env: ProxyEnv::of_process(),
+    };
+    runtime()?.block_on(async {
+        let lifecycle = Lifecycle::new(GRACE);
+        Box::pin(app::start(config, sources, &lifecycle)).await?;
+        Ok(lifecycle.run().await)
+    })
+}
+
+fn enroll(path: Option<&Utf8Path>, args: EnrollArgs) -> Result<ExitCode, CliError> {
+    let mut settings = load(path)?.value;
+    settings.control_plane_url = args.url.or(settings.control_plane_url);
+    settings.name = args.name.or(settings.name);
+    settings.tags = args.tags.unwrap_or(settings.tags);
+    let config: Config = settings.check()?;
+    let join_token = read_token(&args.join_token_file).map_err(|source| CliError::JoinToken {
+        path: args.join_token_file.clone(),
+        source,
+    })?;
+    let transport = Transport::new(
+        config.control_plane_url.clone(),
+        config.proxy.clone(),
+        &ProxyEnv::of_process(),
+        config.ca_file.as_deref(),
+    )
+    .map_err(CliError::Tls)?;
+    let file = IdentityFile::new(config.state_dir.clone());
+    let enrolment = Enrolment {
+        transport: &transport,
+        file: &file,
+        name: &config.name,
+        tags: &config.tags,
+        join_token,
+        again: args.again,
+    };
+    runtime()?.block_on(enrol(enrolment, &SystemClock, say))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
+    let config = load(path)?.value.check()?;
+    let status: serde_json::Value = runtime()?
+        .block_on(local_rpc::Client::new(&config.admin_socket).get("/status"))
+        .map_err(CliError::Status)?;
+    say(&serde_json::to_string_pretty(&status).unwrap_or_default());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
+    let loaded = load(path)?;
+    for file in &loaded.files {
+        say(&format!("read {file}"));
+    }
+    for key in &loaded.unknown_keys {
+        say(&format!("warning: unknown key `{key}` is ignored"));
+    }
+    let config = loaded.value.check()?;
+    if config.control_plane_url.is_tls() {
+        Transport::new(
+            config.control_plane_url.clone(),
+            config.proxy.clone(),
+            &ProxyEnv::of_process(),
+            config.ca_file.as_deref(),
+        )
+        .map_err(CliError::Tls)?;
+    }
+    say(&format!(
+        "ok: `{}` connects to {}",
+        config.name, config.control_plane_url
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)
+}
+
+fn read_token(path: &Utf8Path) -> std::io::Result<Secret> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    if path == "-" {
+        std::io::stdin()
+            .take(MAX_TOKEN_FILE)
+            .read_to_string(&mut text)?;
+    } else {
+        std::fs::File::open(path)?
+            .take(MAX_TOKEN_FILE)
+            .read_to_string(&mut text)?;
+    }
+    Ok(Secret::new(text.trim()))
+}
+
+/// One line to whoever ran the command. Where nobody reads, the exit code is all that is left to say.
+fn say(line: &str) {
+    drop(writeln!(std::io::stdout(), "{line}"));
+}

@@ -1,0 +1,451 @@
+//! The delegate's configuration: what the operator may set, and its defaults.
+
+use crate::{inventory::hostname, transport::ProxyUrl};
+use camino::Utf8PathBuf;
+use daemon::{Exit, Hint};
+use serde::Deserialize;
+use std::net::{Ipv4Addr, SocketAddr};
+use url::Url;
+use wire::control::Capacity;
+
+/// Used where nobody names another file.
+pub const DEFAULT_PATH: &str = "/etc/gitspaces/delegate-agent.toml";
+/// Prefix of environment variables that override single keys.
+pub const ENV_PREFIX: &str = "GITSPACES_DELEGATE";
+
+/// Tags, and bytes of one.
+const MAX_TAGS: usize = 64;
+const MAX_TAG: usize = 64;
+
+/// As written in the file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// `http(s)://host[:port]` of the control plane, as it calls itself.
+    pub control_plane_url: Option<String>,
+    /// The host's name where not set. A selector of its own.
+    pub name: Option<String>,
+    pub tags: Vec<String>,
+    /// What is not set is what the runner says.
+    pub capacity: CapacitySettings,
+    /// The identity.
+    pub state_dir: Option<Utf8PathBuf>,
+    pub runner_socket: Option<Utf8PathBuf>,
+    pub admin_socket: Option<Utf8PathBuf>,
+    /// Group of the admin socket's file.
+    pub socket_gid: Option<u32>,
+    /// `http://[user:password@]host:port`. Without it `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are honoured.
+    pub proxy: Option<String>,
+    /// PEM certificates trusted beside the host's own.
+    pub ca_file: Option<Utf8PathBuf>,
+    pub embedded: EmbeddedSettings,
+    pub log: daemon::logging::LogConfig,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CapacitySettings {
+    pub gitspaces: Option<u32>,
+    pub cpu_millis: Option<u32>,
+    pub memory_bytes: Option<u64>,
+}
+
+impl CapacitySettings {
+    /// What the runner says, where nothing else is set.
+    #[must_use]
+    pub fn over(self, runner: Capacity) -> Capacity {
+        Capacity {
+            gitspaces: self.gitspaces.unwrap_or(runner.gitspaces),
+            cpu_millis: self.cpu_millis.unwrap_or(runner.cpu_millis),
+            memory_bytes: self.memory_bytes.unwrap_or(runner.memory_bytes),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct EmbeddedSettings {
+    pub control_plane: EmbeddedControlPlane,
+    pub gateway: EmbeddedGateway,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct EmbeddedControlPlane {
+    pub enabled: bool,
+    pub state_dir: Utf8PathBuf,
+    pub listen: SocketAddr,
+    pub public_url: Option<String>,
+}
+
+impl Default for EmbeddedControlPlane {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            state_dir: "/var/lib/gitspaces/control-plane".into(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
+            public_url: None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct EmbeddedGateway {
+    pub enabled: bool,
+    pub listen: SocketAddr,
+    pub public_url: Option<String>,
+}
+
+impl Default for EmbeddedGateway {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7080)),
+            public_url: None,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("`control_plane_url` is not set")]
+    NoControlPlane,
+    #[error("`{key}` is not a URL: `{text}`")]
+    Url {
+        key: &'static str,
+        text: String,
+        #[source]
+        source: url::ParseError,
+    },
+    #[error("`{key}` is not of the form http(s)://host[:port]: `{text}`")]
+    NotAnOrigin { key: &'static str, text: String },
+    #[error("`proxy` is not taken")]
+    Proxy {
+        #[source]
+        source: crate::transport::ProxyUrlError,
+    },
+    #[error("`name` is not taken: `{name}`")]
+    Name { name: String },
+    #[error("the tag `{tag}` is not taken")]
+    Tag { tag: String },
+    #[error("more than {MAX_TAGS} tags")]
+    TooManyTags,
+    #[error("the embedded gateway needs the embedded control plane, whose gateway it registers as")]
+    GatewayAlone,
+}
+
+impl Hint for ConfigError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoControlPlane => Some(
+                "set `control_plane_url = \"https://...\"`, or enable `[embedded.control_plane]`"
+                    .to_owned(),
+            ),
+            Self::Name { .. } | Self::Tag { .. } => {
+                Some("1 to 64 letters, digits, `.`, `_`, `:`, `=`, `/` and `-`".to_owned())
+            }
+            Self::GatewayAlone => Some("set `[embedded.control_plane] enabled = true`".to_owned()),
+            Self::Url { .. } | Self::NotAnOrigin { .. } => {
+                Some("for example `https://gitspaces.example.com`".to_owned())
+            }
+            Self::Proxy { .. } | Self::TooManyTags => None,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        Exit::Config
+    }
+}
+
+/// Checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub control_plane_url: Origin,
+    pub name: String,
+    pub tags: Vec<String>,
+    pub capacity: CapacitySettings,
+    pub state_dir: Utf8PathBuf,
+    pub runner_socket: Utf8PathBuf,
+    pub admin_socket: Utf8PathBuf,
+    pub socket_gid: Option<u32>,
+    pub proxy: Option<ProxyUrl>,
+    pub ca_file: Option<Utf8PathBuf>,
+    pub embedded: Option<Embedded>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Embedded {
+    pub state_dir: Utf8PathBuf,
+    pub listen: SocketAddr,
+    pub public_url: Origin,
+    pub gateway: Option<Gateway>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    pub listen: SocketAddr,
+    pub public_url: Origin,
+}
+
+/// `http(s)://host[:port]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(Url);
+
+impl Origin {
+    /// # Errors
+    /// Refuses what has a path, a query, a user, or another scheme. `key` is named in the error.
+    pub fn parse(key: &'static str, text: &str) -> Result<Self, ConfigError> {
+        let url = Url::parse(text).map_err(|source| ConfigError::Url {
+            key,
+            text: text.to_owned(),
+            source,
+        })?;
+        let bare = matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none();
+        if bare {
+            Ok(Self(url))
+        } else {
+            Err(ConfigError::NotAnOrigin {
+                key,
+                text: text.to_owned(),
+            })
+        }
+    }
+
+    #[must_use]
+    pub fn url(&self) -> &Url {
+        &self.0
+    }
+
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.0.scheme() == "https"
+    }
+
+    /// As browsers and proofs write it.
+    #[must_use]
+    pub fn ascii(&self) -> String {
+        self.0.origin().ascii_serialization()
+    }
+
+    /// Without the brackets of an IPv6 address.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        let host = self.0.host_str().unwrap_or_default();
+        host.strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host)
+    }
+
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.0
+            .port_or_known_default()
+            .unwrap_or(if self.is_tls() { 443 } else { 80 })
+    }
+
+    /// `host[:port]`, for a `Host` header.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        self.0.authority()
+    }
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.ascii())
+    }
+}
+
+impl Settings {
+    /// # Errors
+    /// Names the key that is wrong.
+    pub fn check(self) -> Result<Config, ConfigError> {
+        let embedded = self.embedded.check()?;
+        let control_plane_url = match (&self.control_plane_url, &embedded) {
+            (Some(text), _) => Origin::parse("control_plane_url", text)?,
+            (None, Some(embedded)) => embedded.public_url.clone(),
+            (None, None) => return Err(ConfigError::NoControlPlane),
+        };
+        let name = self.name.unwrap_or_else(hostname);
+        if !is_label(&name) {
+            return Err(ConfigError::Name { name });
+        }
+        if self.tags.len() > MAX_TAGS {
+            return Err(ConfigError::TooManyTags);
+        }
+        if let Some(tag) = self.tags.iter().find(|tag| !is_label(tag)) {
+            return Err(ConfigError::Tag { tag: tag.clone() });
+        }
+        Ok(Config {
+            control_plane_url,
+            name,
+            tags: self.tags,
+            capacity: self.capacity,
+            state_dir: self
+                .state_dir
+                .unwrap_or_else(|| "/var/lib/gitspaces/delegate".into()),
+            runner_socket: self
+                .runner_socket
+                .unwrap_or_else(|| "/run/gitspaces/runner/api.sock".into()),
+            admin_socket: self
+                .admin_socket
+                .unwrap_or_else(|| "/run/gitspaces/delegate/admin.sock".into()),
+            socket_gid: self.socket_gid,
+            proxy: self
+                .proxy
+                .as_deref()
+                .map(ProxyUrl::parse)
+                .transpose()
+                .map_err(|source| ConfigError::Proxy { source })?,
+            ca_file: self.ca_file,
+            embedded,
+        })
+    }
+}
+
+impl EmbeddedSettings {
+    fn check(&self) -> Result<Option<Embedded>, ConfigError> {
+        let (control_plane, gateway) = (&self.control_plane, &self.gateway);
+        if !control_plane.enabled {
+            return if gateway.enabled {
+                Err(ConfigError::GatewayAlone)
+            } else {
+                Ok(None)
+            };
+        }
+        let url = |key, text: &Option<String>, listen: SocketAddr| match text {
+            Some(text) => Origin::parse(key, text),
+            None => Origin::parse(key, &format!("http://localhost:{}", listen.port())),
+        };
+        Ok(Some(Embedded {
+            state_dir: control_plane.state_dir.clone(),
+            listen: control_plane.listen,
+            public_url: url(
+                "embedded.control_plane.public_url",
+                &control_plane.public_url,
+                control_plane.listen,
+            )?,
+            gateway: if gateway.enabled {
+                Some(Gateway {
+                    listen: gateway.listen,
+                    public_url: url(
+                        "embedded.gateway.public_url",
+                        &gateway.public_url,
+                        gateway.listen,
+                    )?,
+                })
+            } else {
+                None
+            },
+        }))
+    }
+}
+
+/// Names and tags are selectors: no spaces, nothing that a shell or a query would take apart.
+fn is_label(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= MAX_TAG
+        && text.bytes().all(|b| {
+            b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'=' | b'/' | b'-')
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(control_plane_url: &str) -> Settings {
+        Settings {
+            control_plane_url: Some(control_plane_url.to_owned()),
+            name: Some("host-1".to_owned()),
+            ..Settings::default()
+        }
+    }
+
+    #[test]
+    fn an_origin_is_all_that_is_taken_as_a_control_plane() {
+        for good in [
+            "https://gitspaces.example.com",
+            "http://localhost:7070",
+            "http://[::1]:7070/",
+        ] {
+            assert!(settings(good).check().is_ok(), "refused {good}");
+        }
+        for bad in [
+            "localhost:7070",
+            "ftp://x",
+            "https://x/y",
+            "https://u:p@x",
+            "https://x?y",
+            "",
+        ] {
+            assert!(settings(bad).check().is_err(), "took {bad}");
+        }
+    }
+
+    #[test]
+    fn a_name_or_tag_with_a_space_is_refused() {
+        for name in ["a b", "", "a\n", "é", &"x".repeat(65)] {
+            let settings = Settings {
+                name: Some(name.to_owned()),
+                ..settings("http://x")
+            };
+            assert!(
+                matches!(settings.check(), Err(ConfigError::Name { .. })),
+                "took {name:?}"
+            );
+        }
+        let tagged = Settings {
+            tags: vec!["zone=eu/1".to_owned(), "a,b".to_owned()],
+            ..settings("http://x")
+        };
+        assert!(matches!(tagged.check(), Err(ConfigError::Tag { .. })));
+    }
+
+    #[test]
+    fn the_embedded_control_plane_is_the_one_to_connect_to() {
+        let mut settings = Settings {
+            name: Some("h".to_owned()),
+            ..Settings::default()
+        };
+        assert!(matches!(
+            settings.clone().check(),
+            Err(ConfigError::NoControlPlane)
+        ));
+        settings.embedded.gateway.enabled = true;
+        assert!(matches!(
+            settings.clone().check(),
+            Err(ConfigError::GatewayAlone)
+        ));
+        settings.embedded.control_plane.enabled = true;
+        let config = settings.check().expect("taken");
+        assert_eq!(config.control_plane_url.ascii(), "http://localhost:7070");
+    }
+
+    #[test]
+    fn capacity_is_the_runners_where_nothing_is_set() {
+        let runner = Capacity {
+            gitspaces: 8,
+            cpu_millis: 4_000,
+            memory_bytes: 1,
+        };
+        let set = CapacitySettings {
+            gitspaces: Some(2),
+            ..CapacitySettings::default()
+        };
+        assert_eq!(
+            set.over(runner),
+            Capacity {
+                gitspaces: 2,
+                ..runner
+            }
+        );
+    }
+}

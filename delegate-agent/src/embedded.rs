@@ -1,0 +1,229 @@
+//! The control plane and the gateway as libraries in this process, for one host.
+//!
+//! Each still speaks its real protocol: the delegate enrols and connects to its own control plane over loopback, the gateway connects to it
+//! over HTTP and WebSocket. Only tokens are handed over directly.
+
+use crate::{
+    config::{Embedded, Origin},
+    dial::RunnerDial,
+    enrol::{EnrolError, Enrolment, enrol},
+    identity::{Identity, IdentityFile},
+    runner::Runner,
+    transport::Transport,
+};
+use control_plane::{BuildError, ControlPlane, ControlPlaneConfig, Deps, MintError, StartError};
+use daemon::{Clock, Exit, Hint, Ids, Lifecycle};
+use gateway::{Gateway, GatewayConfig, GatewayError, Listen};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use wire::ids::DelegateUuid;
+
+/// The token is used within the second.
+const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(300);
+
+#[derive(Debug, thiserror::Error)]
+pub enum EmbeddedError {
+    #[error("cannot build the embedded control plane")]
+    Build {
+        #[source]
+        source: BuildError,
+    },
+    #[error("cannot start the embedded control plane")]
+    Start {
+        #[source]
+        source: StartError,
+    },
+    #[error("cannot make a token for the embedded parts")]
+    Mint {
+        #[source]
+        source: MintError,
+    },
+    #[error("cannot enrol at the embedded control plane")]
+    Enrol {
+        #[source]
+        source: EnrolError,
+    },
+    #[error("cannot start the embedded gateway")]
+    Gateway {
+        #[source]
+        source: GatewayError,
+    },
+}
+
+impl Hint for EmbeddedError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Build { source } => source.hint(),
+            Self::Start { source } => source.hint(),
+            Self::Enrol { source } => source.hint(),
+            Self::Mint { .. } | Self::Gateway { .. } => None,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Build { source } => source.exit(),
+            Self::Start { source } => source.exit(),
+            Self::Enrol { source } => source.exit(),
+            Self::Gateway { .. } => Exit::Config,
+            Self::Mint { .. } => Exit::Failure,
+        }
+    }
+}
+
+/// A control plane that is served by this process.
+#[derive(Debug)]
+pub struct EmbeddedControlPlane {
+    control_plane: ControlPlane,
+    config: Embedded,
+    address: SocketAddr,
+    clock: Arc<dyn Clock>,
+}
+
+impl EmbeddedControlPlane {
+    /// Builds and starts it.
+    ///
+    /// # Errors
+    /// Says which part failed.
+    pub async fn start(
+        config: Embedded,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn Ids>,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, EmbeddedError> {
+        let mut settings = ControlPlaneConfig::new(config.state_dir.clone());
+        settings.listen = config.listen;
+        settings.public_url = config.public_url.ascii();
+        if let Some(gateway) = &config.gateway {
+            settings.gateway_url = gateway.public_url.ascii();
+        }
+        let deps = Deps {
+            clock: Arc::clone(&clock),
+            ids,
+            listener: None,
+        };
+        let mut control_plane = Box::pin(ControlPlane::build(settings, deps))
+            .await
+            .map_err(|source| EmbeddedError::Build { source })?;
+        let address = control_plane
+            .start(lifecycle)
+            .map_err(|source| EmbeddedError::Start { source })?;
+        Ok(Self {
+            control_plane,
+            config,
+            address,
+            clock,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether the delegate is configured to connect to this one.
+    #[must_use]
+    pub fn is(&self, origin: &Origin) -> bool {
+        *origin == self.config.public_url
+    }
+
+    /// The identity of before, or one that is enrolled over loopback with a token made for it.
+    ///
+    /// # Errors
+    /// See [`EmbeddedError`].
+    pub async fn identity(
+        &self,
+        file: &IdentityFile,
+        transport: &Transport,
+        name: &str,
+        tags: &[String],
+    ) -> Result<(Identity, DelegateUuid), EmbeddedError> {
+        let known = file.load().map_err(|error| EmbeddedError::Enrol {
+            source: error.into(),
+        })?;
+        if let Some(identity) = known
+            && let Some(delegate) = identity.delegate
+        {
+            return Ok((identity, delegate));
+        }
+        let join_token = self
+            .control_plane
+            .mint_join_token(
+                "the delegate in the control plane's process",
+                JOIN_TOKEN_LIFE,
+            )
+            .await
+            .map_err(|source| EmbeddedError::Mint { source })?;
+        let enrolment = Enrolment {
+            transport,
+            file,
+            name,
+            tags,
+            join_token,
+            again: false,
+        };
+        let identity = Box::pin(enrol(enrolment, &*self.clock, |step| {
+            tracing::info!(step, "Enrolling");
+        }))
+        .await
+        .map_err(|source| EmbeddedError::Enrol { source })?;
+        let Some(delegate) = identity.delegate else {
+            return Err(EmbeddedError::Enrol {
+                source: EnrolError::TooLong {
+                    control_plane: transport.origin().ascii(),
+                },
+            });
+        };
+        Ok((identity, delegate))
+    }
+
+    /// Starts the gateway, where it is enabled.
+    ///
+    /// # Errors
+    /// See [`EmbeddedError`].
+    pub async fn start_gateway(
+        &self,
+        runner: Runner,
+        delegate: DelegateUuid,
+        lifecycle: &Lifecycle,
+    ) -> Result<(), EmbeddedError> {
+        let Some(config) = &self.config.gateway else {
+            return Ok(());
+        };
+        let embedded = self
+            .control_plane
+            .embedded_gateway()
+            .await
+            .map_err(|source| EmbeddedError::Mint { source })?;
+        let direct =
+            match Transport::embedded(self.config.public_url.clone(), self.address).direct() {
+                Some(direct) => direct,
+                None => self.address,
+            };
+        // In this process it is plain HTTP, whatever ends TLS in front of it.
+        let plain = Origin::parse(
+            "embedded.control_plane.listen",
+            &format!("http://{}", self.config.public_url.authority()),
+        )
+        .map_or_else(
+            |_| self.config.public_url.url().clone(),
+            |origin| origin.url().clone(),
+        );
+        let gateway = Gateway::build(
+            GatewayConfig {
+                listen: Listen::Address(config.listen),
+                public_url: config.public_url.url().clone(),
+                control_plane_url: plain,
+                gateway_token: embedded.token,
+                control_connect: Some(direct),
+                control_tls: None,
+            },
+            Arc::new(RunnerDial::new(runner, delegate)),
+            Arc::clone(&self.clock),
+        )
+        .map_err(|source| EmbeddedError::Gateway { source })?;
+        tracing::info!(address = %gateway.local_addr(), gateway = %embedded.id, "Gateway listens");
+        gateway.start(lifecycle);
+        Ok(())
+    }
+}
