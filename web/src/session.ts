@@ -6,7 +6,7 @@
 //                  └──────────┴──→ ended | denied
 //
 // Invariant: `#position` counts the stream's bytes that were given to xterm, from where `attached` said; it is what the next
-// attach asks for. A snapshot is the first message after such an `attached`, and is counted like the rest.
+// attach asks for. A snapshot is the one message after such an `attached`, draws all before that position, and is not counted.
 
 import { FitAddon } from "@xterm/addon-fit";
 import { Terminal } from "@xterm/xterm";
@@ -179,7 +179,7 @@ export class TerminalSession {
     const snapshot = this.#snapshotNext;
     this.#snapshotNext = false;
     if (snapshot) this.#replaying += 1;
-    if (this.#position !== null) this.#position += bytes.length;
+    else if (this.#position !== null) this.#position += bytes.length;
     this.#undrawn += bytes.length;
     this.terminal.write(bytes, () => {
       if (snapshot) this.#replaying -= 1;
