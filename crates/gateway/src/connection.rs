@@ -294,6 +294,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     fresh = true;
                 }
                 Err(error) => {
+                    tracing::debug!(gitspace = %key.0, to = %key.1, error = %ErrorChain(&error), "Exchange failed");
                     let facts = Facts {
                         reusable: facts.reusable
                             && !matches!(error, ExchangeError::ClientBody { .. }),
@@ -324,7 +325,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 stream,
                 buffer: Buffer::default(),
             }),
-            Ok(Err(error)) => Err(undialled(target.get(), &error)),
+            Ok(Err(error)) => {
+                tracing::debug!(gitspace = %target.get().gitspace, to = %target.get().to, %error, "Cannot dial");
+                Err(undialled(target.get(), &error))
+            }
             Err(_) => Err(Notice::new(
                 504,
                 Problem::new("dial_timeout", "the gitspace did not answer in time")
