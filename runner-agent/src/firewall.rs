@@ -16,8 +16,8 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 use wire::failure::{Failure, FailureCode};
 
 const DEADLINE: Duration = Duration::from_secs(15);
-/// Seconds to wait for another program's lock on the tables.
-const LOCK_WAIT: &str = "-w5";
+/// Waits for another program's lock on the tables; `iptables-restore` takes no number of seconds in every version.
+const LOCK_WAIT: &str = "-w";
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FirewallError {
@@ -235,7 +235,10 @@ async fn run(
             .spawn()
             .map_err(failed)?;
         if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
-            stdin.write_all(text.as_bytes()).await.map_err(failed)?;
+            // One that ended early says better why itself.
+            if let Err(error) = stdin.write_all(text.as_bytes()).await {
+                tracing::debug!(program, %error, "The program did not read its input");
+            }
         }
         child.wait_with_output().await.map_err(failed)
     };
