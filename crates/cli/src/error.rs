@@ -53,8 +53,10 @@ pub(crate) enum CliError {
     #[error("interrupted: gitspace `{name}` goes on by itself")]
     Interrupted { name: String },
     /// The agent did not start what it was asked to start.
-    #[error("cannot start it in gitspace `{name}`: {failure}")]
+    #[error("cannot start the command in gitspace `{name}`: {failure}")]
     NotStarted { name: String, failure: Box<Failure> },
+    #[error("cannot attach to the terminal in gitspace `{name}`: {failure}")]
+    NotAttached { name: String, failure: Box<Failure> },
     /// Exec and shell: the line is gone for good.
     #[error("the line to gitspace `{name}` was cut: {why}")]
     Line { name: String, why: String },
@@ -78,6 +80,7 @@ impl CliError {
             Self::Overtaken { .. } => Exit::TryAgain,
             Self::Interrupted { .. } => Exit::Interrupted,
             Self::NotStarted { .. } => Exit::CannotStart,
+            Self::NotAttached { .. } => Exit::NotFound,
             Self::Line { .. } => Exit::Unavailable,
             Self::Output(_)
             | Self::Input { .. }
@@ -91,7 +94,7 @@ impl CliError {
     fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Ended { failure, .. } => failure.as_deref(),
-            Self::NotStarted { failure, .. } => Some(failure),
+            Self::NotStarted { failure, .. } | Self::NotAttached { failure, .. } => Some(failure),
             _ => None,
         }
     }
@@ -130,7 +133,7 @@ pub(crate) fn report(error: &CliError) -> ExitCode {
 fn words(error: &CliError) -> String {
     let mut words = format!("error: {}\n", text::line(&ErrorChain(error).to_string()));
     if let Some(failure) = error.failure() {
-        if !matches!(error, CliError::NotStarted { .. }) {
+        if matches!(error, CliError::Ended { .. }) {
             words.push_str(&format!("cause: {}\n", text::line(&failure.message)));
         }
         if let Some(detail) = &failure.detail {

@@ -152,3 +152,6 @@ impl<'a, T: Numbered> Follow<'a, T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

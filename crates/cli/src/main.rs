@@ -17,6 +17,8 @@ mod net;
 mod output;
 mod progress;
 mod session;
+#[cfg(test)]
+mod test_server;
 mod text;
 
 use clap::Parser as _;

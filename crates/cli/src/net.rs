@@ -13,6 +13,9 @@ mod sse;
 mod tls;
 mod websocket;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use client::{Call, Client, Reply};
 pub(crate) use connect::Connector;
 pub(crate) use error::RequestError;

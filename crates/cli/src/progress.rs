@@ -40,13 +40,6 @@ pub(crate) enum Goal {
     Rest,
 }
 
-/// What a look at the gitspace says of the wait.
-#[derive(Debug)]
-enum Look {
-    Busy,
-    Done(Option<Object<Gitspace>>),
-}
-
 /// Waits until the action that led to `gitspace` has ended. Gives the gitspace as it is then, or nothing where it is gone.
 pub(crate) async fn wait(
     api: &Api,
@@ -56,8 +49,8 @@ pub(crate) async fn wait(
     let name = gitspace.it.name.to_string();
     let generation = gitspace.it.generation;
     let path = format!("/gitspaces/{}", gitspace.it.id);
-    if let Look::Done(end) = judge(&gitspace.it.clone(), Some(gitspace), goal)? {
-        return Ok(end);
+    if is_done(&gitspace.it, goal)? {
+        return Ok((goal != Goal::Gone).then_some(gitspace));
     }
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::Signals)?;
     let mut look = interval(LOOK_EVERY);
@@ -99,57 +92,48 @@ pub(crate) async fn wait(
             Err(error) if error.is_passing() => continue,
             answer => Some(answer?),
         };
-        let look = match answer {
-            None if goal == Goal::Gone => Look::Done(None),
+        screen.clear();
+        let seen = match answer {
+            Some(seen) => seen,
+            None if goal == Goal::Gone => return Ok(None),
             None => {
                 return Err(CliError::Overtaken {
                     name,
                     state: GitspaceState::Deleted.to_string(),
                 });
             }
-            Some(seen) if seen.it.generation > generation => {
-                screen.clear();
-                return Err(CliError::Overtaken {
-                    name,
-                    state: seen.it.state.to_string(),
-                });
-            }
-            Some(seen) => {
-                if !seen.it.delegate_connected && seen.it.delegate.is_some() {
-                    screen.say_once("the delegate that holds it is away; waiting for it");
-                }
-                judge(&seen.it.clone(), Some(seen), goal).inspect_err(|_| screen.clear())?
-            }
         };
-        if let Look::Done(end) = look {
-            screen.clear();
-            return Ok(end);
+        if seen.it.generation > generation {
+            return Err(CliError::Overtaken {
+                name,
+                state: seen.it.state.to_string(),
+            });
+        }
+        if is_done(&seen.it, goal)? {
+            return Ok((goal != Goal::Gone).then_some(seen));
+        }
+        if !seen.it.delegate_connected && seen.it.delegate.is_some() {
+            screen.say_once("the delegate that holds it is away; waiting for it");
         }
     }
 }
 
-fn judge(
-    gitspace: &Gitspace,
-    seen: Option<Object<Gitspace>>,
-    goal: Goal,
-) -> Result<Look, CliError> {
-    let name = || gitspace.name.to_string();
+/// Whether the wait is over, well or badly.
+fn is_done(gitspace: &Gitspace, goal: Goal) -> Result<bool, CliError> {
     if gitspace.state.is_busy() {
-        return Ok(Look::Busy);
+        return Ok(false);
     }
+    let name = gitspace.name.to_string();
+    let state = gitspace.state.to_string();
     match (goal, gitspace.state) {
-        (Goal::State(goal), state) if goal == state => Ok(Look::Done(seen)),
-        (Goal::Gone, GitspaceState::Deleted) => Ok(Look::Done(None)),
-        (Goal::Rest, _) => Ok(Look::Done(seen)),
+        (Goal::State(goal), reached) if goal == reached => Ok(true),
+        (Goal::Rest, _) | (Goal::Gone, GitspaceState::Deleted) => Ok(true),
         (Goal::State(_) | Goal::Gone, GitspaceState::Error) => Err(CliError::Ended {
-            name: name(),
-            state: gitspace.state.to_string(),
+            name,
+            state,
             failure: gitspace.error.clone().map(Box::new),
         }),
-        (Goal::State(_) | Goal::Gone, state) => Err(CliError::Overtaken {
-            name: name(),
-            state: state.to_string(),
-        }),
+        (Goal::State(_) | Goal::Gone, _) => Err(CliError::Overtaken { name, state }),
     }
 }
 

@@ -112,7 +112,7 @@ async fn attend(
             heard = receive(&mut stream, position, &mut *stdout) => match heard? {
                 Heard::Exited(code) => return Ok(End::Exited(code)),
                 Heard::Failed(failure) => {
-                    return Err(CliError::NotStarted { name: name.to_owned(), failure });
+                    return Err(CliError::NotAttached { name: name.to_owned(), failure });
                 }
                 Heard::Cut(why) => why,
                 Heard::Bytes(..) | Heard::Attached { .. } => "it sent what was not expected".to_owned(),
@@ -153,6 +153,8 @@ async fn receive(
     position: &Cell<Option<u64>>,
     stdout: &mut (impl AsyncWrite + Unpin),
 ) -> Result<Heard, CliError> {
+    // A snapshot is the one message after such an `attached`. It stands for what came before, and is not counted.
+    let mut is_snapshot = false;
     loop {
         match hear(stream).await {
             Heard::Attached {
@@ -160,6 +162,7 @@ async fn receive(
                 snapshot,
             } => {
                 position.set(Some(at));
+                is_snapshot = snapshot;
                 if snapshot {
                     // A snapshot draws from the top: what is on the screen scrolls away, and is not lost.
                     let rows = usize::from(terminal::size().rows);
@@ -169,6 +172,9 @@ async fn receive(
             }
             Heard::Bytes(_, bytes) => {
                 write(stdout, &bytes).await?;
+                if std::mem::take(&mut is_snapshot) {
+                    continue;
+                }
                 let count = bytes.len() as u64;
                 position.set(position.get().map(|at| at.saturating_add(count)));
             }
