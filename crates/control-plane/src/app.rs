@@ -325,6 +325,12 @@ impl ControlPlane {
         self.router.clone()
     }
 
+    /// Public keys that grants are verified with, base64url without padding.
+    #[must_use]
+    pub fn grant_keys(&self) -> Vec<String> {
+        self.state.grants.public_keys()
+    }
+
     /// Origin of the control plane, as users and delegates reach it.
     #[must_use]
     pub fn public_url(&self) -> &str {

@@ -25,6 +25,8 @@ mod pages;
 mod serve;
 mod state;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 pub use app::{BuildError, ControlPlane, Deps, EmbeddedGateway, MintError, StartError};
 pub use config::{ConfigError, ControlPlaneConfig};

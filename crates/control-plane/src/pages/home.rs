@@ -12,7 +12,6 @@ use crate::{
 };
 use axum::{extract::State, response::Response};
 use http::{HeaderMap, StatusCode};
-use std::fmt::Write as _;
 use store::{GitspaceFilter, PageRequest, UserRecord};
 use wire::api::MAX_PAGE;
 
@@ -52,10 +51,8 @@ async fn show(state: &AppState, user: &UserRecord) -> Result<Response, ApiError>
         let (slug, name) = (escape(gitspace.slug.as_str()), escape(gitspace.name.as_str()));
         let shown = orchestrator::visible_state(gitspace);
         let repo = escape(gitspace.repo.url.as_str());
-        // Writing to a string does not fail.
-        drop(writeln!(
-            list,
-            "<li><a href=\"/authorize?gitspace={slug}\">{name}</a> {shown} <span class=\"hint\">{repo}</span></li>"
+        list.push_str(&format!(
+            "<li><a href=\"/authorize?gitspace={slug}\">{name}</a> {shown} <span class=\"hint\">{repo}</span></li>\n"
         ));
     }
     let list = if list.is_empty() {

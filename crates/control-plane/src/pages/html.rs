@@ -3,7 +3,6 @@
 use crate::{api::error::ApiError, state::AppState};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use std::fmt::Write as _;
 
 pub(super) const STYLE_PATH: &str = "/assets/pages.css";
 
@@ -30,10 +29,7 @@ pub(super) fn escape(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
-            c if c.is_control() => {
-                // Writing to a string does not fail.
-                drop(write!(escaped, "&#xfffd;"));
-            }
+            c if c.is_control() => escaped.push('\u{fffd}'),
             c => escaped.push(c),
         }
     }

@@ -1,0 +1,9 @@
+//! The whole control plane in one process: real routes, real SQLite, a clock that stands still.
+
+mod authorization;
+mod browser;
+mod gateways;
+mod gitspaces;
+mod hostile;
+mod repeated;
+mod support;
