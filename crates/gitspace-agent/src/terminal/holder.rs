@@ -349,9 +349,16 @@ impl Holder {
         };
         self.resize(attach.size);
         self.attached.fetch_add(1, Ordering::AcqRel);
+        let mut listening = std::pin::pin!(self.listen(&mut frames));
         let ended = tokio::select! {
-            ended = self.show(&mut out, attach.from) => ended,
-            ended = self.listen(&mut frames) => ended,
+            ended = self.show(&mut out, attach.from) => {
+                if ended.is_err() {
+                    // What was typed before the line was cut still counts.
+                    drop(tokio::time::timeout(DRAIN, listening).await);
+                }
+                ended
+            }
+            ended = &mut listening => ended,
         };
         self.attached.fetch_sub(1, Ordering::AcqRel);
         if let Err(error) = ended {

@@ -16,7 +16,7 @@ use futures_util::{
 use http::{Request, Response};
 use hyper::body::Incoming;
 use local_rpc::server::Body;
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_tungstenite::tungstenite::Message;
 use wire::{
@@ -24,6 +24,9 @@ use wire::{
     ids::TerminalUuid,
     workspace::{Channel, ClientMessage, ServerMessage},
 };
+
+/// For input that was under way when the line was cut.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub(super) fn answer(
     agent: &Arc<Agent>,
@@ -56,19 +59,38 @@ async fn run(agent: &Agent, mut socket: Socket, id: TerminalUuid) {
         Err(error) => return refuse(&mut socket, &error).await,
     };
     let Some((reader, writer)) = client::attach(&agent.run_dir, id, &attach).await else {
-        let failure = Failure::new(FailureCode::PreconditionFailed, "there is no such terminal")
-            .hint("it has ended, or the gitspace was stopped; open another one");
-        drop(socket.send(socket::failed(failure)).await);
+        drop(socket.send(no_terminal()).await);
         drop(socket.close(None).await);
         return;
     };
     let (mut sink, stream) = socket.split();
+    let mut listening = pin!(listen(stream, writer));
     tokio::select! {
-        () = show(reader, &mut sink) => {}
-        () = listen(stream, writer) => {}
+        shown = show(reader, &mut sink) => match shown {
+            Shown::ToTheEnd => {}
+            // What was typed before the line was cut still counts.
+            Shown::ClientGone => drop(tokio::time::timeout(LAST_WORDS, listening).await),
+            Shown::Nothing => drop(sink.send(no_terminal()).await),
+        },
+        () = &mut listening => {}
     }
     // The peer may be gone: then there is nobody to say good-bye to.
     drop(sink.close().await);
+}
+
+fn no_terminal() -> Message {
+    socket::failed(
+        Failure::new(FailureCode::PreconditionFailed, "there is no such terminal")
+            .hint("it has ended, or the gitspace was stopped; open another one"),
+    )
+}
+
+enum Shown {
+    /// The exit code was told, or the holder was killed: the client attaches again and is told that there is no such terminal.
+    ToTheEnd,
+    ClientGone,
+    /// The holder ended before it said anything.
+    Nothing,
 }
 
 async fn refuse(socket: &mut Socket, why: &str) {
@@ -82,7 +104,8 @@ async fn refuse(socket: &mut Socket, why: &str) {
 }
 
 /// From the holder to the client.
-async fn show(mut reader: Reader, sink: &mut SplitSink<Socket, Message>) {
+async fn show(mut reader: Reader, sink: &mut SplitSink<Socket, Message>) -> Shown {
+    let mut said_something = false;
     let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -94,21 +117,25 @@ async fn show(mut reader: Reader, sink: &mut SplitSink<Socket, Message>) {
                         Ok(Attached { position, snapshot, size }) => {
                             (socket::text(&ServerMessage::Attached { position, snapshot, size }), false)
                         }
-                        Err(_) => return,
+                        Err(_) => return Shown::ToTheEnd,
                     },
                     tell::EXITED => match serde_json::from_slice::<Exited>(&frame.payload) {
                         Ok(Exited { exit_code }) => (socket::text(&ServerMessage::Exited { exit_code }), true),
-                        Err(_) => return,
+                        Err(_) => return Shown::ToTheEnd,
                     },
-                    _ => return,
+                    _ => return Shown::ToTheEnd,
                 },
-                // The holder was killed: the client attaches again and is told that there is no such terminal.
-                Ok(None) | Err(_) => return,
+                Ok(None) | Err(_) if said_something => return Shown::ToTheEnd,
+                Ok(None) | Err(_) => return Shown::Nothing,
             },
             _ = pings.tick() => (Message::Ping(Bytes::new()), false),
         };
-        if sink.send(message).await.is_err() || last {
-            return;
+        said_something = true;
+        if sink.send(message).await.is_err() {
+            return Shown::ClientGone;
+        }
+        if last {
+            return Shown::ToTheEnd;
         }
     }
 }

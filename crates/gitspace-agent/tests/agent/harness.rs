@@ -235,10 +235,10 @@ fn stop_holder(id: &str) {
             .split('\0')
             .any(|argument| argument == id)
         {
-            drop(nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(pid),
-                nix::sys::signal::Signal::SIGTERM,
-            ));
+            let pid = nix::unistd::Pid::from_raw(pid);
+            if let Err(error) = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM) {
+                println!("a holder was faster: {error}");
+            }
         }
     }
 }
@@ -311,12 +311,20 @@ impl Socket {
 
     /// The next message that is not output; output is kept.
     pub(crate) async fn next_message(&mut self) -> ServerMessage {
+        self.message_or_end().await.expect("open")
+    }
+
+    /// `None` where the connection ends first.
+    pub(crate) async fn message_or_end(&mut self) -> Option<ServerMessage> {
         let next = async {
             loop {
-                match self.inner.next().await.expect("open").expect("whole") {
-                    Message::Text(text) => return serde_json::from_str(&text).unwrap(),
-                    Message::Binary(bytes) => self.keep(&bytes),
-                    _ => {}
+                match self.inner.next().await {
+                    Some(Ok(Message::Text(text))) => {
+                        return Some(serde_json::from_str(&text).unwrap());
+                    }
+                    Some(Ok(Message::Binary(bytes))) => self.keep(&bytes),
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return None,
                 }
             }
         };

@@ -5,5 +5,6 @@ mod credentials;
 mod dial;
 mod git_server;
 mod harness;
+mod init;
 mod jobs;
 mod terminals;
