@@ -11,7 +11,10 @@ use sqlx::sqlite::SqliteRow;
 use store::{
     Answer, CatalogStore, GatewayRecord, Hash, InfraProviderRecord, MachineRecord, StoreError,
 };
-use wire::{gateway::Revocation, ids::{InfraProviderUuid, MachineUuid}};
+use wire::{
+    gateway::Revocation,
+    ids::{InfraProviderUuid, MachineUuid},
+};
 
 fn infra_provider(row: &SqliteRow) -> Result<InfraProviderRecord, StoreError> {
     let columns = Columns::new(row, "infra provider");

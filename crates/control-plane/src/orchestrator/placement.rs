@@ -164,7 +164,8 @@ mod tests {
             gitspaces: good.capacity.unwrap().gitspaces,
             ..NOTHING
         };
-        let spoil: [(&str, fn(&mut DelegateView), Capacity); 5] = [
+        type Spoil = fn(&mut DelegateView);
+        let spoil: [(&str, Spoil, Capacity); 5] = [
             ("room", |_| {}, full),
             ("takes tasks", |d| d.connected = false, NOTHING),
             ("takes tasks", |d| d.draining = true, NOTHING),

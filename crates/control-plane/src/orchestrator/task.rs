@@ -253,9 +253,6 @@ impl OrchestratorTask {
                 answer(reply, Ok(()));
             }
         }
-        if std::mem::take(&mut self.recheck_waiting) {
-            self.replan_waiting().await;
-        }
     }
 
     async fn wake(&mut self) {
@@ -266,9 +263,6 @@ impl OrchestratorTask {
         }
         let due = self.book.due(now);
         self.replan(due).await;
-        if std::mem::take(&mut self.recheck_waiting) {
-            self.replan_waiting().await;
-        }
     }
 
     async fn create(&mut self, asked: NewGitspace) -> Result<GitspaceRecord, CreateDenied> {
@@ -560,20 +554,33 @@ impl OrchestratorTask {
 
     // Deciding and carrying out.
 
+    /// Also those that wait for the capacity that this gave free.
     pub(super) async fn replan(&mut self, gitspaces: impl IntoIterator<Item = GitspaceUuid>) {
-        for id in gitspaces {
-            for _ in 0..MAX_STEPS {
-                match self.step(id).await {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        tracing::warn!(gitspace = %id, error = %ErrorChain(&error), "Step not done; it is tried again");
-                        self.set_due(id, Some(later(self.clock.now(), RETRY)));
-                        break;
-                    }
+        let mut next: BTreeSet<_> = gitspaces.into_iter().collect();
+        loop {
+            for id in next {
+                self.settle(id).await;
+            }
+            // Ends, because each round needs one that gave its capacity free.
+            if !std::mem::take(&mut self.recheck_waiting) {
+                return;
+            }
+            next = self.book.waiting();
+        }
+    }
+
+    async fn settle(&mut self, id: GitspaceUuid) {
+        for _ in 0..MAX_STEPS {
+            match self.step(id).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::warn!(gitspace = %id, error = %ErrorChain(&error), "Step not done; it is tried again");
+                    break;
                 }
             }
         }
+        self.set_due(id, Some(later(self.clock.now(), RETRY)));
     }
 
     async fn replan_of(&mut self, delegate: DelegateUuid) {

@@ -1,1 +1,6 @@
+//! The orchestrator on a real database, with a recording sink instead of links and a clock that stands still.
 
+mod lifecycle;
+mod links;
+mod planning;
+pub(in crate::orchestrator) mod support;
