@@ -107,9 +107,9 @@ impl daemon::Hint for BuildError {
             Self::StateDir { path, .. } => Some(format!(
                 "let the user of this process write to the directory above `{path}`"
             )),
-            Self::GrantKey { .. } => Some(
-                "restore `seal.key` and the database from the same backup".to_owned(),
-            ),
+            Self::GrantKey { .. } => {
+                Some("restore `seal.key` and the database from the same backup".to_owned())
+            }
             Self::Store { .. }
             | Self::Seal { .. }
             | Self::FirstStart { .. }
@@ -140,9 +140,12 @@ pub enum StartError {
 impl daemon::Hint for StartError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Bind { address, source } if source.kind() == io::ErrorKind::AddrInUse => Some(
-                format!("is another control plane running? see `ss -ltnp sport = :{}`", address.port()),
-            ),
+            Self::Bind { address, source } if source.kind() == io::ErrorKind::AddrInUse => {
+                Some(format!(
+                    "is another control plane running? see `ss -ltnp sport = :{}`",
+                    address.port()
+                ))
+            }
             Self::Bind { .. } | Self::Listener { .. } | Self::Again => None,
         }
     }
@@ -280,12 +283,12 @@ impl ControlPlane {
         let parts = self.parts.take().ok_or(StartError::Again)?;
         let bound = match parts.listener {
             Some(listener) => listener,
-            None => std::net::TcpListener::bind(self.listen).map_err(|source| {
-                StartError::Bind {
+            None => {
+                std::net::TcpListener::bind(self.listen).map_err(|source| StartError::Bind {
                     address: self.listen,
                     source,
-                }
-            })?,
+                })?
+            }
         };
         let listener = bound
             .set_nonblocking(true)
@@ -296,8 +299,14 @@ impl ControlPlane {
             .map_err(|source| StartError::Listener { source })?;
 
         let state = self.state.clone();
-        lifecycle.spawn("orchestrator", parts.orchestrator.run(lifecycle.drain_token()));
-        lifecycle.spawn("control plane housekeeping", tidy(state.clone(), lifecycle.drain_token()));
+        lifecycle.spawn(
+            "orchestrator",
+            parts.orchestrator.run(lifecycle.drain_token()),
+        );
+        lifecycle.spawn(
+            "control plane housekeeping",
+            tidy(state.clone(), lifecycle.drain_token()),
+        );
         let (router, drain, links) = (self.router.clone(), lifecycle.drain_token(), parts.links);
         lifecycle.spawn("control plane", async move {
             let stop = state.stop.clone();
@@ -320,7 +329,6 @@ impl ControlPlane {
     }
 
     /// Everything that is served, to drive it in the same process.
-    #[must_use]
     pub fn router(&self) -> Router {
         self.router.clone()
     }
@@ -385,7 +393,8 @@ impl ControlPlane {
         let made = api::delegates::create_join_token::make(&self.state, wanted)
             .await
             .map_err(|error| refused(ErrorChain(&error).to_string()))?;
-        made.token.ok_or_else(|| refused("it was not shown".to_owned()))
+        made.token
+            .ok_or_else(|| refused("it was not shown".to_owned()))
     }
 }
 
@@ -400,7 +409,10 @@ fn open_state_dir(path: &Utf8Path) -> Result<SealKey, BuildError> {
         .mode(0o700)
         .create(path)
         .map_err(failed)?;
-    let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode();
+    let mode = std::fs::metadata(path)
+        .map_err(failed)?
+        .permissions()
+        .mode();
     if mode & 0o007 != 0 {
         tracing::warn!(dir = %path, mode = format!("{:o}", mode & 0o777), "The state directory can be entered by every user of this host");
     }

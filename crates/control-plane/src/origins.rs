@@ -292,7 +292,10 @@ mod tests {
     #[test]
     fn a_gitspace_has_an_origin_of_its_own_and_one_for_each_port() {
         let gateway = gateway();
-        assert_eq!(gateway.of(&slug(), None), "http://demo-abc123.localhost:7080");
+        assert_eq!(
+            gateway.of(&slug(), None),
+            "http://demo-abc123.localhost:7080"
+        );
         assert_eq!(
             gateway.of(&slug(), Some(3000)),
             "http://3000--demo-abc123.localhost:7080"
@@ -365,7 +368,11 @@ mod tests {
             ("/a?b=c//d", Some(80), "/a?b=c//d"),
             ("http://demo-abc123.localhost:7080/x?y", None, "/x?y"),
             ("http://demo-abc123.localhost:7080", None, "/"),
-            ("HTTP://3000--DEMO-abc123.localhost:7080/x", Some(3000), "/x"),
+            (
+                "HTTP://3000--DEMO-abc123.localhost:7080/x",
+                Some(3000),
+                "/x",
+            ),
         ] {
             let found = gateway.destination(&slug(), Some(80), wanted).unwrap();
             assert_eq!((found.port, found.path.as_str()), (port, path), "{wanted}");

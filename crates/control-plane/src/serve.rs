@@ -46,13 +46,15 @@ pub(crate) async fn serve(
             Ok((stream, from)) => {
                 let connection = connection(stream, from, router.clone(), stop.clone());
                 let span = tracing::debug_span!("connection", %from);
-                drop(connections.spawn(
-                    async move {
-                        connection.await;
-                        drop(permit);
-                    }
-                    .instrument(span),
-                ));
+                drop(
+                    connections.spawn(
+                        async move {
+                            connection.await;
+                            drop(permit);
+                        }
+                        .instrument(span),
+                    ),
+                );
             }
             Err(error) => {
                 tracing::warn!(%error, "Cannot accept a connection");

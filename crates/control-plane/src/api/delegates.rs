@@ -22,7 +22,8 @@ const MAX_TAG: usize = 64;
 
 /// Tags of a delegate, or selectors that are compared with them.
 pub(crate) fn check_tags(what: &str, tags: &[String]) -> Result<(), ApiError> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '=' | '/');
+    let plain =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '=' | '/');
     if tags.len() > MAX_TAGS {
         return Err(ApiError::invalid(
             format!("`{what}`"),

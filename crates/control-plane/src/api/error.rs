@@ -39,10 +39,7 @@ pub(crate) enum ApiError {
     #[error("the body is JSON deeper than {} levels", wire::api::MAX_DEPTH)]
     TooDeep,
     #[error("{what} is taken")]
-    Taken {
-        what: String,
-        hint: Option<String>,
-    },
+    Taken { what: String, hint: Option<String> },
     #[error("{what} is in use")]
     InUse { what: String, why: String },
     /// A gitspace does not take an action from where it is.

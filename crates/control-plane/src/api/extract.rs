@@ -2,9 +2,7 @@
 
 use super::error::ApiError;
 use crate::identity::caller::Caller;
-use axum::{
-    extract::{FromRequest, FromRequestParts, Path, Query, Request},
-};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use http::{header, request::Parts};
 use serde::de::DeserializeOwned;
 use std::time::Duration;

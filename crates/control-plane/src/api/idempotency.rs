@@ -95,9 +95,7 @@ async fn run(
             request.extensions_mut().insert(IdempotencyKey(key.clone()));
             let job = carry_out(state.clone(), user, key.clone(), request, next);
             let span = tracing::Span::current();
-            let job = state
-                .jobs
-                .spawn(tracing::Instrument::instrument(job, span));
+            let job = state.jobs.spawn(tracing::Instrument::instrument(job, span));
             match job.await {
                 Ok(answer) => answer,
                 Err(error) => {

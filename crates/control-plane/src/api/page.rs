@@ -63,7 +63,10 @@ pub(crate) fn page_of<R, T>(
     let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
     let more = rows.len() > limit;
     rows.truncate(limit);
-    let next = rows.last().filter(|_| more).map(|row| cursor(row).to_string());
+    let next = rows
+        .last()
+        .filter(|_| more)
+        .map(|row| cursor(row).to_string());
     Page {
         items: rows.into_iter().map(show).collect(),
         next,

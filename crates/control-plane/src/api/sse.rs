@@ -3,9 +3,7 @@
 //! Nothing is buffered: each event is read from the store when the one before was taken by the client.
 
 use super::error::ApiError;
-use crate::{
-    identity::caller::Caller, orchestrator::Change, state::AppState, streams::OpenStream,
-};
+use crate::{identity::caller::Caller, orchestrator::Change, state::AppState, streams::OpenStream};
 use axum::response::{
     IntoResponse, Response, Sse,
     sse::{Event, KeepAlive},
@@ -176,7 +174,9 @@ impl<T: Followed> Follower<T> {
 async fn told<T: Followed>(changes: &mut broadcast::Receiver<Change>, gitspace: GitspaceUuid) {
     loop {
         match changes.recv().await {
-            Ok(change) if T::is_change(change, gitspace) || change == Change::Gitspace(gitspace) => {
+            Ok(change)
+                if T::is_change(change, gitspace) || change == Change::Gitspace(gitspace) =>
+            {
                 return;
             }
             Ok(_) => {}

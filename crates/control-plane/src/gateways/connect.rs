@@ -2,26 +2,20 @@
 //!
 //! A snapshot first, then what changes. A connection that cannot keep up with the changes gets a snapshot again: nothing is buffered for it.
 
-use super::{authenticate, feed::OpenConnection};
+use super::{Gateway, feed::OpenConnection};
 use crate::{
-    api::{error::ApiError, guard::PeerAddress},
+    api::error::ApiError,
     orchestrator::{self, Change},
     state::AppState,
 };
 use axum::{
-    Extension,
     extract::{
         State, WebSocketUpgrade,
         ws::{CloseFrame, Message, WebSocket, close_code, rejection::WebSocketUpgradeRejection},
     },
     response::Response,
 };
-use http::HeaderMap;
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 use store::{GitspaceRecord, StoreError};
 use tokio::{
     sync::broadcast::error::RecvError,
@@ -51,12 +45,9 @@ const SEND_LIMIT: Duration = Duration::from_secs(10);
 ), security(("gateway_token" = [])))]
 pub(crate) async fn connect_gateway(
     State(state): State<AppState>,
-    peer: Option<Extension<PeerAddress>>,
-    headers: HeaderMap,
+    Gateway(gateway): Gateway,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
-    let from = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Extension(peer)| peer.0);
-    let gateway = authenticate(&state, &headers, from).await?;
     let upgrade = upgrade
         .map_err(|error| ApiError::invalid("the request", error.to_string()))?
         .protocols([SUBPROTOCOL]);
@@ -191,8 +182,9 @@ impl Connection {
                     self.snapshot().await?;
                 }
                 // The orchestrator has ended: the stop follows.
-                Event::Change(Err(RecvError::Closed))
-                | Event::Revoked(Err(RecvError::Closed)) => return Ok(()),
+                Event::Change(Err(RecvError::Closed)) | Event::Revoked(Err(RecvError::Closed)) => {
+                    return Ok(());
+                }
                 Event::Received(None | Some(Ok(Message::Close(_)))) => return Ok(()),
                 Event::Received(Some(Err(source))) => {
                     return Err(ConnectionError::Socket { source });
@@ -209,7 +201,8 @@ impl Connection {
                     if known.is_none_or(|known| known.id != self.gateway) {
                         return Err(ConnectionError::Revoked);
                     }
-                    self.send_message(Message::Ping(bytes::Bytes::new())).await?;
+                    self.send_message(Message::Ping(bytes::Bytes::new()))
+                        .await?;
                 }
             }
         }
@@ -241,7 +234,10 @@ impl Connection {
         let state = &self.state;
         let records = state.store.live_gitspaces().await?;
         let revocations = state.store.revocations(state.now()).await?;
-        let routes: Vec<Route> = records.into_iter().map(|record| route(state, record)).collect();
+        let routes: Vec<Route> = records
+            .into_iter()
+            .map(|record| route(state, record))
+            .collect();
         self.sent = routes
             .iter()
             .map(|route| (route.gitspace, route.clone()))

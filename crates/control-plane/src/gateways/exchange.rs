@@ -1,15 +1,13 @@
 //! `POST /gateways/exchange`
 
-use super::authenticate;
+use super::Gateway;
 use crate::{
-    api::{error::ApiError, extract::Body, guard::PeerAddress},
-    identity::grants::Scope,
+    api::{error::ApiError, extract::Body},
+    identity::grants::{Holder, Scope},
     state::AppState,
 };
-use axum::{Extension, Json, extract::State};
+use axum::{Json, extract::State};
 use daemon::IdsExt as _;
-use http::HeaderMap;
-use std::net::{IpAddr, Ipv4Addr};
 use token::{OpaqueToken, TokenKind};
 use wire::{
     api::Role,
@@ -27,12 +25,9 @@ use wire::{
 ), security(("gateway_token" = [])))]
 pub(crate) async fn exchange_code(
     State(state): State<AppState>,
-    peer: Option<Extension<PeerAddress>>,
-    headers: HeaderMap,
+    Gateway(gateway): Gateway,
     Body(body): Body<ExchangeRequest>,
 ) -> Result<Json<ExchangeResponse>, ApiError> {
-    let from = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Extension(peer)| peer.0);
-    let gateway = authenticate(&state, &headers, from).await?;
     let code = OpaqueToken::parse(body.code.expose(), TokenKind::OneTimeCode)
         .map_err(|_| ApiError::CodeRefused)?;
     let gitspace = state.store.gitspace_by_slug(&body.slug).await?;
@@ -52,8 +47,10 @@ pub(crate) async fn exchange_code(
     let (claims, grant) = state.grants.issue(
         state.ids.typed(),
         now,
-        gateway.id,
-        user.id,
+        Holder {
+            gateway: gateway.id,
+            user: user.id,
+        },
         &gitspace,
         Scope::of_origin(body.port),
     )?;

@@ -62,7 +62,12 @@ impl GatewayFeed {
     }
 
     fn lock<T>(&self, change: impl FnOnce(&mut BTreeMap<GatewayUuid, Connected>) -> T) -> T {
-        change(&mut self.connected.lock().unwrap_or_else(PoisonError::into_inner))
+        change(
+            &mut self
+                .connected
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     /// The gateway that serves our domain: a connected one that says so, else a connected one, else the first one known.
@@ -72,7 +77,9 @@ impl GatewayFeed {
             let serving = connected
                 .iter()
                 .find(|(_, found)| found.domain.as_deref() == Some(domain));
-            serving.or_else(|| connected.iter().next()).map(|(id, _)| *id)
+            serving
+                .or_else(|| connected.iter().next())
+                .map(|(id, _)| *id)
         });
         if let Some(id) = connected {
             return Ok(id);

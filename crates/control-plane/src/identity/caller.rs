@@ -7,10 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use std::net::IpAddr;
 use store::UserRecord;
 use token::{OpaqueToken, TokenHash, TokenKind};
-use wire::{
-    api::Role,
-    ids::AccessTokenUuid,
-};
+use wire::{api::Role, ids::AccessTokenUuid};
 
 /// How old `last_used` may be before it is written again: a write for each request would cost more than the request.
 const TOUCH_EVERY: SignedDuration = SignedDuration::from_secs(60);
@@ -27,13 +24,8 @@ pub(crate) struct Caller {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Via {
-    Token {
-        hash: TokenHash,
-    },
-    Session {
-        hash: TokenHash,
-        csrf: String,
-    },
+    Token { hash: TokenHash },
+    Session { hash: TokenHash, csrf: String },
 }
 
 impl Caller {
@@ -61,7 +53,9 @@ impl Caller {
         let now = state.now();
         let user = match &self.via {
             Via::Token { hash } => token_user(state, *hash, now).await?.map(|found| found.0),
-            Via::Session { hash, .. } => sessions::find(state, *hash, now).await?.map(|found| found.1),
+            Via::Session { hash, .. } => sessions::find(state, *hash, now)
+                .await?
+                .map(|found| found.1),
         };
         Ok(user.is_some_and(|user| user.id == self.user.id))
     }

@@ -77,11 +77,10 @@ impl CredentialVault {
                         host: record.host.clone(),
                         source,
                     })?;
-                let secret =
-                    String::from_utf8(plain).map_err(|_| CredentialsError::NotText {
-                        user,
-                        host: record.host.clone(),
-                    })?;
+                let secret = String::from_utf8(plain).map_err(|_| CredentialsError::NotText {
+                    user,
+                    host: record.host.clone(),
+                })?;
                 Ok(GitCredential {
                     host: record.host,
                     username: record.username,

@@ -101,7 +101,9 @@ mod tests {
         let limiter = FailureLimiter::default();
         let now = Instant::now();
         for address in 0..10_000u32 {
-            limiter.failed(IpAddr::from(Ipv4Addr::from(address)), now).unwrap();
+            limiter
+                .failed(IpAddr::from(Ipv4Addr::from(address)), now)
+                .unwrap();
         }
         assert!(limiter.buckets.lock().unwrap().len() <= MAX_ADDRESSES);
     }

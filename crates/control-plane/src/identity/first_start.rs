@@ -6,9 +6,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use daemon::{Clock, Ids, IdsExt as _};
 use jiff::Timestamp;
 use std::time::Duration;
-use store::{
-    AccessTokenRecord, InfraProviderRecord, MachineRecord, Store, StoreError, UserRecord,
-};
+use store::{AccessTokenRecord, InfraProviderRecord, MachineRecord, Store, StoreError, UserRecord};
 use token::{OpaqueToken, RandomError, TokenKind};
 use wire::{
     api::{InfraProviderKind, Role},

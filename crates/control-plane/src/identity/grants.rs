@@ -36,7 +36,9 @@ pub enum GrantKeyError {
         #[source]
         source: StoreError,
     },
-    #[error("cannot open the grant signing key: is `seal.key` the one that belongs to this database?")]
+    #[error(
+        "cannot open the grant signing key: is `seal.key` the one that belongs to this database?"
+    )]
     Sealed {
         #[source]
         source: SealError,
@@ -71,8 +73,7 @@ impl GrantIssuer {
         let bytes = seal
             .open(KEY_LABEL, &kept)
             .map_err(|source| GrantKeyError::Sealed { source })?;
-        let key =
-            SigningKey::from_bytes(&bytes).map_err(|source| GrantKeyError::Key { source })?;
+        let key = SigningKey::from_bytes(&bytes).map_err(|source| GrantKeyError::Key { source })?;
         Ok(Self { key })
     }
 
@@ -86,8 +87,7 @@ impl GrantIssuer {
         &self,
         id: GrantUuid,
         now: Timestamp,
-        gateway: GatewayUuid,
-        user: UserUuid,
+        holder: Holder,
         gitspace: &GitspaceRecord,
         scope: Scope,
     ) -> Result<(GrantClaims, Secret), ApiError> {
@@ -95,10 +95,10 @@ impl GrantIssuer {
         let iat = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now);
         let claims = GrantClaims {
             id,
-            gateway,
+            gateway: holder.gateway,
             gitspace: gitspace.id,
             slug: gitspace.slug.clone(),
-            user,
+            user: holder.user,
             ports: scope.ports,
             workspace: scope.workspace,
             iat,
@@ -108,6 +108,13 @@ impl GrantIssuer {
             .map_err(|error| ApiError::internal("signing a grant", error))?;
         Ok((claims, Secret::new(signed)))
     }
+}
+
+/// Who may use a grant, and where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holder {
+    pub(crate) gateway: GatewayUuid,
+    pub(crate) user: UserUuid,
 }
 
 /// What a grant reaches.

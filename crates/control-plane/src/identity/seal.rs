@@ -25,7 +25,9 @@ pub enum SealError {
         #[source]
         source: daemon::WriteError,
     },
-    #[error("the key `{path}` can be read by others (mode {mode:o}); make it 0600 and replace what it sealed")]
+    #[error(
+        "the key `{path}` can be read by others (mode {mode:o}); make it 0600 and replace what it sealed"
+    )]
     Exposed { path: Utf8PathBuf, mode: u32 },
     #[error("`{path}` does not hold a key")]
     NoKey { path: Utf8PathBuf },
@@ -199,10 +201,7 @@ mod tests {
                 name: "",
                 ..LABEL
             },
-            Label {
-                what: "b",
-                ..LABEL
-            },
+            Label { what: "b", ..LABEL },
         ] {
             assert!(key.open(other, &sealed).is_err());
         }
@@ -220,7 +219,7 @@ mod tests {
     fn a_key_that_others_can_read_is_refused() {
         let (_guard, dir) = dir();
         let path = dir.join("seal.key");
-        drop(SealKey::open_or_make(&path).unwrap());
+        SealKey::open_or_make(&path).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert!(matches!(
             SealKey::open_or_make(&path),

@@ -24,7 +24,7 @@ pub(super) async fn authorize(State(state): State<AppState>, request: Request) -
     let query = request.uri().query().unwrap_or_default().to_owned();
     match go_on(&state, request.headers(), &query).await {
         Ok(response) => response,
-        Err(error) => error_page(&state, error),
+        Err(error) => error_page(&state, &error),
     }
 }
 

@@ -33,8 +33,8 @@ pub(super) async fn home(State(state): State<AppState>, headers: HeaderMap) -> R
         Ok(None) => redirect(StatusCode::SEE_OTHER, &login_path("/")),
         Ok(Some(caller)) => show(&state, &caller.user)
             .await
-            .unwrap_or_else(|error| error_page(&state, error)),
-        Err(error) => error_page(&state, error),
+            .unwrap_or_else(|error| error_page(&state, &error)),
+        Err(error) => error_page(&state, &error),
     }
 }
 
@@ -48,7 +48,10 @@ async fn show(state: &AppState, user: &UserRecord) -> Result<Response, ApiError>
         .await?;
     let mut list = String::new();
     for gitspace in &gitspaces {
-        let (slug, name) = (escape(gitspace.slug.as_str()), escape(gitspace.name.as_str()));
+        let (slug, name) = (
+            escape(gitspace.slug.as_str()),
+            escape(gitspace.name.as_str()),
+        );
         let shown = orchestrator::visible_state(gitspace);
         let repo = escape(gitspace.repo.url.as_str());
         list.push_str(&format!(
@@ -56,7 +59,8 @@ async fn show(state: &AppState, user: &UserRecord) -> Result<Response, ApiError>
         ));
     }
     let list = if list.is_empty() {
-        "<p class=\"hint\">There are none. <code>gitspace create URL</code> makes one.</p>".to_owned()
+        "<p class=\"hint\">There are none. <code>gitspace create URL</code> makes one.</p>"
+            .to_owned()
     } else {
         format!("<ul>{list}</ul>")
     };

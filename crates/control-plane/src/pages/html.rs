@@ -77,11 +77,16 @@ pub(super) fn problem(state: &AppState, status: StatusCode, what: &str, hint: &s
 }
 
 /// The page for an error of the API's kind.
-pub(super) fn error_page(state: &AppState, error: ApiError) -> Response {
+pub(super) fn error_page(state: &AppState, error: &ApiError) -> Response {
     let status = error.status();
     if status.is_server_error() {
-        tracing::error!(error = %daemon::ErrorChain(&error), %status, "Page failed");
-        return problem(state, status, "The control plane could not do this", "Try again in a moment");
+        tracing::error!(error = %daemon::ErrorChain(error), %status, "Page failed");
+        return problem(
+            state,
+            status,
+            "The control plane could not do this",
+            "Try again in a moment",
+        );
     }
     problem(state, status, &error.to_string(), "Go back and try again")
 }

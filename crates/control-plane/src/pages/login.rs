@@ -69,7 +69,7 @@ fn show(state: &AppState, status: StatusCode, next: &ReturnPath, error: Option<&
 pub(super) async fn submit(State(state): State<AppState>, request: Request) -> Response {
     match log_in(&state, request).await {
         Ok(response) => response,
-        Err(error) => error_page(&state, error),
+        Err(error) => error_page(&state, &error),
     }
 }
 

@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode, header};
 pub(super) async fn submit(State(state): State<AppState>, headers: HeaderMap) -> Response {
     match log_out(&state, &headers).await {
         Ok(response) => response,
-        Err(error) => error_page(&state, error),
+        Err(error) => error_page(&state, &error),
     }
 }
 

@@ -71,7 +71,9 @@ fn body_of(method: &str, path: &str) -> Value {
         ("post", "/infra-providers/{infra_provider}/machines") => {
             json!({"name": "x", "resources": {"cpu_millis": 1000, "memory_bytes": 1_073_741_824, "pids": 100}})
         }
-        ("put", "/git-credentials") => json!({"host": "example.com", "username": "a", "secret": "b"}),
+        ("put", "/git-credentials") => {
+            json!({"host": "example.com", "username": "a", "secret": "b"})
+        }
         _ => json!({}),
     }
 }
@@ -96,7 +98,9 @@ async fn the_matrix_names_every_endpoint_of_the_description() {
         .flat_map(|(path, item)| {
             let path = path.strip_prefix("/api/v1").unwrap().to_owned();
             let methods: Vec<_> = item.as_object().unwrap().keys().cloned().collect();
-            methods.into_iter().map(move |method| (method, path.clone()))
+            methods
+                .into_iter()
+                .map(move |method| (method, path.clone()))
         })
         .collect();
     let listed: BTreeSet<(String, String)> = endpoints()
@@ -110,7 +114,11 @@ async fn the_matrix_names_every_endpoint_of_the_description() {
 async fn nobody_gets_in_without_credentials_that_hold() {
     let plane = TestPlane::start().await;
     let short = plane
-        .post(&plane.admin, "/tokens", json!({"name": "short", "expires_in": 60}))
+        .post(
+            &plane.admin,
+            "/tokens",
+            json!({"name": "short", "expires_in": 60}),
+        )
         .await
         .json();
     let (revoked, disabled) = (plane.user("revoked").await, plane.user("disabled").await);
@@ -190,11 +198,18 @@ async fn a_developer_reaches_the_own_things_and_nothing_else() {
             For::Gateways => assert_eq!(as_other("x").await.status, 401, "{method} {path}"),
             For::Users => {
                 let status = as_other("x").await.status.as_u16();
-                assert!(matches!(status, 200 | 201 | 204 | 404), "{method} {path} {status}");
+                assert!(
+                    matches!(status, 200 | 201 | 204 | 404),
+                    "{method} {path} {status}"
+                );
             }
             For::Admins => {
                 let answer = as_other("x").await;
-                assert_eq!((answer.status.as_u16(), answer.code().as_str()), (403, "admin_only"), "{method} {path}");
+                assert_eq!(
+                    (answer.status.as_u16(), answer.code().as_str()),
+                    (403, "admin_only"),
+                    "{method} {path}"
+                );
             }
             For::Owner => {
                 for name in ["mine", &slug, &id] {
@@ -209,16 +224,25 @@ async fn a_developer_reaches_the_own_things_and_nothing_else() {
                         let answer = plane
                             .call(token, verb.clone(), &fill(path, name), body.clone())
                             .await;
-                        assert!(answer.status.is_success(), "{method} {path} {name} {answer:?}");
+                        assert!(
+                            answer.status.is_success(),
+                            "{method} {path} {name} {answer:?}"
+                        );
                     }
                 }
             }
         }
     }
     for name in ["mine", &slug, &id] {
-        plane.delete(&other.token, &format!("/gitspaces/{name}")).await.expect(404);
+        plane
+            .delete(&other.token, &format!("/gitspaces/{name}"))
+            .await
+            .expect(404);
     }
-    plane.delete(&plane.admin, &format!("/gitspaces/{slug}")).await.expect(202);
+    plane
+        .delete(&plane.admin, &format!("/gitspaces/{slug}"))
+        .await
+        .expect(202);
 }
 
 #[tokio::test]
@@ -281,7 +305,9 @@ async fn an_administrator_does_not_lock_himself_out() {
     let me = plane.get(&plane.admin, "/me").await.json();
     let path = format!("/users/{}", me["id"].as_str().unwrap());
     for body in [json!({"disabled": true}), json!({"role": "developer"})] {
-        let answer = plane.call(&plane.admin, Method::PATCH, &path, Some(body)).await;
+        let answer = plane
+            .call(&plane.admin, Method::PATCH, &path, Some(body))
+            .await;
         assert_eq!(answer.code(), "own_account");
     }
 }
@@ -291,7 +317,13 @@ async fn two_credentials_or_two_hosts_are_none() {
     let plane = TestPlane::start().await;
     let twice = request(&plane.admin, Method::GET, "/me")
         .header(header::AUTHORIZATION, format!("Bearer {}", plane.admin));
-    plane.send(twice.body(Body::empty()).unwrap()).await.expect(401);
+    plane
+        .send(twice.body(Body::empty()).unwrap())
+        .await
+        .expect(401);
     let hosts = request(&plane.admin, Method::GET, "/me").header(header::HOST, "localhost");
-    plane.send(hosts.body(Body::empty()).unwrap()).await.expect(421);
+    plane
+        .send(hosts.body(Body::empty()).unwrap())
+        .await
+        .expect(421);
 }

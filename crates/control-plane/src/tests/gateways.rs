@@ -11,20 +11,38 @@ use wire::{
 };
 
 async fn link(plane: &TestPlane, body: serde_json::Value) -> (String, String) {
-    let made = plane.post(&plane.admin, "/gitspaces/demo/links", body).await.expect(201).json();
+    let made = plane
+        .post(&plane.admin, "/gitspaces/demo/links", body)
+        .await
+        .expect(201)
+        .json();
     let url = made["url"].as_str().unwrap().to_owned();
     let code = url.split("code=").nth(1).unwrap().to_owned();
     (url, code)
 }
 
-async fn exchange(plane: &TestPlane, gateway: &Secret, code: &str, slug: &str, port: Option<u16>) -> Answer {
+async fn exchange(
+    plane: &TestPlane,
+    gateway: &Secret,
+    code: &str,
+    slug: &str,
+    port: Option<u16>,
+) -> Answer {
     let body = json!({"code": code, "slug": slug, "port": port});
-    plane.post(gateway.expose(), "/gateways/exchange", body).await
+    plane
+        .post(gateway.expose(), "/gateways/exchange", body)
+        .await
 }
 
 fn claims(plane: &TestPlane, grant: &str) -> GrantClaims {
     let key: VerifyingKey = plane.plane.grant_keys()[0].parse().unwrap();
-    token::verify(grant, [&key], GRANT_PURPOSE, daemon::Clock::now(&*plane.clock)).unwrap()
+    token::verify(
+        grant,
+        [&key],
+        GRANT_PURPOSE,
+        daemon::Clock::now(&*plane.clock),
+    )
+    .unwrap()
 }
 
 #[tokio::test]
@@ -33,19 +51,36 @@ async fn a_code_becomes_a_grant_for_its_origin_once() {
     let slug = plane.gitspace(&plane.admin, "demo").await;
     let gateway = plane.gateway().await;
     let (url, code) = link(&plane, json!({"path": "/x?y"})).await;
-    assert!(url.starts_with(&format!("http://{slug}.localhost:7080/.gitspaces/open?code=gsc_")));
-    let answer = exchange(&plane, &gateway.token, &code, &slug, None).await.expect(200).json();
+    assert!(url.starts_with(&format!(
+        "http://{slug}.localhost:7080/.gitspaces/open?code=gsc_"
+    )));
+    let answer = exchange(&plane, &gateway.token, &code, &slug, None)
+        .await
+        .expect(200)
+        .json();
     assert_eq!(answer["return_to"], "/x?y");
     let found = claims(&plane, answer["grant"].as_str().unwrap());
-    assert_eq!((found.gateway, found.slug.as_str(), found.workspace), (gateway.id, slug.as_str(), true));
+    assert_eq!(
+        (found.gateway, found.slug.as_str(), found.workspace),
+        (gateway.id, slug.as_str(), true)
+    );
     assert!(!found.ports.contains(80));
     let again = exchange(&plane, &gateway.token, &code, &slug, None).await;
-    assert_eq!((again.status.as_u16(), again.code().as_str()), (404, "code_refused"));
+    assert_eq!(
+        (again.status.as_u16(), again.code().as_str()),
+        (404, "code_refused")
+    );
 
     let (_, code) = link(&plane, json!({"port": 3000})).await;
-    let answer = exchange(&plane, &gateway.token, &code, &slug, Some(3000)).await.expect(200).json();
+    let answer = exchange(&plane, &gateway.token, &code, &slug, Some(3000))
+        .await
+        .expect(200)
+        .json();
     let found = claims(&plane, answer["grant"].as_str().unwrap());
-    assert_eq!((found.ports, found.workspace), (PortSet::Only { ports: vec![3000] }, false));
+    assert_eq!(
+        (found.ports, found.workspace),
+        (PortSet::Only { ports: vec![3000] }, false)
+    );
 }
 
 #[tokio::test]
@@ -54,8 +89,14 @@ async fn of_two_exchanges_at_once_one_gets_the_grant() {
     let slug = plane.gitspace(&plane.admin, "demo").await;
     let gateway = plane.gateway().await;
     let (_, code) = link(&plane, json!({})).await;
-    let tries = futures_util::future::join_all((0..8).map(|_| exchange(&plane, &gateway.token, &code, &slug, None))).await;
-    assert_eq!(tries.iter().filter(|answer| answer.status == 200).count(), 1);
+    let tries = futures_util::future::join_all(
+        (0..8).map(|_| exchange(&plane, &gateway.token, &code, &slug, None)),
+    )
+    .await;
+    assert_eq!(
+        tries.iter().filter(|answer| answer.status == 200).count(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -64,26 +105,53 @@ async fn a_code_at_another_origin_too_late_or_of_a_user_that_is_gone_is_refused(
     let slug = plane.gitspace(&plane.admin, "demo").await;
     let other = plane.gitspace(&plane.admin, "other").await;
     let gateway = plane.gateway().await;
-    for (at, port) in [(other.as_str(), None), (slug.as_str(), Some(80)), ("none-abcdef", None)] {
+    for (at, port) in [
+        (other.as_str(), None),
+        (slug.as_str(), Some(80)),
+        ("none-abcdef", None),
+    ] {
         let (_, code) = link(&plane, json!({})).await;
-        exchange(&plane, &gateway.token, &code, at, port).await.expect(404);
+        exchange(&plane, &gateway.token, &code, at, port)
+            .await
+            .expect(404);
         if at != "none-abcdef" {
-            exchange(&plane, &gateway.token, &code, &slug, None).await.expect(404);
+            exchange(&plane, &gateway.token, &code, &slug, None)
+                .await
+                .expect(404);
         }
     }
     let (_, code) = link(&plane, json!({})).await;
     plane.clock.advance(Duration::from_secs(601));
-    exchange(&plane, &gateway.token, &code, &slug, None).await.expect(404);
+    exchange(&plane, &gateway.token, &code, &slug, None)
+        .await
+        .expect(404);
 
     let user = plane.user("ada").await;
     let slug = plane.gitspace(&user.token, "hers").await;
-    let made = plane.post(&user.token, "/gitspaces/hers/links", json!({})).await.expect(201).json();
-    let code = made["url"].as_str().unwrap().split("code=").nth(1).unwrap().to_owned();
+    let made = plane
+        .post(&user.token, "/gitspaces/hers/links", json!({}))
+        .await
+        .expect(201)
+        .json();
+    let code = made["url"]
+        .as_str()
+        .unwrap()
+        .split("code=")
+        .nth(1)
+        .unwrap()
+        .to_owned();
     plane
-        .call(&plane.admin, Method::PATCH, &format!("/users/{}", user.id), Some(json!({"disabled": true})))
+        .call(
+            &plane.admin,
+            Method::PATCH,
+            &format!("/users/{}", user.id),
+            Some(json!({"disabled": true})),
+        )
         .await
         .expect(200);
-    exchange(&plane, &gateway.token, &code, &slug, None).await.expect(404);
+    exchange(&plane, &gateway.token, &code, &slug, None)
+        .await
+        .expect(404);
 }
 
 #[tokio::test]
@@ -94,21 +162,44 @@ async fn only_a_gateway_exchanges_codes() {
     let gateway = plane.gateway().await;
     assert_eq!(old.id, gateway.id);
     let (_, code) = link(&plane, json!({})).await;
-    for token in ["", "x", plane.admin.as_str(), old.token.expose(), code.as_str()] {
-        exchange(&plane, &Secret::new(token), &code, &slug, None).await.expect(401);
+    for token in [
+        "",
+        "x",
+        plane.admin.as_str(),
+        old.token.expose(),
+        code.as_str(),
+    ] {
+        exchange(&plane, &Secret::new(token), &code, &slug, None)
+            .await
+            .expect(401);
     }
-    exchange(&plane, &gateway.token, &code, &slug, None).await.expect(200);
+    exchange(&plane, &gateway.token, &code, &slug, None)
+        .await
+        .expect(200);
 }
 
 #[tokio::test]
 async fn links_lead_to_paths_only() {
     let plane = TestPlane::start().await;
     plane.gitspace(&plane.admin, "demo").await;
-    for path in ["//evil.example", "/\\evil.example", "https://evil.example", "x", "", "/ x", &format!("/{}", "x".repeat(3000))] {
-        let answer = plane.post(&plane.admin, "/gitspaces/demo/links", json!({"path": path})).await;
+    for path in [
+        "//evil.example",
+        "/\\evil.example",
+        "https://evil.example",
+        "x",
+        "",
+        "/ x",
+        &format!("/{}", "x".repeat(3000)),
+    ] {
+        let answer = plane
+            .post(&plane.admin, "/gitspaces/demo/links", json!({"path": path}))
+            .await;
         assert_eq!(answer.status, 400, "{path:?}");
     }
-    plane.post(&plane.admin, "/gitspaces/demo/links", json!({"port": 0})).await.expect(400);
+    plane
+        .post(&plane.admin, "/gitspaces/demo/links", json!({"port": 0}))
+        .await
+        .expect(400);
 }
 
 #[tokio::test]
@@ -116,16 +207,40 @@ async fn a_grant_is_for_the_ports_asked_and_none_is_made_without_a_gateway() {
     let plane = TestPlane::start().await;
     let slug = plane.gitspace(&plane.admin, "demo").await;
     let path = "/gitspaces/demo/grants";
-    assert_eq!(plane.post(&plane.admin, path, json!({})).await.expect(503).code(), "unavailable");
+    assert_eq!(
+        plane
+            .post(&plane.admin, path, json!({}))
+            .await
+            .expect(503)
+            .code(),
+        "unavailable"
+    );
     let gateway = plane.gateway().await;
-    let all = plane.post(&plane.admin, path, json!({})).await.expect(201).json();
+    let all = plane
+        .post(&plane.admin, path, json!({}))
+        .await
+        .expect(201)
+        .json();
     assert_eq!(all["url"], format!("http://{slug}.localhost:7080"));
     let found = claims(&plane, all["grant"].as_str().unwrap());
-    assert_eq!((found.gateway, found.ports, found.workspace), (gateway.id, PortSet::All {}, true));
-    let some = plane.post(&plane.admin, path, json!({"ports": [80]})).await.expect(201).json();
+    assert_eq!(
+        (found.gateway, found.ports, found.workspace),
+        (gateway.id, PortSet::All {}, true)
+    );
+    let some = plane
+        .post(&plane.admin, path, json!({"ports": [80]}))
+        .await
+        .expect(201)
+        .json();
     assert_eq!(some["ports"], json!({"set": "only", "ports": [80]}));
-    plane.post(&plane.admin, path, json!({"ports": [0]})).await.expect(400);
-    plane.post(&plane.admin, path, json!({"ports": vec![1; 65]})).await.expect(400);
+    plane
+        .post(&plane.admin, path, json!({"ports": [0]}))
+        .await
+        .expect(400);
+    plane
+        .post(&plane.admin, path, json!({"ports": vec![1; 65]}))
+        .await
+        .expect(400);
 }
 
 #[tokio::test]
@@ -134,7 +249,11 @@ async fn the_grant_key_and_the_gateways_id_survive_a_restart() {
     let dir = camino::Utf8PathBuf::from_path_buf(guard.path().join("state")).unwrap();
     let clock = std::sync::Arc::new(daemon::ManualClock::default());
     let first = TestPlane::start_in(dir.clone(), clock.clone()).await;
-    let (keys, admin, gateway) = (first.plane.grant_keys(), first.admin.clone(), first.gateway().await.id);
+    let (keys, admin, gateway) = (
+        first.plane.grant_keys(),
+        first.admin.clone(),
+        first.gateway().await.id,
+    );
     drop(first);
     let second = TestPlane::start_in(dir, clock).await;
     assert_eq!(second.plane.grant_keys(), keys);

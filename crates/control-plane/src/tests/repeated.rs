@@ -18,14 +18,22 @@ async fn keyed(plane: &TestPlane, token: &str, path: &str, key: &str, body: &Val
 async fn a_repeated_post_gets_the_first_answer_and_has_one_effect() {
     let plane = TestPlane::start().await;
     let body = json!({"repo": {"url": "https://example.com/app"}, "start": false});
-    let first = keyed(&plane, &plane.admin, "/gitspaces", "k1", &body).await.expect(201);
-    let again = keyed(&plane, &plane.admin, "/gitspaces", "k1", &body).await.expect(201);
+    let first = keyed(&plane, &plane.admin, "/gitspaces", "k1", &body)
+        .await
+        .expect(201);
+    let again = keyed(&plane, &plane.admin, "/gitspaces", "k1", &body)
+        .await
+        .expect(201);
     assert_eq!(first.text, again.text);
     assert_eq!(again.header("idempotency-replayed"), "true");
     let list = plane.get(&plane.admin, "/gitspaces").await.json();
     assert_eq!(list["items"].as_array().unwrap().len(), 1);
     // Without a key it is another one, under another name.
-    let other = plane.post(&plane.admin, "/gitspaces", body).await.expect(201).json();
+    let other = plane
+        .post(&plane.admin, "/gitspaces", body)
+        .await
+        .expect(201)
+        .json();
     assert_eq!(other["name"], "app-2");
 }
 
@@ -33,15 +41,21 @@ async fn a_repeated_post_gets_the_first_answer_and_has_one_effect() {
 async fn a_token_is_answered_again_and_lies_sealed_in_the_store() {
     let plane = TestPlane::start().await;
     let body = json!({"name": "laptop"});
-    let first = keyed(&plane, &plane.admin, "/tokens", "k", &body).await.expect(201);
-    let again = keyed(&plane, &plane.admin, "/tokens", "k", &body).await.expect(201);
+    let first = keyed(&plane, &plane.admin, "/tokens", "k", &body)
+        .await
+        .expect(201);
+    let again = keyed(&plane, &plane.admin, "/tokens", "k", &body)
+        .await
+        .expect(201);
     assert_eq!(first.text, again.text);
     let token = first.json()["token"].as_str().unwrap().to_owned();
     plane.get(&token, "/me").await.expect(200);
     for entry in std::fs::read_dir(&plane.dir).unwrap() {
         let path = entry.unwrap().path();
         let bytes = std::fs::read(&path).unwrap();
-        let held = bytes.windows(token.len()).any(|part| part == token.as_bytes());
+        let held = bytes
+            .windows(token.len())
+            .any(|part| part == token.as_bytes());
         assert!(!held, "{} holds the token", path.display());
     }
 }
@@ -51,12 +65,26 @@ async fn a_key_belongs_to_one_request_of_one_user() {
     let plane = TestPlane::start().await;
     let user = plane.user("ada").await;
     let body = json!({"name": "one"});
-    let first = keyed(&plane, &plane.admin, "/tokens", "k", &body).await.expect(201);
-    let other = keyed(&plane, &plane.admin, "/tokens", "k", &json!({"name": "two"})).await;
-    assert_eq!((other.status.as_u16(), other.code().as_str()), (422, "idempotency_key_reused"));
+    let first = keyed(&plane, &plane.admin, "/tokens", "k", &body)
+        .await
+        .expect(201);
+    let other = keyed(
+        &plane,
+        &plane.admin,
+        "/tokens",
+        "k",
+        &json!({"name": "two"}),
+    )
+    .await;
+    assert_eq!(
+        (other.status.as_u16(), other.code().as_str()),
+        (422, "idempotency_key_reused")
+    );
     let path = keyed(&plane, &plane.admin, "/join-tokens", "k", &body).await;
     assert_eq!(path.status, 422);
-    let of_user = keyed(&plane, &user.token, "/tokens", "k", &body).await.expect(201);
+    let of_user = keyed(&plane, &user.token, "/tokens", "k", &body)
+        .await
+        .expect(201);
     assert_ne!(first.json()["id"], of_user.json()["id"]);
     for key in ["", "a b", "é", &"x".repeat(129)] {
         let answer = keyed(&plane, &plane.admin, "/tokens", key, &body).await;
@@ -67,17 +95,37 @@ async fn a_key_belongs_to_one_request_of_one_user() {
 #[tokio::test]
 async fn a_refused_request_leaves_its_key_free() {
     let plane = TestPlane::start().await;
-    keyed(&plane, &plane.admin, "/users", "k", &json!({"name": "", "role": "admin"})).await.expect(400);
-    keyed(&plane, &plane.admin, "/users", "k", &json!({"name": "ada", "role": "admin"})).await.expect(201);
+    keyed(
+        &plane,
+        &plane.admin,
+        "/users",
+        "k",
+        &json!({"name": "", "role": "admin"}),
+    )
+    .await
+    .expect(400);
+    keyed(
+        &plane,
+        &plane.admin,
+        "/users",
+        "k",
+        &json!({"name": "ada", "role": "admin"}),
+    )
+    .await
+    .expect(201);
 }
 
 #[tokio::test]
 async fn a_key_is_free_again_after_a_day() {
     let plane = TestPlane::start().await;
     let body = json!({"name": "laptop"});
-    let first = keyed(&plane, &plane.admin, "/tokens", "k", &body).await.expect(201);
+    let first = keyed(&plane, &plane.admin, "/tokens", "k", &body)
+        .await
+        .expect(201);
     plane.clock.advance(Duration::from_secs(24 * 3600 + 1));
-    let later = keyed(&plane, &plane.admin, "/tokens", "k", &body).await.expect(201);
+    let later = keyed(&plane, &plane.admin, "/tokens", "k", &body)
+        .await
+        .expect(201);
     assert_ne!(first.json()["id"], later.json()["id"]);
 }
 

@@ -159,8 +159,13 @@ impl TestPlane {
 
     /// A gitspace that is not started; answers with its slug.
     pub(super) async fn gitspace(&self, token: &str, name: &str) -> String {
-        let body = json!({"repo": {"url": "https://example.com/app.git"}, "name": name, "start": false});
-        let made = self.post(token, "/gitspaces", body).await.expect(201).json();
+        let body =
+            json!({"repo": {"url": "https://example.com/app.git"}, "name": name, "start": false});
+        let made = self
+            .post(token, "/gitspaces", body)
+            .await
+            .expect(201)
+            .json();
         made["slug"].as_str().unwrap().to_owned()
     }
 

@@ -66,7 +66,8 @@ pub(crate) async fn create_machine(
 
 /// What a dev container can run in at all, and what no host has more of.
 fn check_resources(resources: &Resources) -> Result<(), ApiError> {
-    let out_of = |what: &str, range: &str| Err(ApiError::invalid(what, format!("{range} are taken")));
+    let out_of =
+        |what: &str, range: &str| Err(ApiError::invalid(what, format!("{range} are taken")));
     if !(100..=1_024_000).contains(&resources.cpu_millis) {
         return out_of("`resources.cpu_millis`", "100 to 1024000");
     }

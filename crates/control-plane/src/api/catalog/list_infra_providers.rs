@@ -1,5 +1,6 @@
 //! `GET /infra-providers`
 
+use super::show_infra_provider;
 use crate::{
     api::{
         error::ApiError,
@@ -11,7 +12,6 @@ use crate::{
 };
 use axum::{Json, extract::State};
 use store::Cursor;
-use super::show_infra_provider;
 use wire::{
     api::{InfraProvider, Page},
     problem::Problem,
@@ -28,7 +28,6 @@ pub(crate) async fn list_infra_providers(
     _caller: Caller,
     Params(query): Params<PageQuery>,
 ) -> Result<Json<Page<InfraProvider>>, ApiError> {
-
     let page = query.request()?;
     let rows = state.store.infra_providers().await?;
     Ok(Json(page_of_all(

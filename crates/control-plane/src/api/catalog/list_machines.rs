@@ -1,5 +1,6 @@
 //! `GET /machines`
 
+use super::show_machine;
 use crate::{
     api::{
         error::ApiError,
@@ -11,7 +12,6 @@ use crate::{
 };
 use axum::{Json, extract::State};
 use store::Cursor;
-use super::show_machine;
 use wire::{
     api::{Machine, Page},
     problem::Problem,
@@ -28,7 +28,6 @@ pub(crate) async fn list_machines(
     _caller: Caller,
     Params(query): Params<PageQuery>,
 ) -> Result<Json<Page<Machine>>, ApiError> {
-
     let page = query.request()?;
     let rows = state.store.machines().await?;
     Ok(Json(page_of_all(

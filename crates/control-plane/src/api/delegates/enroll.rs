@@ -47,19 +47,24 @@ pub(crate) async fn enroll_delegate(
     public_key.copy_from_slice(key.as_bytes());
     let now = state.now();
     let claims: EnrolClaims = token::verify(&body.proof, [&key], ENROL_PURPOSE, now)
-        .map_err(|error| bad_proof(ErrorChain(&error).to_string()))?;
+        .map_err(|error| bad_proof(&ErrorChain(&error).to_string()))?;
     let host = headers
         .get(header::HOST)
         .and_then(|value| value.to_str().ok());
     if !state.public.is_same(&claims.audience, host) {
-        return Err(bad_proof(format!(
+        return Err(bad_proof(&format!(
             "it was made for `{}`, and this is `{}`",
-            claims.audience.chars().filter(char::is_ascii_graphic).take(255).collect::<String>(),
+            claims
+                .audience
+                .chars()
+                .filter(char::is_ascii_graphic)
+                .take(255)
+                .collect::<String>(),
             state.public.as_str()
         )));
     }
     if claims.name != body.name {
-        return Err(bad_proof("it was made for another name".to_owned()));
+        return Err(bad_proof("it was made for another name"));
     }
     let unknown = |state: &AppState| match refuse(state, from) {
         ApiError::Unauthenticated => denied(EnrolmentDenied::UnknownToken),
@@ -101,7 +106,7 @@ pub(crate) async fn enroll_delegate(
     ))
 }
 
-fn bad_proof(why: String) -> ApiError {
+fn bad_proof(why: &str) -> ApiError {
     ApiError::EnrolmentDenied {
         code: "bad_proof",
         why: format!("the proof does not hold: {why}"),

@@ -1,5 +1,6 @@
 //! `GET /join-tokens`
 
+use super::show_join_token;
 use crate::{
     api::{
         error::ApiError,
@@ -11,7 +12,6 @@ use crate::{
 };
 use axum::{Json, extract::State};
 use store::Cursor;
-use super::show_join_token;
 use wire::{
     api::{JoinToken, Page},
     problem::Problem,

@@ -200,7 +200,12 @@ mod tests {
 
     #[test]
     fn a_numbered_name_is_still_a_name() {
-        for base in ["demo", "x", &"x".repeat(MAX_NAME), "abcdefghijklmnopqrstuvwxyz-abc-a"] {
+        for base in [
+            "demo",
+            "x",
+            &"x".repeat(MAX_NAME),
+            "abcdefghijklmnopqrstuvwxyz-abc-a",
+        ] {
             let base: GitspaceName = base.parse().unwrap();
             for number in [1, 2, 32] {
                 let name = numbered(&base, number);

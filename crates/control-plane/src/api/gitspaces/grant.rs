@@ -6,7 +6,10 @@ use crate::{
         error::ApiError,
         extract::{Body, Param},
     },
-    identity::{caller::Caller, grants::Scope},
+    identity::{
+        caller::Caller,
+        grants::{Holder, Scope},
+    },
     state::AppState,
 };
 use axum::{Json, extract::State};
@@ -51,8 +54,10 @@ pub(crate) async fn create_grant(
     let (claims, grant) = state.grants.issue(
         state.ids.typed(),
         state.now(),
-        gateway,
-        caller.user.id,
+        Holder {
+            gateway,
+            user: caller.user.id,
+        },
         &record,
         Scope {
             ports,

@@ -4,7 +4,7 @@ use super::show_token;
 use crate::{
     api::{
         error::ApiError,
-        extract::{Params},
+        extract::Params,
         page::{PageQuery, page_of_all},
     },
     identity::caller::Caller,
@@ -14,7 +14,6 @@ use axum::{Json, extract::State};
 use store::Cursor;
 use wire::{
     api::{AccessToken, Page},
-
     problem::Problem,
 };
 

@@ -98,7 +98,12 @@ mod tests {
 
     #[test]
     fn a_host_is_spelled_as_repository_urls_spell_it() {
-        for good in ["example.com", "127.0.0.1:3000", "git.example.com:8443", "[::1]:3000"] {
+        for good in [
+            "example.com",
+            "127.0.0.1:3000",
+            "git.example.com:8443",
+            "[::1]:3000",
+        ] {
             check_host(good).expect(good);
         }
         for bad in [

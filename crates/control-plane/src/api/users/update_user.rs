@@ -33,7 +33,8 @@ pub(crate) async fn update_user(
     Body(body): Body<UpdateUser>,
 ) -> Result<Json<User>, ApiError> {
     caller.require_admin()?;
-    let locks_out = body.disabled == Some(true) || body.role.is_some_and(|role| role != Role::Admin);
+    let locks_out =
+        body.disabled == Some(true) || body.role.is_some_and(|role| role != Role::Admin);
     if user == caller.user.id && locks_out {
         return Err(ApiError::Refused {
             code: "own_account",
@@ -42,7 +43,10 @@ pub(crate) async fn update_user(
             hint: Some("let another administrator do it".to_owned()),
         });
     }
-    let record = state.store.update_user(user, body.role, body.disabled).await?;
+    let record = state
+        .store
+        .update_user(user, body.role, body.disabled)
+        .await?;
     if locks_out {
         // A former administrator's grants can be for other people's gitspaces.
         grants::revoke(&state, RevokedSubject::User { user }).await?;
