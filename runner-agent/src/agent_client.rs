@@ -13,8 +13,8 @@ use local_rpc::{
 use std::{os::fd::OwnedFd, time::Duration};
 use wire::{
     agent::{
-        Activity, AgentConfig, CONTROL_SOCKET, GitState, Health, JobEvent, JobEventKind, JobOutcome,
-        JobSpec, ListeningPort,
+        Activity, AgentConfig, CONTROL_SOCKET, GitState, Health, JobEvent, JobEventKind,
+        JobOutcome, JobSpec, ListeningPort,
     },
     failure::{Failure, FailureCode, MAX_DETAIL},
     problem::Problem,
@@ -64,7 +64,9 @@ impl Agent {
         loop {
             match self.health().await {
                 Ok(health) => return health,
-                Err(error) => tracing::trace!(error = %daemon::ErrorChain(&error), "The agent does not answer yet"),
+                Err(error) => {
+                    tracing::trace!(error = %daemon::ErrorChain(&error), "The agent does not answer yet");
+                }
             }
             tokio::time::sleep(PROBE_PAUSE).await;
         }
@@ -257,7 +259,10 @@ pub(crate) fn agent_answer(error: &ClientError) -> (http::StatusCode, Problem) {
             let mut problem = problem.clone();
             cut(&mut problem.code, 64);
             cut(&mut problem.message, MAX_WORDS);
-            for text in [&mut problem.cause, &mut problem.hint].into_iter().flatten() {
+            for text in [&mut problem.cause, &mut problem.hint]
+                .into_iter()
+                .flatten()
+            {
                 cut(text, MAX_WORDS);
             }
             (status, problem)

@@ -2,7 +2,7 @@
 
 use crate::{names::digest, shared::AgentCopy};
 use camino::{Utf8Path, Utf8PathBuf};
-use std::io;
+use std::{collections::BTreeSet, io};
 
 /// A debug build is some 60 MB.
 const MAX_BINARY: u64 = 512 * 1024 * 1024;
@@ -29,6 +29,32 @@ pub(crate) enum AgentCopyError {
         #[source]
         source: daemon::WriteError,
     },
+}
+
+/// Removes the copies that no container has mounted. One that stays for want of luck costs some megabytes, and no more.
+pub(crate) fn collect(state_dir: &Utf8Path, used: &BTreeSet<String>) {
+    let dir = state_dir.join("agent");
+    let entries = match dir.read_dir_utf8() {
+        Ok(entries) => entries,
+        Err(error) => {
+            tracing::warn!(%dir, %error, "Cannot look for copies of the agent that are not used");
+            return;
+        }
+    };
+    for entry in entries.flatten() {
+        if used.contains(entry.file_name()) {
+            continue;
+        }
+        match std::fs::remove_dir_all(entry.path()) {
+            Ok(()) => tracing::info!(
+                copy = entry.file_name(),
+                "A copy of the agent that is not used is removed"
+            ),
+            Err(error) => {
+                tracing::warn!(copy = entry.file_name(), %error, "Cannot remove a copy of the agent");
+            }
+        }
+    }
 }
 
 /// Copies the configured agent into the state folder, unless the same is there.

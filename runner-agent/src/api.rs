@@ -55,7 +55,9 @@ impl Api {
                 Err(refusal) => *refusal,
             },
             (&Method::POST, ["v1", "gitspaces", gitspace, "dial"]) => match id(gitspace) {
-                Ok(gitspace) => Box::pin(crate::dial::answer(&self.shared, gitspace, request)).await,
+                Ok(gitspace) => {
+                    Box::pin(crate::dial::answer(&self.shared, gitspace, request)).await
+                }
                 Err(refusal) => *refusal,
             },
             _ => server::no_route(&request.into_parts().0),

@@ -155,6 +155,15 @@ impl RunnerConfig {
             .map_err(|source| BuildError::Agent { source })?;
         let ledger =
             Ledger::open(&self.state_dir).map_err(|source| BuildError::Ledger { source })?;
+        let used = ledger
+            .records()
+            .into_iter()
+            .filter_map(|record| record.container)
+            .map(|container| container.agent)
+            .chain(ledger.spares().into_iter().map(|spare| spare.agent))
+            .chain([agent_copy.hash.clone()])
+            .collect();
+        agent_copy::collect(&self.state_dir, &used);
         let journal = Journal::open(&self.state_dir, Arc::clone(&clock))
             .map_err(|source| BuildError::Journal { source })?;
         let board = Board::open(&self.state_dir, Arc::clone(&clock))
@@ -229,7 +238,10 @@ impl App {
                 Arc::clone(&orphans),
             ),
         );
-        lifecycle.spawn("sandboxes", sandbox::run(Arc::clone(&shared), docker.clone()));
+        lifecycle.spawn(
+            "sandboxes",
+            sandbox::run(Arc::clone(&shared), docker.clone()),
+        );
         let handlers = AdminApi {
             shared: Arc::clone(&shared),
             docker: docker.clone(),

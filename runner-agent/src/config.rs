@@ -99,10 +99,15 @@ const MAX_POOL: u32 = 16;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
     #[error("`{key}` in the configuration is not an absolute path: `{path}`")]
-    NotAbsolute { key: &'static str, path: Utf8PathBuf },
+    NotAbsolute {
+        key: &'static str,
+        path: Utf8PathBuf,
+    },
     #[error("`docker_host` in the configuration is neither unix:// nor tcp://: `{host}`")]
     DockerHost { host: String },
-    #[error("`deployment` in the configuration is not 1 to 40 letters, digits, `.`, `_` or `-`: `{deployment}`")]
+    #[error(
+        "`deployment` in the configuration is not 1 to 40 letters, digits, `.`, `_` or `-`: `{deployment}`"
+    )]
     Deployment { deployment: String },
     #[error("`{key}` in the configuration is not the name of an image: `{image}`")]
     Image { key: &'static str, image: String },
@@ -187,6 +192,12 @@ mod tests {
             state_dir: "state".into(),
             ..RunnerConfig::default()
         };
-        assert!(config.check().unwrap_err().to_string().contains("`state_dir`"));
+        assert!(
+            config
+                .check()
+                .unwrap_err()
+                .to_string()
+                .contains("`state_dir`")
+        );
     }
 }

@@ -67,10 +67,26 @@ mod tests {
 
     #[test]
     fn an_image_name_cannot_leave_its_place_in_a_url() {
-        for good in ["debian", "debian:12", "r.example:5000/a/b@sha256:00", "gitspaces/default:latest"] {
+        for good in [
+            "debian",
+            "debian:12",
+            "r.example:5000/a/b@sha256:00",
+            "gitspaces/default:latest",
+        ] {
             assert!(is_image_name(good), "{good}");
         }
-        for bad in ["", "../containers", "a/../../b", "a?b", "a b", "-a", "a//b", "/a", "a%2fb", "a\n"] {
+        for bad in [
+            "",
+            "../containers",
+            "a/../../b",
+            "a?b",
+            "a b",
+            "-a",
+            "a//b",
+            "/a",
+            "a%2fb",
+            "a\n",
+        ] {
             assert!(!is_image_name(bad), "{bad}");
         }
     }

@@ -141,17 +141,13 @@ impl Firewall {
             {
                 run(program, &[LOCK_WAIT, "-N", "DOCKER-USER"], None).await?;
             }
-            self.jump(program, "DOCKER-USER", &self.forward_chain).await?;
+            self.jump(program, "DOCKER-USER", &self.forward_chain)
+                .await?;
         }
         Ok(())
     }
 
-    async fn jump(
-        &self,
-        program: &'static str,
-        from: &str,
-        to: &str,
-    ) -> Result<(), FirewallError> {
+    async fn jump(&self, program: &'static str, from: &str, to: &str) -> Result<(), FirewallError> {
         let rule = ["-i", self.interfaces.as_str(), "-j", to];
         let check: Vec<&str> = [LOCK_WAIT, "-C", from].into_iter().chain(rule).collect();
         if run(program, &check, None).await.is_ok() {
@@ -269,10 +265,15 @@ mod tests {
         let firewall = Firewall::new(
             FirewallMode::Required,
             &names,
-            vec!["172.17.0.1:80".parse().unwrap(), "[fd00::1]:81".parse().unwrap()],
+            vec![
+                "172.17.0.1:80".parse().unwrap(),
+                "[fd00::1]:81".parse().unwrap(),
+            ],
         );
         let rules = firewall.rules(Family::V4);
-        let allowed = rules.find("-d 172.17.0.1 -p tcp --dport 80 -j ACCEPT").unwrap();
+        let allowed = rules
+            .find("-d 172.17.0.1 -p tcp --dport 80 -j ACCEPT")
+            .unwrap();
         assert!(allowed < rules.find("-j REJECT").unwrap());
         assert!(!rules.contains("fd00::1"));
         assert!(rules.contains("169.254.0.0/16"));
@@ -282,7 +283,15 @@ mod tests {
     #[test]
     fn nothing_may_run_before_it_is_set_up() {
         let names = Names::new("d", camino::Utf8Path::new("/run"));
-        assert!(Firewall::new(FirewallMode::Required, &names, Vec::new()).ready().is_err());
-        assert!(Firewall::new(FirewallMode::Off, &names, Vec::new()).ready().is_ok());
+        assert!(
+            Firewall::new(FirewallMode::Required, &names, Vec::new())
+                .ready()
+                .is_err()
+        );
+        assert!(
+            Firewall::new(FirewallMode::Off, &names, Vec::new())
+                .ready()
+                .is_ok()
+        );
     }
 }

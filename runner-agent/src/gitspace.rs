@@ -25,7 +25,7 @@ use crate::{
     sandbox::{Busy, Pool},
     shared::Shared,
 };
-use futures_util::future::BoxFuture;
+use futures_util::{StreamExt as _, future::BoxFuture};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -44,6 +44,8 @@ use work::Work;
 
 /// A delegate has one task for a gitspace at a time; the rest are looks, which are dropped where the mailbox is full.
 const MAILBOX: usize = 16;
+/// At once, at start.
+const LOOKS: usize = 16;
 
 /// Why a task is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -90,11 +92,14 @@ impl Gitspaces {
         }
     }
 
-    /// Starts the tasks of what the ledger and the journal hold.
+    /// Looks at everything the ledger holds, so that whoever asks first hears of all of it, and goes on with unfinished tasks.
     pub(crate) async fn resume(&self) {
-        for record in self.shared.ledger.records() {
-            self.send(record.gitspace, Request::Look).await;
-        }
+        futures_util::stream::iter(self.shared.ledger.records())
+            .for_each_concurrent(LOOKS, |record| async move {
+                let sighting = look::look(&self.shared, record.gitspace, &[]).await;
+                self.shared.board.publish(sighting);
+            })
+            .await;
         for journal in self.shared.journal.all() {
             if !journal.finished() {
                 tracing::info!(task = %journal.task().id, gitspace = %journal.task().gitspace, "Going on with a task");
@@ -176,10 +181,7 @@ impl Gitspaces {
         self.shared.tasks.spawn_job("gitspace", async move {
             task.run().await;
             let mut handles = handles.lock().unwrap_or_else(PoisonError::into_inner);
-            if handles
-                .get(&gitspace)
-                .is_some_and(mpsc::Sender::is_closed)
-            {
+            if handles.get(&gitspace).is_some_and(mpsc::Sender::is_closed) {
                 handles.remove(&gitspace);
             }
         });

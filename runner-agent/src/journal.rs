@@ -523,7 +523,10 @@ mod tests {
         assert!(total < MAX_LOG + 2 * MAX_LOG_TEXT, "{total}");
         assert!(matches!(
             &events.last().unwrap().event,
-            TaskEventKind::Log { stream: LogStream::System, .. }
+            TaskEventKind::Log {
+                stream: LogStream::System,
+                ..
+            }
         ));
     }
 

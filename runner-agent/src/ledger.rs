@@ -71,6 +71,9 @@ pub(crate) struct ContainerRecord {
     /// `None` until Docker has made it.
     #[serde(default)]
     pub(crate) id: Option<String>,
+    /// Hash of the agent that is mounted into it.
+    #[serde(default)]
+    pub(crate) agent: String,
     pub(crate) image: String,
     pub(crate) remote_user: String,
     pub(crate) workspace_folder: String,

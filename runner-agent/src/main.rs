@@ -49,7 +49,11 @@ async fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let code = if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
+            let code = if error.use_stderr() {
+                Exit::Usage.into()
+            } else {
+                ExitCode::SUCCESS
+            };
             drop(error.print());
             return code;
         }
@@ -65,7 +69,9 @@ async fn main() -> ExitCode {
     loaded.log();
     let config = loaded.value;
     match cli.command.unwrap_or(Command::Run) {
-        Command::Config { command: ConfigCommand::Check } => match config.check().map_err(app::BuildError::from) {
+        Command::Config {
+            command: ConfigCommand::Check,
+        } => match config.check().map_err(app::BuildError::from) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => report(&error),
         },

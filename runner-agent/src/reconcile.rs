@@ -31,7 +31,10 @@ pub(crate) struct Orphans(Mutex<Vec<String>>);
 
 impl Orphans {
     pub(crate) fn get(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn set(&self, volumes: Vec<String>) {
@@ -101,7 +104,10 @@ async fn watch(
                         Ok(event) => {
                             pause = FIRST_PAUSE;
                             let action = event.action.unwrap_or_default();
-                            if !matches!(action.as_str(), "die" | "oom" | "destroy" | "start" | "pause" | "unpause") {
+                            if !matches!(
+                                action.as_str(),
+                                "die" | "oom" | "destroy" | "start" | "pause" | "unpause"
+                            ) {
                                 continue;
                             }
                             let gitspace = event
@@ -147,7 +153,9 @@ async fn pass(shared: &Shared, docker: &Docker, gitspaces: &Gitspaces, orphans: 
                 let done = match &step {
                     Step::RemoveContainer { id, key, .. } => {
                         let removed = docker.remove_container(id).await;
-                        if removed.is_ok() && matches!(step, Step::RemoveContainer { sandbox: true, .. }) {
+                        if removed.is_ok()
+                            && matches!(step, Step::RemoveContainer { sandbox: true, .. })
+                        {
                             crate::sandbox::remove_run_dir(&shared.names.sandbox_run_dir(key));
                         }
                         removed
@@ -203,7 +211,11 @@ pub(crate) async fn purge(
 ) -> Result<(), crate::docker::DockerError> {
     let filter = names.filter();
     for container in docker.list_containers(&filter).await? {
-        tracing::info!(name = container.name, running = container.running, "Removing a container");
+        tracing::info!(
+            name = container.name,
+            running = container.running,
+            "Removing a container"
+        );
         docker.remove_container(&container.id).await?;
     }
     for network in docker.list_networks(&filter).await? {

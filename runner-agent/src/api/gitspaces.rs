@@ -1,9 +1,7 @@
 //! `/v1/gitspaces` and `/v1/watch`: what is there, and what the agents inside say.
 
 use super::Api;
-use crate::{
-    agent_client::agent_answer, board::Board, dial::running_agent, shared::Shared,
-};
+use crate::{agent_client::agent_answer, board::Board, dial::running_agent, shared::Shared};
 use futures_util::{Stream, stream};
 use http::{Response, StatusCode};
 use local_rpc::{

@@ -148,7 +148,9 @@ mod tests {
     #[test]
     fn exactly_one_of_the_folders_below_is_taken() {
         let found = located(|root| write(root, ".devcontainer/a b/devcontainer.json", "{}"));
-        assert!(matches!(found, Ok(Located::Found { path, .. }) if path == ".devcontainer/a b/devcontainer.json"));
+        assert!(
+            matches!(found, Ok(Located::Found { path, .. }) if path == ".devcontainer/a b/devcontainer.json")
+        );
         let failure = located(|root| {
             write(root, ".devcontainer/a/devcontainer.json", "{}");
             write(root, ".devcontainer/b/devcontainer.json", "{}");

@@ -155,8 +155,13 @@ impl Reader<'_> {
                 }
                 other => {
                     if read.ignored.len() < MAX_IGNORED {
-                        read.ignored
-                            .push(other.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect());
+                        read.ignored.push(
+                            other
+                                .chars()
+                                .filter(|c| !c.is_control())
+                                .take(MAX_NAME)
+                                .collect(),
+                        );
                     }
                 }
             }
@@ -177,12 +182,7 @@ impl Reader<'_> {
         ParseError::Invalid {
             file: self.file.to_owned(),
             line: before.matches('\n').count() + 1,
-            column: before
-                .get(line_start..)
-                .unwrap_or_default()
-                .chars()
-                .count()
-                + 1,
+            column: before.get(line_start..).unwrap_or_default().chars().count() + 1,
             what: what.into(),
         }
     }
@@ -192,10 +192,7 @@ impl Reader<'_> {
             return Err(self.invalid(value, format!("`{name}` is not a string")));
         };
         if literal.value.len() > MAX_VALUE {
-            return Err(self.invalid(
-                value,
-                format!("`{name}` is longer than {MAX_VALUE} bytes"),
-            ));
+            return Err(self.invalid(value, format!("`{name}` is longer than {MAX_VALUE} bytes")));
         }
         if literal.value.contains('\0') {
             return Err(self.invalid(value, format!("`{name}` holds a NUL character")));
@@ -221,10 +218,7 @@ impl Reader<'_> {
             return Err(self.invalid(value, format!("`{name}` is not an object")));
         };
         if object.properties.len() > MAX_ENV {
-            return Err(self.invalid(
-                value,
-                format!("`{name}` has more than {MAX_ENV} entries"),
-            ));
+            return Err(self.invalid(value, format!("`{name}` has more than {MAX_ENV} entries")));
         }
         let mut env = BTreeMap::new();
         for property in &object.properties {
@@ -317,7 +311,9 @@ impl Reader<'_> {
         let mut ports = Vec::new();
         for element in &array.elements {
             let port = match element {
-                Value::NumberLit(number) => number.value.parse::<u16>().ok().filter(|port| *port > 0),
+                Value::NumberLit(number) => {
+                    number.value.parse::<u16>().ok().filter(|port| *port > 0)
+                }
                 Value::StringLit(text) if text.value.contains(':') => {
                     return Err(self.invalid(
                         element,
@@ -392,7 +388,9 @@ mod tests {
         assert_eq!(read.remote_env.get("C"), Some(&None));
         assert_eq!(read.forward_ports, [3000, 8080]);
         assert_eq!(read.ignored, ["customizations"]);
-        assert!(matches!(read.post_start, Some(CommandLine::Parallel { commands }) if commands.len() == 2));
+        assert!(
+            matches!(read.post_start, Some(CommandLine::Parallel { commands }) if commands.len() == 2)
+        );
     }
 
     #[test]
@@ -407,7 +405,10 @@ mod tests {
     #[test]
     fn a_wrong_type_says_line_and_column() {
         let (line, column, what) = position("{\n  \"image\": 5\n}");
-        assert_eq!((line, column, what.as_str()), (2, 12, "`image` is not a string"));
+        assert_eq!(
+            (line, column, what.as_str()),
+            (2, 12, "`image` is not a string")
+        );
         let (_, _, what) = position(r#"{"forwardPorts": ["db:5432"]}"#);
         assert!(what.contains("another host"), "{what}");
         position(r#"{"forwardPorts": [0]}"#);

@@ -125,7 +125,9 @@ impl DevContainerFile {
             .iter()
             .map(|(key, value)| (key.clone(), variables.replace(value)))
             .collect();
-        variables.container_env.extend(settled.container_env.clone());
+        variables
+            .container_env
+            .extend(settled.container_env.clone());
         settled.remote_env = self
             .remote_env
             .iter()

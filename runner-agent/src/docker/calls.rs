@@ -78,7 +78,10 @@ pub(crate) struct ListedVolume {
 }
 
 fn label_filter(label: &str) -> Option<HashMap<String, Vec<String>>> {
-    Some(HashMap::from([("label".to_owned(), vec![label.to_owned()])]))
+    Some(HashMap::from([(
+        "label".to_owned(),
+        vec![label.to_owned()],
+    )]))
 }
 
 /// A thing that is not there is `None`.
@@ -94,9 +97,11 @@ impl Docker {
     /// Version, as `20.10.24`, and the folder of Docker's data.
     pub(crate) async fn about(&self, deadline: Duration) -> Result<(String, String), DockerError> {
         let info = self
-            .call("ask Docker for its version", deadline, |docker| async move {
-                docker.info().await
-            })
+            .call(
+                "ask Docker for its version",
+                deadline,
+                |docker| async move { docker.info().await },
+            )
             .await?;
         Ok((
             info.server_version.unwrap_or_default(),
@@ -546,6 +551,8 @@ fn create_body(plan: ContainerPlan) -> ContainerCreateBody {
         cmd: Some(Vec::new()),
         image: Some(plan.image),
         working_dir: Some(plan.working_dir),
+        // What the first process, which is ours, listens to; an image may name another for its own.
+        stop_signal: Some("SIGTERM".to_owned()),
         labels: Some(plan.labels),
         host_config: Some(HostConfig {
             nano_cpus: Some(i64::from(plan.cpu_millis) * 1_000_000),

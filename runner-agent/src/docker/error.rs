@@ -97,14 +97,18 @@ impl DockerError {
         } else if lower.contains("no space left on device") {
             (
                 FailureCode::DiskFull,
-                Some("free space on the disk that holds Docker's data: `docker system df` shows what uses it; then start again"),
+                Some(
+                    "free space on the disk that holds Docker's data: `docker system df` shows what uses it; then start again",
+                ),
             )
         } else if lower.contains("no such image") {
             (FailureCode::ImageMissing, None)
         } else if lower.contains("address pool") {
             (
                 FailureCode::DockerFailed,
-                Some("Docker has no free network: set `default-address-pools` in its daemon.json, or delete gitspaces that are not used"),
+                Some(
+                    "Docker has no free network: set `default-address-pools` in its daemon.json, or delete gitspaces that are not used",
+                ),
             )
         } else if lower.contains("unable to apply caps") {
             (

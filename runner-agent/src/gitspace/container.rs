@@ -56,8 +56,10 @@ impl Work {
                 docker.start_container(&facts.id).await?;
             }
             let health = sandbox::wait_for_agent(docker, &facts.id, &agent).await?;
-            self.configure(&agent, &container, spec, health.configured)
-                .await?;
+            tokio::try_join!(
+                self.configure(&agent, &container, spec, health.configured),
+                self.give_workspace(&agent, &container.remote_user),
+            )?;
             let detail = if facts.running {
                 "it was running"
             } else {
@@ -168,6 +170,7 @@ impl Work {
         let container = ContainerRecord {
             name: name.clone(),
             id: None,
+            agent: shared.agent_copy.hash.clone(),
             image: image_name.clone(),
             remote_user,
             workspace_folder: variables.workspace_folder.clone(),
@@ -263,13 +266,18 @@ impl Work {
                     }
                 })
                 .map(|_| ()),
-            JobOutcome::Failed { exit_code: None, failure } => Err(failure),
+            JobOutcome::Failed {
+                exit_code: None,
+                failure,
+            } => Err(failure),
             JobOutcome::Failed { .. } | JobOutcome::Cancelled {} => Err(Failure::new(
                 FailureCode::DevcontainerInvalid,
                 format!("cannot give the workspace to the user `{user}`"),
             )
             .detail(output)
-            .hint("check that the image has the user that devcontainer.json names as `remoteUser`")),
+            .hint(
+                "check that the image has the user that devcontainer.json names as `remoteUser`",
+            )),
         }
     }
 

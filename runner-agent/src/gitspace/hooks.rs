@@ -30,15 +30,26 @@ impl Work {
         };
         let short: String = id.chars().take(12).collect();
         for (hook, phase, name, command) in [
-            (Hook::OnCreate, Phase::OnCreateCommand, "on-create", &container.on_create),
-            (Hook::PostCreate, Phase::PostCreateCommand, "post-create", &container.post_create),
+            (
+                Hook::OnCreate,
+                Phase::OnCreateCommand,
+                "on-create",
+                &container.on_create,
+            ),
+            (
+                Hook::PostCreate,
+                Phase::PostCreateCommand,
+                "post-create",
+                &container.post_create,
+            ),
         ] {
             let Some(command) = command else { continue };
             if container.done.contains(&hook) {
                 continue;
             }
             let job = format!("{name}-{short}");
-            self.command(agent, &container, phase, &job, command).await?;
+            self.command(agent, &container, phase, &job, command)
+                .await?;
             self.update_container(|container| {
                 container.done.insert(hook);
             })?;

@@ -112,11 +112,13 @@ async fn state(
     } else {
         Ok((
             ObservedState::Absent,
-            Some(Failure::new(
-                FailureCode::PreconditionFailed,
-                "the volume of the workspace is gone from the host",
-            )
-            .hint("start the gitspace to clone its repository again")),
+            Some(
+                Failure::new(
+                    FailureCode::PreconditionFailed,
+                    "the volume of the workspace is gone from the host",
+                )
+                .hint("start the gitspace to clone its repository again"),
+            ),
         ))
     }
 }
@@ -131,7 +133,9 @@ fn ended(facts: &ContainerFacts) -> Failure {
             "exit code {}, at {}",
             facts.exit_code, facts.finished_at
         ))
-        .hint("start the gitspace again; choose a machine with more memory where it happens again");
+        .hint(
+            "start the gitspace again; choose a machine with more memory where it happens again",
+        );
     }
     let detail = if facts.error.is_empty() {
         format!("at {}", facts.finished_at)

@@ -35,7 +35,8 @@ impl Work {
             .phase(Phase::Machine, self.ensure_machine(docker))
             .await?;
         if self.record().clone.is_none() {
-            self.phase(Phase::Clone, self.run_clone(&agent, spec)).await?;
+            self.phase(Phase::Clone, self.run_clone(&agent, spec))
+                .await?;
         }
         Ok(agent)
     }
@@ -47,7 +48,9 @@ impl Work {
         let known = self.record().machine;
         if let Some(machine) = &known
             && self.record().clone.is_some()
-            && !docker.volume_exists(&shared.names.machine(&machine.key)).await?
+            && !docker
+                .volume_exists(&shared.names.machine(&machine.key))
+                .await?
         {
             self.say(
                 Phase::Machine,
@@ -98,7 +101,10 @@ impl Work {
     ) -> Result<((), Option<String>), Failure> {
         self.secrets()?;
         let key = self.machine_key()?;
-        let folder = format!("{WORKSPACES_DIR}/{}", folder_name(spec.repo.url.repository_name()));
+        let folder = format!(
+            "{WORKSPACES_DIR}/{}",
+            folder_name(spec.repo.url.repository_name())
+        );
         let job = JobSpec::Clone(CloneJob {
             repo: spec.repo.clone(),
             destination: folder.clone(),
@@ -131,7 +137,10 @@ impl Work {
             }
             JobOutcome::Cancelled {} => {
                 agent.delete_job(&id).await;
-                Err(Failure::new(FailureCode::Cancelled, "the clone was cancelled"))
+                Err(Failure::new(
+                    FailureCode::Cancelled,
+                    "the clone was cancelled",
+                ))
             }
         }
     }
@@ -215,8 +224,11 @@ impl Work {
                         tokio::task::spawn_blocking(move || parse(&path, &text))
                             .await
                             .map_err(|error| {
-                                Failure::new(FailureCode::Internal, "reading devcontainer.json broke off")
-                                    .detail(error.to_string())
+                                Failure::new(
+                                    FailureCode::Internal,
+                                    "reading devcontainer.json broke off",
+                                )
+                                .detail(error.to_string())
                             })?
                     };
                     (parsed?, format!("read {path}"))

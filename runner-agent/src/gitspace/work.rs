@@ -63,16 +63,17 @@ impl Work {
             TaskVerb::Reset {} => self.phase(Phase::Reset, self.reset()).await.map(|_| ()),
             TaskVerb::Delete {} => self.phase(Phase::Delete, self.delete()).await.map(|_| ()),
             // The look that follows every task is the work.
-            TaskVerb::Observe {} => self
-                .phase(Phase::Observe, std::future::ready(Ok(((), None))))
-                .await,
+            TaskVerb::Observe {} => {
+                self.phase(Phase::Observe, std::future::ready(Ok(((), None))))
+                    .await
+            }
         }
     }
 
     async fn provision(&self, spec: &GitspaceSpec) -> Result<(), Failure> {
         self.remember(spec)?;
         let docker = self.docker().await?;
-        if self.record().clone.is_some_and(|_| true) && self.volume_is_there(&docker).await? {
+        if self.record().clone.is_some() && self.volume_is_there(&docker).await? {
             return Ok(());
         }
         self.clone_repository(&docker, spec).await?;
@@ -83,7 +84,13 @@ impl Work {
         self.remember(spec)?;
         let docker = self.docker().await?;
         let agent = match self.restart(&docker, spec).await? {
-            Some(agent) => agent,
+            Some(agent) => {
+                // From a start that was killed right after it had made the container.
+                if self.record().machine.is_some_and(|machine| machine.sandbox) {
+                    self.retire_sandbox()?;
+                }
+                agent
+            }
             None => self.create(&docker, spec).await?,
         };
         self.publish_running();
@@ -164,7 +171,11 @@ impl Work {
     }
 
     fn since(&self, started: Instant) -> u64 {
-        let passed = self.shared.clock.instant().saturating_duration_since(started);
+        let passed = self
+            .shared
+            .clock
+            .instant()
+            .saturating_duration_since(started);
         u64::try_from(passed.as_millis()).unwrap_or(u64::MAX)
     }
 

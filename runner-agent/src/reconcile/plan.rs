@@ -129,7 +129,12 @@ mod tests {
     #[test]
     fn what_is_wanted_stays() {
         let spare = Spare::new("b".to_owned(), String::new(), String::new());
-        let steps = plan(&names(), &[record("a", true)], &[spare], &listing(&["a", "b"]));
+        let steps = plan(
+            &names(),
+            &[record("a", true)],
+            &[spare],
+            &listing(&["a", "b"]),
+        );
         assert_eq!(steps, []);
     }
 
@@ -157,7 +162,10 @@ mod tests {
     #[test]
     fn a_sandbox_that_has_done_its_work_goes_alone() {
         let steps = plan(&names(), &[record("a", false)], &[], &listing(&["a"]));
-        assert!(matches!(&steps[..], [Step::RemoveContainer { id, .. }] if id == "id-a"), "{steps:?}");
+        assert!(
+            matches!(&steps[..], [Step::RemoveContainer { id, .. }] if id == "id-a"),
+            "{steps:?}"
+        );
     }
 
     #[test]
@@ -172,6 +180,11 @@ mod tests {
             }
         }
         let again = plan(&names(), &wanted, &[], &listing);
-        assert!(again.iter().all(|step| matches!(step, Step::KeepVolume { .. })), "{again:?}");
+        assert!(
+            again
+                .iter()
+                .all(|step| matches!(step, Step::KeepVolume { .. })),
+            "{again:?}"
+        );
     }
 }
