@@ -32,6 +32,7 @@ use std::{
 const STOP_GRACE: Duration = Duration::from_secs(8);
 /// After SIGKILL only a process stuck in the kernel stays; the kernel ends it with us.
 const KILL_GRACE: Duration = Duration::from_secs(1);
+const STOP_POLL: Duration = Duration::from_millis(20);
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// A `serve` that ran this long starts anew without waiting.
@@ -95,7 +96,9 @@ impl Init<'_> {
         loop {
             let deadline = match &state {
                 State::Running { .. } => None,
-                State::Backoff { until } | State::Stopping { until, .. } => Some(*until),
+                State::Backoff { until } => Some(*until),
+                // Nothing tells that no process is left where none of them was ours to reap.
+                State::Stopping { until, .. } => Some((*until).min(Instant::now() + STOP_POLL)),
             };
             wait(signals, deadline);
             let mut stop = false;

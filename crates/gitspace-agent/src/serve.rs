@@ -140,6 +140,12 @@ async fn serve(options: ServeOptions) -> Result<(), ServeFailure> {
 /// Users may pass through the run folder to their socket, and see nothing else in it.
 fn prepare(run_dir: &Utf8Path) -> io::Result<()> {
     std::fs::create_dir_all(run_dir)?;
+    if !nix::unistd::geteuid().is_root() {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "the agent is not root; start the container as root (`User: 0`): the remote user is switched to later",
+        ));
+    }
     std::fs::set_permissions(run_dir, Permissions::from_mode(0o711))?;
     terminal::prepare(run_dir)
 }

@@ -169,16 +169,7 @@ impl Switch {
 /// Runs in the child. Must not allocate.
 fn prepare_child(switch: &Switch, has_tty: bool, bond: Bond) -> io::Result<()> {
     // What somebody above us ignores would stay ignored, and `^C` without effect.
-    for signal in Signal::iterator() {
-        // SAFETY: the default action runs no code of ours. Two signals cannot be set, which is what is wanted of them.
-        #[expect(
-            unsafe_code,
-            reason = "changing a signal's action is unsafe for any action"
-        )]
-        unsafe {
-            libc::signal(signal as libc::c_int, libc::SIG_DFL);
-        }
-    }
+    Signal::iterator().for_each(reset);
     setsid()?;
     if has_tty {
         // SAFETY: the call takes no pointer; the descriptor is our standard input.
@@ -198,6 +189,16 @@ fn prepare_child(switch: &Switch, has_tty: bool, bond: Bond) -> io::Result<()> {
         prctl::set_pdeathsig(Signal::SIGKILL)?;
     }
     Ok(())
+}
+
+/// Runs in the child. Two signals refuse it, because the default action is all they have.
+fn reset(signal: Signal) {
+    #[expect(
+        unsafe_code,
+        reason = "changing a signal's action is unsafe for any action"
+    )]
+    // SAFETY: the default action runs no code of ours.
+    let _previous = unsafe { libc::signal(signal as libc::c_int, libc::SIG_DFL) };
 }
 
 /// A new PTY whose slave belongs to the account, so that the user's programs can open it by its name.
