@@ -236,10 +236,24 @@ fn event_line(event: &TimelineEvent) -> Option<String> {
         | TimelineKind::StateChanged
         | TimelineKind::Other => return None,
     };
-    Some(marked_line(mark, event))
+    Some(marked_line(mark, event, outcome(event)))
 }
 
-fn marked_line(mark: &str, event: &TimelineEvent) -> String {
+/// What came of a phase. The words before it say what mark and phase say already.
+fn outcome(event: &TimelineEvent) -> &str {
+    let (end, middle) = match event.kind {
+        TimelineKind::PhaseCompleted => (" completed", " completed: "),
+        TimelineKind::PhaseFailed => (" failed", " failed: "),
+        _ => return &event.message,
+    };
+    match event.message.split_once(middle) {
+        Some((_, outcome)) => outcome,
+        None if event.message.ends_with(end) => "",
+        None => &event.message,
+    }
+}
+
+fn marked_line(mark: &str, event: &TimelineEvent, message: &str) -> String {
     let mut line = mark.to_owned();
     if let Some(phase) = event.phase {
         line.push_str(&format!(" {}", phase.as_str()));
@@ -247,8 +261,8 @@ fn marked_line(mark: &str, event: &TimelineEvent) -> String {
     if let Some(ms) = event.duration_ms {
         line.push_str(&format!("  {}", text::milliseconds(ms)));
     }
-    if !event.message.is_empty() {
-        line.push_str(&format!("  {}", text::line(&event.message)));
+    if !message.is_empty() {
+        line.push_str(&format!("  {}", text::line(message)));
     }
     line
 }
@@ -263,7 +277,11 @@ pub(crate) fn timeline_entry(event: &TimelineEvent) -> String {
         TimelineKind::Action => ">",
         TimelineKind::TaskAssigned | TimelineKind::StateChanged | TimelineKind::Other => "·",
     };
-    let mut entry = format!("{:.0}  {}\n", event.at, marked_line(mark, event));
+    let mut entry = format!(
+        "{:.0}  {}\n",
+        event.at,
+        marked_line(mark, event, &event.message)
+    );
     if let Some(failure) = &event.failure {
         if failure.message != event.message {
             entry.push_str(&format!("    cause: {}\n", text::line(&failure.message)));
@@ -302,6 +320,14 @@ mod tests {
             event_line(&event("phase_completed")).unwrap(),
             "✓ clone  120 ms  cloned 1a2b3c4 of main\\x1b[2J"
         );
+        let mut named = event("phase_completed");
+        named.message = "Clone completed: cloned 1a2b3c4 of main".to_owned();
+        assert_eq!(
+            event_line(&named).unwrap(),
+            "✓ clone  120 ms  cloned 1a2b3c4 of main"
+        );
+        named.message = "Clone completed".to_owned();
+        assert_eq!(event_line(&named).unwrap(), "✓ clone  120 ms");
         assert!(event_line(&event("phase_started")).is_none());
         assert!(event_line(&event("a_kind_of_the_future")).is_none());
     }
