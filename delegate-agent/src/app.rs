@@ -9,7 +9,7 @@ use crate::{
     status::Board,
     tasks::TasksTask,
     transport::{ProxyEnv, TlsError, Transport},
-    uplink::{HelloSource, Uplink, UplinkEnds},
+    uplink::{HelloSource, LinkHandle, Uplink, UplinkEnds},
     watch::WatchTask,
 };
 use camino::Utf8PathBuf;
@@ -85,6 +85,13 @@ pub struct Sources {
     pub proxy_env: ProxyEnv,
 }
 
+/// What was started.
+#[derive(Debug)]
+pub struct Started {
+    pub board: Board,
+    pub link: LinkHandle,
+}
+
 /// Starts everything the configuration asks for on `lifecycle`.
 ///
 /// # Errors
@@ -93,7 +100,7 @@ pub async fn start(
     config: Config,
     sources: Sources,
     lifecycle: &Lifecycle,
-) -> Result<(), StartError> {
+) -> Result<Started, StartError> {
     let Sources {
         clock,
         ids,
@@ -190,6 +197,10 @@ pub async fn start(
         capacity: config.capacity,
         clock,
     };
+    let started = Started {
+        board: board.clone(),
+        link: handle.clone(),
+    };
     let admin = Admin {
         name: identity.name,
         board,
@@ -200,7 +211,7 @@ pub async fn start(
     lifecycle.spawn("watch", watch.run(drain.clone()));
     lifecycle.spawn("admin", admin.serve(admin_socket, drain.clone()));
     lifecycle.spawn("uplink", uplink.run(drain));
-    Ok(())
+    Ok(started)
 }
 
 fn enrolled(file: &IdentityFile) -> Result<(Identity, DelegateUuid), StartError> {

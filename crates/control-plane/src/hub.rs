@@ -93,11 +93,6 @@ impl TaskSink for HubHandle {
             .command(delegate, Command::Send(Down::Cancel { task }));
     }
 
-    fn stored(&self, delegate: DelegateUuid, task: TaskUuid, seq: u64) {
-        self.registry
-            .command(delegate, Command::Send(Down::Stored { task, seq }));
-    }
-
     fn is_connected(&self, delegate: DelegateUuid) -> bool {
         self.registry.is_connected(delegate)
     }

@@ -8,7 +8,7 @@ use super::{
 use daemon::{ErrorChain, IdsExt as _};
 use link::{inbox::Inbox, server::Acceptance};
 use std::sync::Arc;
-use store::{DelegateSeen, StoreError};
+use store::StoreError;
 use tokio::sync::OwnedMutexGuard;
 use wire::{
     control::{ByeCode, Epoch, Hello, Welcome},
@@ -142,16 +142,6 @@ impl Turn<'_> {
     async fn reconcile(&mut self, hello: Hello) -> Result<(Welcome, Published), Refusal> {
         let Self { deps, delegate, .. } = self;
         check(&hello)?;
-        let seen = DelegateSeen {
-            version: hello.version.clone(),
-            tags: hello.tags.clone(),
-            inventory: hello.inventory.clone(),
-            at: deps.clock.now(),
-        };
-        deps.store
-            .delegate_seen(*delegate, &seen)
-            .await
-            .map_err(|error| unavailable(&error))?;
         let tasks = deps
             .orchestrator
             .hello(*delegate, hello)
@@ -192,21 +182,11 @@ impl Admitted {
         if self.slot.is_latest(self.epoch) {
             self.memory.told = false;
             gone(deps, self.delegate, reason).await;
-        } else {
-            disconnected(deps, self.delegate, reason).await;
         }
     }
 }
 
-async fn disconnected(deps: &HubDeps, delegate: DelegateUuid, reason: &str) {
-    let at = deps.clock.now();
-    if let Err(error) = deps.store.delegate_disconnected(delegate, reason, at).await {
-        tracing::warn!(%delegate, error = %ErrorChain(&error), "Cannot store why a delegate's connection ended");
-    }
-}
-
 async fn gone(deps: &HubDeps, delegate: DelegateUuid, reason: &str) {
-    disconnected(deps, delegate, reason).await;
     if let Err(error) = deps.orchestrator.delegate_gone(delegate, reason).await {
         tracing::debug!(%delegate, error = %ErrorChain(&error), "Nobody hears that a delegate is gone");
     }

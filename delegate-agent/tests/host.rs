@@ -1,0 +1,218 @@
+//! One host's delegate against a real control plane in the same process, over real sockets, with a runner that does nothing.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failing test stops at once"
+)]
+
+#[path = "host/control_plane.rs"]
+mod control_plane;
+#[path = "host/delegate.rs"]
+mod delegate;
+#[path = "host/roads.rs"]
+mod roads;
+#[path = "host/runner.rs"]
+mod runner;
+
+use control_plane::TestControlPlane;
+use delegate::TestDelegate;
+use delegate_agent::transport::ProxyUrl;
+use roads::{Authority, TestProxy, TlsFront};
+use runner::TestRunner;
+
+#[tokio::test]
+async fn a_delegate_enrols_and_connects() {
+    let control_plane = TestControlPlane::start().await;
+    let mut delegate = TestDelegate::new(&control_plane.url());
+    delegate.enrol(&control_plane).await.expect("enrols");
+    delegate.start().await;
+    delegate.until_state("live").await;
+    assert!(
+        control_plane.delegate().await["connected"]
+            .as_bool()
+            .unwrap()
+    );
+}
+
+#[tokio::test]
+async fn an_enrolment_is_refused_with_the_control_planes_own_reason() {
+    let control_plane = TestControlPlane::start().await;
+    let delegate = TestDelegate::new(&control_plane.url());
+    let error = delegate.enrol_with("gsj_wrong").await.expect_err("refused");
+    assert!(error.contains("the control plane refuses"), "{error}");
+}
+
+#[tokio::test]
+async fn nobody_listening_is_named_as_that() {
+    let port = roads::free_port();
+    let delegate = TestDelegate::new(&format!("http://localhost:{port}"));
+    let error = delegate.enrol_with("gsj_x").await.expect_err("refused");
+    assert!(
+        error.contains("Connection refused") && error.contains(&port.to_string()),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn everything_goes_through_the_proxy_with_its_credentials() {
+    let control_plane = TestControlPlane::start().await;
+    let proxy = TestProxy::start(Some("user:p@ss")).await;
+    let mut delegate = TestDelegate::new(&control_plane.url());
+    delegate.proxy = Some(ProxyUrl::parse(&proxy.url("user:p%40ss@")).unwrap());
+    delegate.enrol(&control_plane).await.expect("enrols");
+    delegate.start().await;
+    delegate.until_state("live").await;
+    assert_eq!(proxy.tunnels(), 2, "enrolment and link");
+}
+
+#[tokio::test]
+async fn a_proxy_that_wants_credentials_is_named() {
+    let proxy = TestProxy::start(Some("user:secret")).await;
+    let mut delegate = TestDelegate::new("http://control.example");
+    delegate.proxy = Some(ProxyUrl::parse(&proxy.url("")).unwrap());
+    let error = delegate.enrol_with("gsj_x").await.expect_err("refused");
+    assert!(
+        error.contains("the proxy") && error.contains("407"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_private_authority_is_trusted_where_it_is_configured() {
+    let authority = Authority::new("ours");
+    let front = TlsFront::bind(&authority).await;
+    let control_plane = TestControlPlane::start_behind(&front.url()).await;
+    front.forward_to(control_plane.address);
+    let mut delegate = TestDelegate::new(&front.url());
+    delegate.ca_file = Some(delegate.write("ca.pem", &authority.pem()));
+    delegate.enrol(&control_plane).await.expect("enrols");
+    delegate.start().await;
+    delegate.until_state("live").await;
+}
+
+#[tokio::test]
+async fn tls_goes_through_a_proxy_too() {
+    let authority = Authority::new("ours");
+    let front = TlsFront::bind(&authority).await;
+    let control_plane = TestControlPlane::start_behind(&front.url()).await;
+    front.forward_to(control_plane.address);
+    let proxy = TestProxy::start(None).await;
+    let mut delegate = TestDelegate::new(&front.url());
+    delegate.ca_file = Some(delegate.write("ca.pem", &authority.pem()));
+    delegate.proxy = Some(ProxyUrl::parse(&proxy.url("")).unwrap());
+    delegate.enrol(&control_plane).await.expect("enrols");
+    delegate.start().await;
+    delegate.until_state("live").await;
+    assert_eq!(proxy.tunnels(), 2);
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_authority_is_refused_with_the_cause() {
+    let front = TlsFront::bind(&Authority::new("theirs")).await;
+    let mut delegate = TestDelegate::new(&front.url());
+    delegate.ca_file = Some(delegate.write("ca.pem", &Authority::new("ours").pem()));
+    let error = delegate.enrol_with("gsj_x").await.expect_err("refused");
+    assert!(
+        error.contains("certificate") && error.contains("UnknownIssuer"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_task_reaches_the_runner_and_its_end_reaches_the_user() {
+    let control_plane = TestControlPlane::start().await;
+    let mut delegate = TestDelegate::new(&control_plane.url());
+    let runner = TestRunner::start(&delegate.runner_socket());
+    delegate.enrol(&control_plane).await.expect("enrols");
+    delegate.start().await;
+    delegate.until_state("live").await;
+    let gitspace = control_plane.create_gitspace().await;
+    control_plane.until_gitspace(&gitspace, "running").await;
+    // Acknowledged, and so forgotten.
+    runner
+        .until(|state| state.forgotten == 1 && state.tasks.is_empty())
+        .await;
+}
+
+#[tokio::test]
+async fn a_delegate_that_is_killed_in_the_middle_of_a_task_loses_nothing() {
+    let control_plane = TestControlPlane::start().await;
+    let mut delegate = TestDelegate::new(&control_plane.url());
+    let runner = TestRunner::start(&delegate.runner_socket());
+    runner.hold_ends();
+    delegate.enrol(&control_plane).await.expect("enrols");
+    delegate.start().await;
+    delegate.until_state("live").await;
+    let gitspace = control_plane.create_gitspace().await;
+    runner.until(|state| state.tasks.len() == 1).await;
+    delegate.kill().await;
+    runner.let_ends_go();
+    delegate.start().await;
+    control_plane.until_gitspace(&gitspace, "running").await;
+    runner
+        .until(|state| state.forgotten == 1 && state.put == 1)
+        .await;
+}
+
+#[tokio::test]
+async fn a_runner_that_comes_late_is_told_to_the_control_plane() {
+    let control_plane = TestControlPlane::start().await;
+    let mut delegate = TestDelegate::new(&control_plane.url());
+    delegate.enrol(&control_plane).await.expect("enrols");
+    delegate.start().await;
+    delegate.until_state("live").await;
+    assert!(
+        !control_plane.delegate().await["runner_ready"]
+            .as_bool()
+            .unwrap()
+    );
+    let gitspace = control_plane.create_gitspace().await;
+    let runner = TestRunner::start(&delegate.runner_socket());
+    control_plane.until_gitspace(&gitspace, "running").await;
+    runner.until(|state| state.forgotten == 1).await;
+}
+
+#[tokio::test]
+async fn a_revoked_delegate_is_hung_up_at_once_and_told_why() {
+    let control_plane = TestControlPlane::start().await;
+    let mut delegate = TestDelegate::new(&control_plane.url());
+    delegate.enrol(&control_plane).await.expect("enrols");
+    delegate.start().await;
+    delegate.until_state("live").await;
+    control_plane.revoke().await;
+    let status = delegate.until_state("backoff").await;
+    let error = status.last_error.expect("says why");
+    assert!(error.message.contains("revoked"), "{error:?}");
+    assert!(error.hint.is_some_and(|hint| hint.contains("enroll")));
+}
+
+#[tokio::test]
+async fn the_older_of_two_clones_is_told_that_it_has_a_twin() {
+    let control_plane = TestControlPlane::start().await;
+    let mut delegate = TestDelegate::new(&control_plane.url());
+    delegate.enrol(&control_plane).await.expect("enrols");
+    delegate.start().await;
+    delegate.until_state("live").await;
+    let mut twin = delegate.clone_host();
+    twin.start().await;
+    twin.until_state("live").await;
+    let status = delegate.until_state("backoff").await;
+    let error = status.last_error.expect("says why");
+    assert!(error.message.contains("another connection"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_reconnect_on_request_is_a_connection_of_a_later_epoch() {
+    let control_plane = TestControlPlane::start().await;
+    let mut delegate = TestDelegate::new(&control_plane.url());
+    delegate.enrol(&control_plane).await.expect("enrols");
+    delegate.start().await;
+    let first = delegate.until_state("live").await.epoch;
+    delegate.link().reconnect();
+    let status = delegate
+        .until(|status| status.state == "live" && status.epoch > first)
+        .await;
+    assert!(status.epoch > first);
+}

@@ -1,0 +1,148 @@
+//! A delegate on a host of its own: a directory.
+
+use crate::control_plane::{LIMIT, TestControlPlane};
+use camino::Utf8PathBuf;
+use daemon::{ErrorChain, Lifecycle, RandomIds, SystemClock};
+use delegate_agent::{
+    app::{self, Sources, Started},
+    config::{CapacitySettings, Config, Origin},
+    enrol::{Enrolment, enrol},
+    identity::IdentityFile,
+    status::LinkStatus,
+    transport::{ProxyEnv, ProxyUrl, Transport},
+    uplink::LinkHandle,
+};
+use std::{sync::Arc, time::Duration};
+use wire::secret::Secret;
+
+pub struct TestDelegate {
+    origin: Origin,
+    pub proxy: Option<ProxyUrl>,
+    pub ca_file: Option<Utf8PathBuf>,
+    running: Option<(Lifecycle, Started)>,
+    dir: tempfile::TempDir,
+}
+
+impl TestDelegate {
+    pub fn new(url: &str) -> Self {
+        Self {
+            origin: Origin::parse("control_plane_url", url).unwrap(),
+            proxy: None,
+            ca_file: None,
+            running: None,
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> Utf8PathBuf {
+        Utf8PathBuf::from_path_buf(self.dir.path().join(name)).unwrap()
+    }
+
+    pub fn runner_socket(&self) -> Utf8PathBuf {
+        self.path("runner.sock")
+    }
+
+    pub fn write(&self, name: &str, text: &str) -> Utf8PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    pub async fn enrol(&self, control_plane: &TestControlPlane) -> Result<(), String> {
+        let token = control_plane.join_token().await;
+        self.enrol_with(token.expose()).await
+    }
+
+    pub async fn enrol_with(&self, join_token: &str) -> Result<(), String> {
+        let transport = Transport::new(
+            self.origin.clone(),
+            self.proxy.clone(),
+            &ProxyEnv::default(),
+            self.ca_file.as_deref(),
+        )
+        .map_err(|error| ErrorChain(&error).to_string())?;
+        let enrolment = Enrolment {
+            transport: &transport,
+            file: &IdentityFile::new(self.path("state")),
+            name: "host-1",
+            tags: &["zone=test".to_owned()],
+            join_token: Secret::new(join_token),
+            again: false,
+        };
+        enrol(enrolment, &SystemClock, |_| {})
+            .await
+            .map(drop)
+            .map_err(|error| ErrorChain(&error).to_string())
+    }
+
+    pub async fn start(&mut self) {
+        let lifecycle = Lifecycle::new(Duration::from_secs(1));
+        let config = Config {
+            control_plane_url: self.origin.clone(),
+            name: "host-1".to_owned(),
+            tags: vec!["zone=test".to_owned()],
+            capacity: CapacitySettings::default(),
+            state_dir: self.path("state"),
+            runner_socket: self.runner_socket(),
+            admin_socket: self.path("admin.sock"),
+            socket_gid: None,
+            proxy: self.proxy.clone(),
+            ca_file: self.ca_file.clone(),
+            embedded: None,
+        };
+        let sources = Sources {
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(RandomIds),
+            proxy_env: ProxyEnv::default(),
+        };
+        let started = Box::pin(app::start(config, sources, &lifecycle))
+            .await
+            .unwrap();
+        self.running = Some((lifecycle, started));
+    }
+
+    /// As `kill -9`: every task is dropped where it stands, without last words.
+    pub async fn kill(&mut self) {
+        if let Some((lifecycle, _)) = self.running.take() {
+            lifecycle.kill_token().cancel();
+            lifecycle.run().await;
+        }
+    }
+
+    /// The same state directory on another host.
+    pub fn clone_host(&self) -> Self {
+        let twin = Self::new(&self.origin.ascii());
+        std::fs::create_dir(twin.path("state")).unwrap();
+        std::fs::copy(
+            self.path("state/identity.json"),
+            twin.path("state/identity.json"),
+        )
+        .unwrap();
+        twin
+    }
+
+    pub fn link(&self) -> &LinkHandle {
+        &self.running.as_ref().expect("started").1.link
+    }
+
+    pub async fn until_state(&self, state: &str) -> LinkStatus {
+        self.until(|status| status.state == state).await
+    }
+
+    pub async fn until(&self, so: impl Fn(&LinkStatus) -> bool) -> LinkStatus {
+        let (_, started) = self.running.as_ref().expect("started");
+        let mut link = started.board.link.subscribe();
+        let found = tokio::time::timeout(LIMIT, link.wait_for(|status| so(status)))
+            .await
+            .map(|status| status.expect("published").clone());
+        found.unwrap_or_else(|_| panic!("last seen: {:?}", started.board.link.borrow().clone()))
+    }
+}
+
+impl Drop for TestDelegate {
+    fn drop(&mut self) {
+        if let Some((lifecycle, _)) = &self.running {
+            lifecycle.kill_token().cancel();
+        }
+    }
+}
