@@ -22,6 +22,8 @@ pub mod placement;
 pub mod plan;
 mod request;
 mod seams;
+mod serve;
+mod steps;
 mod task;
 #[cfg(test)]
 mod tests;

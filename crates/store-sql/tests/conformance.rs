@@ -1,9 +1,17 @@
 //! What every store has to do, whatever database is behind it: `suite` is given a store that is empty.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what went wrong by stopping"
+)]
+
 use camino::Utf8PathBuf;
 use jiff::Timestamp;
 use newtype_uuid::{GenericUuid as _, TypedUuid, TypedUuidKind};
-use std::{sync::Arc, time::Duration};
+use std::{slice, sync::Arc, time::Duration};
 use store::{
     AccessTokenRecord, Claimed, CodeRecord, Cursor, DelegateRecord, Enrolment, EnrolmentDenied,
     GatewayRecord, GitCredentialRecord, GitspaceCommit, GitspaceFilter, GitspaceRecord,
@@ -157,12 +165,12 @@ async fn users(store: &dyn Store) {
     assert_eq!(store.user_by_name("' OR 1=1 --").await.unwrap(), None);
     assert_eq!(store.count_users().await.unwrap(), 2);
     let page = store.users(PageRequest::first(1)).await.unwrap();
-    assert_eq!(page, [ann.clone()]);
+    assert_eq!(page, slice::from_ref(&ann));
     let rest = PageRequest {
         after: Some(Cursor::new(ann.created, ann.id)),
         limit: 10,
     };
-    assert_eq!(store.users(rest).await.unwrap(), [bob.clone()]);
+    assert_eq!(store.users(rest).await.unwrap(), slice::from_ref(&bob));
     let changed = store
         .update_user(bob.id, Some(Role::Admin), None)
         .await
@@ -308,7 +316,10 @@ async fn catalog(store: &dyn Store) {
         created: NOW,
     };
     store.create_infra_provider(&provider).await.unwrap();
-    assert_eq!(store.infra_providers().await.unwrap(), [provider.clone()]);
+    assert_eq!(
+        store.infra_providers().await.unwrap(),
+        slice::from_ref(&provider)
+    );
     assert_eq!(
         store.infra_provider(provider.id).await.unwrap(),
         Some(provider.clone())
@@ -505,13 +516,22 @@ async fn gitspaces(store: &dyn Store) {
     let all = GitspaceFilter::default();
     let of_bob = GitspaceFilter { owner: Some(id(2)) };
     let page = PageRequest::first(1);
-    assert_eq!(store.gitspaces(all, page).await.unwrap(), [made.clone()]);
+    assert_eq!(
+        store.gitspaces(all, page).await.unwrap(),
+        slice::from_ref(&made)
+    );
     let next = PageRequest {
         after: Some(Cursor::new(made.created, made.id)),
         limit: 9,
     };
-    assert_eq!(store.gitspaces(all, next).await.unwrap(), [bobs.clone()]);
-    assert_eq!(store.gitspaces(of_bob, page).await.unwrap(), [bobs.clone()]);
+    assert_eq!(
+        store.gitspaces(all, next).await.unwrap(),
+        slice::from_ref(&bobs)
+    );
+    assert_eq!(
+        store.gitspaces(of_bob, page).await.unwrap(),
+        slice::from_ref(&bobs)
+    );
     assert_eq!(store.live_gitspaces().await.unwrap().len(), 2);
 
     let mut gone = bobs.clone();

@@ -16,7 +16,8 @@ use wire::{
 #[error("the delegate is not connected")]
 pub struct NotConnected;
 
-/// The way to the delegates. The hub implements it over the links. No method waits: what cannot be sent is sorted out at the next hello.
+/// The way to the delegates. The hub implements it over the links; it acknowledges events by itself, with what
+/// [`task_event`](super::OrchestratorHandle::task_event) answers. No method waits: what cannot be sent is sorted out at the next hello.
 pub trait TaskSink: Send + Sync + 'static {
     /// Hands the task over. Handing the same over again is harmless.
     ///
@@ -24,8 +25,6 @@ pub trait TaskSink: Send + Sync + 'static {
     /// The delegate is not connected (or takes nothing because too much is waiting for it).
     fn assign(&self, delegate: DelegateUuid, task: Task) -> Result<(), NotConnected>;
     fn cancel(&self, delegate: DelegateUuid, task: TaskUuid);
-    /// All events of the task up to `seq` are stored.
-    fn stored(&self, delegate: DelegateUuid, task: TaskUuid, seq: u64);
     fn is_connected(&self, delegate: DelegateUuid) -> bool;
 }
 

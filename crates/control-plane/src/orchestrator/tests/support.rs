@@ -157,8 +157,6 @@ impl TaskSink for Sink {
         self.cancelled.lock().unwrap().push(task);
     }
 
-    fn stored(&self, _: DelegateUuid, _: TaskUuid, _: u64) {}
-
     fn is_connected(&self, delegate: DelegateUuid) -> bool {
         self.connected.lock().unwrap().contains(&delegate)
     }
