@@ -2,6 +2,7 @@
 
 mod authorization;
 mod browser;
+mod gateway_link;
 mod gateways;
 mod gitspaces;
 mod hostile;

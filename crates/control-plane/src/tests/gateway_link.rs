@@ -1,0 +1,149 @@
+//! What a gateway hears over its link, on a real socket.
+
+use super::support::TestPlane;
+use futures_util::{SinkExt as _, StreamExt as _};
+use http::Method;
+use serde_json::json;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Error, Message, client::IntoClientRequest as _},
+};
+use wire::{
+    gateway::{FromGateway, RevokedSubject, SUBPROTOCOL, ToGateway},
+    gitspace::GitspaceState,
+};
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+async fn dial(plane: &TestPlane, token: &str, protocol: &str) -> Result<Socket, u16> {
+    let url = format!("ws://{}/api/v1/gateways/connect", plane.address);
+    let mut request = url.into_client_request().unwrap();
+    let headers = request.headers_mut();
+    headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
+    headers.insert("sec-websocket-protocol", protocol.parse().unwrap());
+    match connect_async(request).await {
+        Ok((socket, _)) => Ok(socket),
+        Err(Error::Http(response)) => Err(response.status().as_u16()),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn heard(socket: &mut Socket) -> ToGateway {
+    loop {
+        let message = tokio::time::timeout(Duration::from_secs(10), socket.next())
+            .await
+            .expect("nothing was heard for 10 s");
+        if let Message::Text(text) = message.unwrap().unwrap() {
+            return serde_json::from_str(&text).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_hears_a_snapshot_and_then_what_changes() {
+    let plane = TestPlane::start().await;
+    let gateway = plane.gateway().await;
+    let old = plane.gitspace(&plane.admin, "old").await;
+    let mut socket = dial(&plane, gateway.token.expose(), SUBPROTOCOL)
+        .await
+        .unwrap();
+    match heard(&mut socket).await {
+        ToGateway::Snapshot {
+            gateway: id,
+            keys,
+            authorize_url,
+            routes,
+            revocations,
+        } => {
+            assert_eq!(id, gateway.id);
+            assert_eq!(keys, plane.plane.grant_keys());
+            assert_eq!(authorize_url, "http://localhost:7070/authorize");
+            assert_eq!(routes.len(), 1);
+            assert_eq!(routes[0].slug.as_str(), old);
+            assert_eq!(
+                (routes[0].state, routes[0].reachable),
+                (GitspaceState::Uninitialized, false)
+            );
+            assert_eq!(revocations, []);
+        }
+        other => panic!("{other:?}"),
+    }
+    let hello = FromGateway::Hello {
+        version: "1".to_owned(),
+        domain: "localhost:7080".to_owned(),
+    };
+    let hello = serde_json::to_string(&hello).unwrap();
+    socket.send(Message::Text(hello.into())).await.unwrap();
+
+    let fresh = plane.gitspace(&plane.admin, "fresh").await;
+    match heard(&mut socket).await {
+        ToGateway::Route { route } => assert_eq!(route.slug.as_str(), fresh),
+        other => panic!("{other:?}"),
+    }
+    plane
+        .delete(&plane.admin, "/gitspaces/fresh")
+        .await
+        .expect(202);
+    let (mut gone, mut revoked) = (false, false);
+    while !(gone && revoked) {
+        match heard(&mut socket).await {
+            ToGateway::RouteGone { slug } => {
+                assert_eq!(slug.as_str(), fresh);
+                gone = true;
+            }
+            ToGateway::Revoked { revocation } => {
+                assert!(matches!(
+                    revocation.subject,
+                    RevokedSubject::Gitspace { .. }
+                ));
+                revoked = true;
+            }
+            ToGateway::Route { route } => assert_eq!(route.slug.as_str(), fresh),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    let user = plane.user("ada").await;
+    plane
+        .call(
+            &plane.admin,
+            Method::PATCH,
+            &format!("/users/{}", user.id),
+            Some(json!({"disabled": true})),
+        )
+        .await
+        .expect(200);
+    match heard(&mut socket).await {
+        ToGateway::Revoked { revocation } => {
+            assert!(
+                matches!(revocation.subject, RevokedSubject::User { user: id } if id.to_string() == user.id)
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    // Who connects later learns of it too.
+    let mut later = dial(&plane, gateway.token.expose(), SUBPROTOCOL)
+        .await
+        .unwrap();
+    match heard(&mut later).await {
+        ToGateway::Snapshot { revocations, .. } => assert_eq!(revocations.len(), 2),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn only_a_gateway_with_its_token_and_the_protocol_is_connected() {
+    let plane = TestPlane::start().await;
+    let gateway = plane.gateway().await;
+    for token in [
+        "x",
+        plane.admin.as_str(),
+        &format!("gsg_{}", "a".repeat(52)),
+    ] {
+        assert_eq!(dial(&plane, token, SUBPROTOCOL).await.unwrap_err(), 401);
+    }
+    let other = dial(&plane, gateway.token.expose(), "gitspaces.gateway.v9").await;
+    assert_eq!(other.unwrap_err(), 400);
+}
