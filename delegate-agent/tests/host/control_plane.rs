@@ -16,11 +16,11 @@ use tower::ServiceExt as _;
 use wire::secret::Secret;
 
 /// Everything here is done within a second; a busy host gets more.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
-pub struct TestControlPlane {
+pub(crate) struct TestControlPlane {
     inner: ControlPlane,
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     url: String,
     token: String,
     lifecycle: Lifecycle,
@@ -28,12 +28,12 @@ pub struct TestControlPlane {
 }
 
 impl TestControlPlane {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(None).await
     }
 
     /// Something else stands in front of it.
-    pub async fn start_behind(url: &str) -> Self {
+    pub(crate) async fn start_behind(url: &str) -> Self {
         Self::start_with(Some(url)).await
     }
 
@@ -67,11 +67,11 @@ impl TestControlPlane {
         }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.url.clone()
     }
 
-    pub async fn join_token(&self) -> Secret {
+    pub(crate) async fn join_token(&self) -> Secret {
         self.inner
             .mint_join_token("test", Duration::from_secs(60))
             .await
@@ -96,24 +96,24 @@ impl TestControlPlane {
     }
 
     /// The only one.
-    pub async fn delegate(&self) -> Value {
+    pub(crate) async fn delegate(&self) -> Value {
         self.call("GET", "/delegates", None).await["items"][0].clone()
     }
 
-    pub async fn revoke(&self) {
+    pub(crate) async fn revoke(&self) {
         let delegate = self.delegate().await;
         let id = delegate["id"].as_str().unwrap();
         self.call("DELETE", &format!("/delegates/{id}"), None).await;
     }
 
-    pub async fn create_gitspace(&self) -> String {
+    pub(crate) async fn create_gitspace(&self) -> String {
         let body = json!({"name": "demo", "repo": {"url": "https://git.example/demo.git"}});
         let made = self.call("POST", "/gitspaces", Some(body)).await;
         made["id"].as_str().unwrap().to_owned()
     }
 
     /// Asks until it is so. The time between is the runtime's.
-    pub async fn until_gitspace(&self, id: &str, state: &str) {
+    pub(crate) async fn until_gitspace(&self, id: &str, state: &str) {
         let mut last = Value::Null;
         let wait = async {
             let mut ticks = tokio::time::interval(Duration::from_millis(20));

@@ -15,16 +15,16 @@ use delegate_agent::{
 use std::{sync::Arc, time::Duration};
 use wire::secret::Secret;
 
-pub struct TestDelegate {
+pub(crate) struct TestDelegate {
     origin: Origin,
-    pub proxy: Option<ProxyUrl>,
-    pub ca_file: Option<Utf8PathBuf>,
+    pub(crate) proxy: Option<ProxyUrl>,
+    pub(crate) ca_file: Option<Utf8PathBuf>,
     running: Option<(Lifecycle, Started)>,
     dir: tempfile::TempDir,
 }
 
 impl TestDelegate {
-    pub fn new(url: &str) -> Self {
+    pub(crate) fn new(url: &str) -> Self {
         Self {
             origin: Origin::parse("control_plane_url", url).unwrap(),
             proxy: None,
@@ -38,22 +38,22 @@ impl TestDelegate {
         Utf8PathBuf::from_path_buf(self.dir.path().join(name)).unwrap()
     }
 
-    pub fn runner_socket(&self) -> Utf8PathBuf {
+    pub(crate) fn runner_socket(&self) -> Utf8PathBuf {
         self.path("runner.sock")
     }
 
-    pub fn write(&self, name: &str, text: &str) -> Utf8PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> Utf8PathBuf {
         let path = self.path(name);
         std::fs::write(&path, text).unwrap();
         path
     }
 
-    pub async fn enrol(&self, control_plane: &TestControlPlane) -> Result<(), String> {
+    pub(crate) async fn enrol(&self, control_plane: &TestControlPlane) -> Result<(), String> {
         let token = control_plane.join_token().await;
         self.enrol_with(token.expose()).await
     }
 
-    pub async fn enrol_with(&self, join_token: &str) -> Result<(), String> {
+    pub(crate) async fn enrol_with(&self, join_token: &str) -> Result<(), String> {
         let transport = Transport::new(
             self.origin.clone(),
             self.proxy.clone(),
@@ -75,7 +75,7 @@ impl TestDelegate {
             .map_err(|error| ErrorChain(&error).to_string())
     }
 
-    pub async fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         let lifecycle = Lifecycle::new(Duration::from_secs(1));
         let config = Config {
             control_plane_url: self.origin.clone(),
@@ -102,7 +102,7 @@ impl TestDelegate {
     }
 
     /// As `kill -9`: every task is dropped where it stands, without last words.
-    pub async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         if let Some((lifecycle, _)) = self.running.take() {
             lifecycle.kill_token().cancel();
             lifecycle.run().await;
@@ -110,7 +110,7 @@ impl TestDelegate {
     }
 
     /// The same state directory on another host.
-    pub fn clone_host(&self) -> Self {
+    pub(crate) fn clone_host(&self) -> Self {
         let twin = Self::new(&self.origin.ascii());
         std::fs::create_dir(twin.path("state")).unwrap();
         std::fs::copy(
@@ -121,15 +121,15 @@ impl TestDelegate {
         twin
     }
 
-    pub fn link(&self) -> &LinkHandle {
+    pub(crate) fn link(&self) -> &LinkHandle {
         &self.running.as_ref().expect("started").1.link
     }
 
-    pub async fn until_state(&self, state: &str) -> LinkStatus {
+    pub(crate) async fn until_state(&self, state: &str) -> LinkStatus {
         self.until(|status| status.state == state).await
     }
 
-    pub async fn until(&self, so: impl Fn(&LinkStatus) -> bool) -> LinkStatus {
+    pub(crate) async fn until(&self, so: impl Fn(&LinkStatus) -> bool) -> LinkStatus {
         let (_, started) = self.running.as_ref().expect("started");
         let mut link = started.board.link.subscribe();
         let found = tokio::time::timeout(LIMIT, link.wait_for(|status| so(status)))

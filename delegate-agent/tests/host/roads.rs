@@ -18,20 +18,20 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 /// One that nothing listens on.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
 /// A small real proxy: `CONNECT`, basic credentials, bytes.
-pub struct TestProxy {
+pub(crate) struct TestProxy {
     address: SocketAddr,
     tunnels: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
 impl TestProxy {
-    pub async fn start(credentials: Option<&str>) -> Self {
+    pub(crate) async fn start(credentials: Option<&str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tunnels = Arc::new(AtomicUsize::new(0));
@@ -56,11 +56,11 @@ impl TestProxy {
         }
     }
 
-    pub fn url(&self, user: &str) -> String {
+    pub(crate) fn url(&self, user: &str) -> String {
         format!("http://{user}{}", self.address)
     }
 
-    pub fn tunnels(&self) -> usize {
+    pub(crate) fn tunnels(&self) -> usize {
         self.tunnels.load(Ordering::SeqCst)
     }
 }
@@ -102,17 +102,17 @@ async fn tunnel(stream: TcpStream, wanted: Option<String>, count: Arc<AtomicUsiz
 }
 
 /// A certificate authority nobody else knows.
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    pub fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }
 
@@ -136,14 +136,14 @@ impl Authority {
 }
 
 /// Ends TLS for `localhost`, as a load balancer does.
-pub struct TlsFront {
+pub(crate) struct TlsFront {
     address: SocketAddr,
     upstream: tokio::sync::watch::Sender<Option<SocketAddr>>,
     _tasks: JoinSet<()>,
 }
 
 impl TlsFront {
-    pub async fn bind(authority: &Authority) -> Self {
+    pub(crate) async fn bind(authority: &Authority) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let acceptor = authority.acceptor();
@@ -171,11 +171,11 @@ impl TlsFront {
         }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("https://localhost:{}", self.address.port())
     }
 
-    pub fn forward_to(&self, address: SocketAddr) {
+    pub(crate) fn forward_to(&self, address: SocketAddr) {
         self.upstream.send_replace(Some(address));
     }
 }

@@ -24,21 +24,21 @@ use wire::{
 const LINES: u64 = 400;
 
 #[derive(Clone, Debug, Default)]
-pub struct State {
-    pub tasks: BTreeMap<TaskUuid, Task>,
-    pub put: usize,
-    pub forgotten: usize,
+pub(crate) struct State {
+    pub(crate) tasks: BTreeMap<TaskUuid, Task>,
+    pub(crate) put: usize,
+    pub(crate) forgotten: usize,
     observed: Vec<Observed>,
     held: bool,
 }
 
-pub struct TestRunner {
+pub(crate) struct TestRunner {
     state: Arc<watch::Sender<State>>,
     _tasks: JoinSet<()>,
 }
 
 impl TestRunner {
-    pub fn start(socket: &Utf8Path) -> Self {
+    pub(crate) fn start(socket: &Utf8Path) -> Self {
         let listener = Listener::bind(socket, BindOptions::default()).unwrap();
         let state = Arc::new(watch::Sender::new(State::default()));
         let shared = Arc::clone(&state);
@@ -57,15 +57,15 @@ impl TestRunner {
     }
 
     /// Tasks do not finish until [`TestRunner::let_ends_go`].
-    pub fn hold_ends(&self) {
+    pub(crate) fn hold_ends(&self) {
         self.state.send_modify(|state| state.held = true);
     }
 
-    pub fn let_ends_go(&self) {
+    pub(crate) fn let_ends_go(&self) {
         self.state.send_modify(|state| state.held = false);
     }
 
-    pub async fn until(&self, so: impl Fn(&State) -> bool) {
+    pub(crate) async fn until(&self, so: impl Fn(&State) -> bool) {
         let mut state = self.state.subscribe();
         let found = tokio::time::timeout(LIMIT, state.wait_for(|state| so(state))).await;
         assert!(found.is_ok(), "last seen: {:?}", self.state.borrow());
