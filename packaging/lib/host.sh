@@ -92,7 +92,10 @@ docker_down() {
   stop_process "$1/dockerd.pid" "$(command -v dockerd || echo dockerd)" 30
 }
 
-# The address at which containers reach this host.
+# The address at which containers reach this host. Asked of the interface: Docker tells its own only after a restart.
 docker_host_address() {
-  docker network inspect bridge --format '{{(index .IPAM.Config 0).Gateway}}'
+  local address
+  address=$(ip -4 -o address show docker0 | awk '{ split($4, part, "/"); print part[1]; exit }')
+  [ -n "$address" ] || die "docker0 has no IPv4 address" "is Docker's default bridge turned off?"
+  printf '%s\n' "$address"
 }

@@ -1,7 +1,7 @@
 //! The terminal page in a real browser.
 
 use crate::{
-    deployment::{Daemon, Deployment},
+    deployment::{Daemon, Deployment, text},
     lifecycle::APP,
 };
 use anyhow::{Context as _, Result, ensure};
@@ -12,22 +12,48 @@ async fn the_terminal_survives_a_reload_and_the_restart_of_every_daemon() -> Res
     let mut host = Deployment::start().await?;
     let url = host.git.repository("app", APP)?;
     host.ok(&["create", &url, "--name", "app", "--wait"])?;
-    let terminal = |host: &Deployment, step: &str| -> Result<()> {
+    let page = |host: &Deployment| -> Result<()> {
         let link = host.ok(&["url", "app", "--login"])?;
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/browser/terminal.mjs");
         let output = Command::new("node")
-            .args([script, link.trim(), step])
+            .args([script, link.trim()])
             .output()
             .context("node does not start")?;
         ensure!(
             output.status.success(),
-            "{step}: {}{}",
+            "{}{}\n{}",
             String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
+            String::from_utf8_lossy(&output.stderr),
+            host.logs()
         );
         Ok(())
     };
-    terminal(&host, "type")?;
+    let terminals = |host: &Deployment, args: &[&str]| -> Result<String> {
+        let header = format!("gitspaces-grant: {}", text(&host.grant("app")?, "/grant"));
+        let workspace = format!("{}.localhost", text(&host.show("app")?, "/slug"));
+        let mut all = vec!["--header", &header];
+        all.extend(args);
+        let answer = host.gateway(&workspace, "/api/v1/terminals", &all)?;
+        Ok(answer
+            .split("\r\n\r\n")
+            .last()
+            .unwrap_or_default()
+            .to_owned())
+    };
+    page(&host)?;
+    let made: serde_json::Value = serde_json::from_str(&terminals(
+        &host,
+        &[
+            "--request",
+            "POST",
+            "--header",
+            "Content-Type: application/json",
+            "--data-raw",
+            "{}",
+        ],
+    )?)?;
+    let id = text(&made, "/id");
+    ensure!(!id.is_empty(), "a terminal was made: {made:#}");
     host.kill(Daemon::Delegate)?;
     host.kill(Daemon::Runner)?;
     host.run(Daemon::Runner)?;
@@ -35,5 +61,7 @@ async fn the_terminal_survives_a_reload_and_the_restart_of_every_daemon() -> Res
     host.until("it is reachable again", |host| {
         Ok(host.gitspace(&["exec", "app", "--", "true"])?.code == 0)
     })?;
-    terminal(&host, "again")
+    let listed = terminals(&host, &[])?;
+    ensure!(listed.contains(&id), "the same terminal is there: {listed}");
+    page(&host)
 }

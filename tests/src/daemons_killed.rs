@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 /// A repository whose creation takes long enough to be killed in the middle, and counts how often it was done.
 const SLOW: &[(&str, &str)] = &[(
     ".devcontainer/devcontainer.json",
-    r#"{ "onCreateCommand": "echo on-create >> ../count; for n in $(seq 30); do test -e ../go && break; sleep 0.1; done", "postCreateCommand": "echo post-create >> ../count" }"#,
+    r#"{ "onCreateCommand": "echo on-create >> .count; for n in $(seq 30); do test -e .go && break; sleep 0.1; done", "postCreateCommand": "echo post-create >> .count" }"#,
 )];
 
 async fn killed_in_the_middle(victims: &[Daemon], phase: &str) -> Result<()> {
@@ -35,7 +35,7 @@ async fn killed_in_the_middle(victims: &[Daemon], phase: &str) -> Result<()> {
     host.until("it can be entered", |host| {
         Ok(host.gitspace(&["exec", "slow", "--", "true"])?.code == 0)
     })?;
-    let count = host.ok(&["exec", "slow", "--", "cat", "../count"])?;
+    let count = host.ok(&["exec", "slow", "--", "cat", ".count"])?;
     ensure!(
         count == "on-create\npost-create\n",
         "once each: {count}\n{}",

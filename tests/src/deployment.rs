@@ -238,9 +238,11 @@ public_url = "http://localhost:{gateway_port}"
 
     /// The whole timeline, oldest first.
     pub(crate) fn events(&self, name: &str) -> Result<Vec<Value>> {
-        let listed = self.json(&["events", name])?;
-        let items = listed.get("items").unwrap_or(&listed);
-        items.as_array().cloned().context("a list of events")
+        let lines = self.ok(&["-o", "json", "events", name])?;
+        lines
+            .lines()
+            .map(|line| Ok(serde_json::from_str(line)?))
+            .collect()
     }
 
     pub(crate) fn curl(&self, args: &[&str]) -> Result<Said> {

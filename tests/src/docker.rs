@@ -65,16 +65,17 @@ pub(crate) fn remove(deployment: &str) -> Result<()> {
     Ok(())
 }
 
-/// Address at which containers reach this host.
+/// Address at which containers reach this host. Asked of the interface: Docker tells its own only after a restart.
 pub(crate) fn host_address() -> Result<String> {
-    lines(&[
-        "network",
-        "inspect",
-        "bridge",
-        "--format",
-        "{{(index .IPAM.Config 0).Gateway}}",
-    ])?
-    .into_iter()
-    .next()
-    .context("the bridge network has no gateway")
+    let output = Command::new("ip")
+        .args(["-4", "-o", "address", "show", "docker0"])
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let address = text
+        .split_whitespace()
+        .nth(3)
+        .and_then(|cidr| cidr.split_once('/'));
+    address
+        .map(|(address, _)| address.to_owned())
+        .context("docker0 has no IPv4 address")
 }

@@ -55,8 +55,21 @@ async fn a_gitspace_reaches_neither_the_hosts_ports_nor_metadata_nor_another_git
         );
     }
     let two = host.ok(&["exec", "two", "--", "hostname", "-I"])?;
-    let said = host.gitspace(&["exec", "one", "--", "ping", "-c1", "-W1", two.trim()])?;
-    ensure!(said.code != 0, "another gitspace is not reached: {said:#?}");
+    let said = host.gitspace(&[
+        "exec",
+        "one",
+        "--",
+        "curl",
+        "--silent",
+        "--max-time",
+        "2",
+        &format!("telnet://{}:1", two.trim()),
+    ])?;
+    // Without isolation the other host would answer at once that nothing listens: 7, not 28.
+    ensure!(
+        said.code == 28,
+        "another gitspace is not reached: {said:#?}"
+    );
     let sockets = host.ok(&[
         "exec",
         "one",

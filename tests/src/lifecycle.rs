@@ -14,9 +14,9 @@ pub(crate) const APP: &[(&str, &str)] = &[
   "containerEnv": { "FROM_CONTAINER": "${containerWorkspaceFolder}" },
   "remoteEnv": { "FROM_REMOTE": "${containerEnv:FROM_CONTAINER}/x" },
   "forwardPorts": [8000],
-  "onCreateCommand": "echo created >> ../count",
-  "postCreateCommand": ["sh", "-c", "echo post-created >> ../count"],
-  "postStartCommand": { "serve": "setsid -f python3 app.py >/tmp/app.log 2>&1", "count": "echo started >> ../count" },
+  "onCreateCommand": "echo created >> .count",
+  "postCreateCommand": ["sh", "-c", "echo post-created >> .count"],
+  "postStartCommand": { "serve": "setsid -f python3 app.py >/tmp/app.log 2>&1", "count": "echo started >> .count" },
 }"#,
     ),
     (
@@ -54,7 +54,7 @@ async fn a_git_url_becomes_a_gitspace_that_is_used_stopped_started_reset_and_del
         "--",
         "sh",
         "-c",
-        "pwd; id -un; echo $FROM_CONTAINER $FROM_REMOTE; cat ../count; exit 3",
+        "pwd; id -un; echo $FROM_CONTAINER $FROM_REMOTE; cat .count; exit 3",
     ])?;
     ensure!(said.code == 3, "the command's own exit code: {said:#?}");
     ensure!(
@@ -81,7 +81,7 @@ async fn a_git_url_becomes_a_gitspace_that_is_used_stopped_started_reset_and_del
     host.ok(&["stop", "app", "--wait"])?;
     ensure!(host.state("app")? == "stopped");
     host.ok(&["start", "app", "--wait"])?;
-    let out = host.ok(&["exec", "app", "--", "sh", "-c", "cat note ../count"])?;
+    let out = host.ok(&["exec", "app", "--", "sh", "-c", "cat note .count"])?;
     ensure!(
         out == "mine\ncreated\npost-created\nstarted\nstarted\n",
         "{out}"
@@ -91,7 +91,7 @@ async fn a_git_url_becomes_a_gitspace_that_is_used_stopped_started_reset_and_del
     host.ok(&["reset", "app", "--wait"])?;
     ensure!(host.state("app")? == "uninitialized");
     host.ok(&["start", "app", "--wait"])?;
-    let out = host.ok(&["exec", "app", "--", "sh", "-c", "cat note ../count"])?;
+    let out = host.ok(&["exec", "app", "--", "sh", "-c", "cat note .count"])?;
     ensure!(
         out == "mine\ncreated\npost-created\nstarted\nstarted\ncreated\npost-created\nstarted\n",
         "{out}"

@@ -8,7 +8,12 @@ use wire::{
 /// The first rule with a phrase in git's output decides; the more specific ones come first.
 const RULES: &[(&[&str], Kind)] = &[
     (
-        &["no space left on device", "disk quota exceeded"],
+        &[
+            "no space left on device",
+            "disk quota exceeded",
+            // libcurl's words where a write of what it received to the local disk fails.
+            "failure writing output to destination",
+        ],
         Kind::DiskFull,
     ),
     (
@@ -214,6 +219,10 @@ mod tests {
             ),
             (
                 "fatal: write error: No space left on device",
+                FailureCode::DiskFull,
+            ),
+            (
+                "error: Failure writing output to destination (curl_result = 23)",
                 FailureCode::DiskFull,
             ),
             (
