@@ -133,7 +133,7 @@ async fn a_busy_gitspace_refuses_a_second_action_but_takes_cancel_and_delete() -
             "starting" | "stopping"
         ))
     })?;
-    host.ok(&["start", "stuck", "--no-wait"])?;
+    host.ok(&["start", "stuck"])?;
     host.ok(&["delete", "stuck", "--wait"])?;
     Ok(())
 }

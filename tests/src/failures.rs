@@ -110,7 +110,7 @@ async fn what_goes_wrong_with_a_dev_container_says_why_and_can_be_mended() -> Re
     let error = fails(&host, &url, &[], "syntax", "devcontainer_invalid")?;
     let words = format!("{} {}", text(&error, "/message"), text(&error, "/detail"));
     ensure!(
-        words.contains("devcontainer.json") && words.contains('3'),
+        words.contains("devcontainer.json") && words.contains("line 2, column 15"),
         "file, line and column: {words}"
     );
 
@@ -175,7 +175,7 @@ async fn without_docker_the_cause_is_said_and_a_start_works_once_it_is_there() -
     std::os::unix::fs::symlink("/var/run/docker.sock", &socket)?;
     host.until("it runs", |host| {
         if host.state("app")? == "error" {
-            host.ok(&["start", "app", "--no-wait"])?;
+            host.ok(&["start", "app"])?;
         }
         Ok(host.state("app")? == "running")
     })
