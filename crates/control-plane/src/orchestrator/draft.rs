@@ -191,6 +191,13 @@ impl Draft {
                 if self.record.desired == DesiredState::Deleted {
                     return Err(ActionDenied::Deleting);
                 }
+                // What is under way already is no second action.
+                if let (GitspaceAction::Start, GitspaceState::Starting)
+                | (GitspaceAction::Stop, GitspaceState::Stopping)
+                | (GitspaceAction::Reset, GitspaceState::Resetting) = (action, state)
+                {
+                    return Ok(false);
+                }
                 if state.is_busy() {
                     return Err(ActionDenied::Busy {
                         state,

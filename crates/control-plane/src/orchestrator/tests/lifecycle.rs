@@ -167,11 +167,9 @@ async fn a_busy_gitspace_refuses_with_what_is_under_way_and_takes_cancel_and_del
     world
         .event(&task, 1, TaskEventKind::PhaseStarted { phase })
         .await;
-    for action in [
-        GitspaceAction::Start,
-        GitspaceAction::Stop,
-        GitspaceAction::Reset,
-    ] {
+    world.act(gitspace, GitspaceAction::Start).await;
+    assert_eq!(world.count_assigned(), 1, "the same action is under way");
+    for action in [GitspaceAction::Stop, GitspaceAction::Reset] {
         let denied = world.handle.act(gitspace, action, "ann", id(8)).await;
         let Err(ActionDenied::Busy { state, phase, .. }) = denied else {
             panic!("{action:?} was taken: {denied:?}");
