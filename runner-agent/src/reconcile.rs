@@ -148,7 +148,8 @@ async fn pass(shared: &Shared, docker: &Docker, gitspaces: &Gitspaces, orphans: 
             // After the listing: what was made since is in neither, what was written down since is in this one.
             let (records, spares) = shared.ledger.snapshot();
             let mut kept = Vec::new();
-            for step in plan(&shared.names, &records, &spares, &listing) {
+            let whole = shared.ledger.damaged().is_empty();
+            for step in plan(&shared.names, whole, &records, &spares, &listing) {
                 tracing::info!(?step, "Reconciling");
                 let done = match &step {
                     Step::RemoveContainer { id, key, .. } => {

@@ -42,12 +42,21 @@ pub(super) enum Step {
     },
 }
 
+/// `ledger_whole`: no entry of the ledger was unreadable. Without that an unknown dev container may be a user's, and stays.
 pub(super) fn plan(
     names: &Names,
+    ledger_whole: bool,
     records: &[Record],
     spares: &[Spare],
     listing: &Listing,
 ) -> Vec<Step> {
+    // A state folder that is empty or mounted wrongly reads like a ledger in which nothing is wanted.
+    let lost = records.is_empty()
+        && listing
+            .containers
+            .iter()
+            .any(|container| !container.sandbox);
+    let sure = ledger_whole && !lost;
     let mut containers = BTreeSet::new();
     let mut machines = BTreeSet::new();
     for record in records {
@@ -69,6 +78,7 @@ pub(super) fn plan(
         .containers
         .iter()
         .filter(|container| !containers.contains(&container.name))
+        .filter(|container| sure || container.sandbox)
         .map(|container| Step::RemoveContainer {
             id: container.id.clone(),
             key: container.key.clone(),
@@ -77,7 +87,7 @@ pub(super) fn plan(
     let networks = listing
         .networks
         .iter()
-        .filter(|network| !machines.contains(*network))
+        .filter(|network| sure && !machines.contains(*network))
         .map(|name| Step::RemoveNetwork { name: name.clone() });
     let volumes = listing
         .volumes
@@ -131,6 +141,7 @@ mod tests {
         let spare = Spare::new("b".to_owned(), String::new(), String::new());
         let steps = plan(
             &names(),
+            true,
             &[record("a", true)],
             &[spare],
             &listing(&["a", "b"]),
@@ -140,7 +151,7 @@ mod tests {
 
     #[test]
     fn what_nobody_wants_goes_but_a_volume_is_kept_and_told() {
-        let steps = plan(&names(), &[], &[], &listing(&["a"]));
+        let steps = plan(&names(), true, &[], &[], &listing(&["a"]));
         assert_eq!(
             steps,
             [
@@ -160,8 +171,34 @@ mod tests {
     }
 
     #[test]
+    fn a_dev_container_stays_where_the_ledger_cannot_be_trusted() {
+        let mut unknown = listing(&["a", "b"]);
+        unknown.containers.retain(|container| container.key == "a");
+        for container in &mut unknown.containers {
+            container.sandbox = false;
+        }
+        let removals = |whole, records: &[Record]| {
+            plan(&names(), whole, records, &[], &unknown)
+                .into_iter()
+                .filter(|step| !matches!(step, Step::KeepVolume { .. }))
+                .count()
+        };
+        assert_eq!(
+            removals(false, &[record("b", false)]),
+            0,
+            "an entry was unreadable"
+        );
+        assert_eq!(removals(true, &[]), 0, "the ledger is empty");
+        assert_eq!(
+            removals(true, &[record("b", false)]),
+            2,
+            "container and network"
+        );
+    }
+
+    #[test]
     fn a_sandbox_that_has_done_its_work_goes_alone() {
-        let steps = plan(&names(), &[record("a", false)], &[], &listing(&["a"]));
+        let steps = plan(&names(), true, &[record("a", false)], &[], &listing(&["a"]));
         assert!(
             matches!(&steps[..], [Step::RemoveContainer { id, .. }] if id == "id-a"),
             "{steps:?}"
@@ -172,14 +209,14 @@ mod tests {
     fn a_plan_that_was_carried_out_is_empty() {
         let wanted = [record("a", true)];
         let mut listing = listing(&["a", "b"]);
-        for step in plan(&names(), &wanted, &[], &listing) {
+        for step in plan(&names(), true, &wanted, &[], &listing) {
             match step {
                 Step::RemoveContainer { id, .. } => listing.containers.retain(|c| c.id != id),
                 Step::RemoveNetwork { name } => listing.networks.retain(|n| *n != name),
                 Step::KeepVolume { .. } => {}
             }
         }
-        let again = plan(&names(), &wanted, &[], &listing);
+        let again = plan(&names(), true, &wanted, &[], &listing);
         assert!(
             again
                 .iter()

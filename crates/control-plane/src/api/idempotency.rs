@@ -98,10 +98,7 @@ async fn run(
             let job = state.jobs.spawn(tracing::Instrument::instrument(job, span));
             match job.await {
                 Ok(answer) => answer,
-                Err(error) => {
-                    release(state, user, &key).await;
-                    Err(ApiError::internal("carrying out the request", error))
-                }
+                Err(error) => Err(ApiError::internal("carrying out the request", error)),
             }
         }
     }
@@ -136,7 +133,10 @@ async fn carry_out(
 ) -> Result<Response, ApiError> {
     let response = next.run(request).await;
     if !response.status().is_success() {
-        release(&state, user, &key).await;
+        // Only a refusal is known to have done nothing. After a fault the key stays claimed until it counts as abandoned.
+        if response.status().is_client_error() {
+            release(&state, user, &key).await;
+        }
         return Ok(response);
     }
     let (parts, body) = response.into_parts();
