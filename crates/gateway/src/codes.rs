@@ -169,7 +169,7 @@ fn refused(error: &CodeError) -> Notice {
                 "code_refused",
                 "this link does not open the gitspace any more",
             )
-            .hint("a link opens once and for a short time: open the gitspace again from its page or with `gitspace url NAME`");
+            .hint("a link opens once and for a short time: open the gitspace again from its page or with `gitspace url NAME --login`");
             problem.cause = said;
             Notice::new(403, problem)
         }

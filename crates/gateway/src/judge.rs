@@ -286,7 +286,7 @@ fn refuse(shared: &Shared, site: &Site, request: &Request<'_, '_>, refused: &Ref
         | Refusal::Revoked
         | Refusal::OtherGateway
         | Refusal::OtherGitspace
-        | Refusal::OtherPort => problem.hint("open it again with `gitspace url NAME`"),
+        | Refusal::OtherPort => problem.hint("open it again with `gitspace url NAME --login`"),
     };
     let mut notice = Notice::new(status, problem);
     if matches!(refused, Refusal::NotConnected) {
@@ -326,7 +326,7 @@ fn open(request: &Request<'_, '_>, site: Arc<Site>) -> Verdict {
         None => Notice::new(
             400,
             Problem::new("code_missing", "the link has no code")
-                .hint("open the gitspace again from its page or with `gitspace url NAME`"),
+                .hint("open the gitspace again from its page or with `gitspace url NAME --login`"),
         )
         .into(),
     }

@@ -51,8 +51,8 @@ impl Work {
                 self.update_container(|container| container.wanted_running = true)?;
             }
             if !facts.running {
-                // The folder may be on a file system that a reboot has emptied.
-                self.ensure_run_dir(&run_dir)?;
+                // Made anew: root in the gitspace may have put anything in place of its sockets, and a reboot may have emptied it.
+                sandbox::make_run_dir(&run_dir)?;
                 docker.start_container(&facts.id).await?;
             }
             let health = sandbox::wait_for_agent(docker, &facts.id, &agent).await?;
@@ -68,13 +68,6 @@ impl Work {
             Ok((Some(agent), Some(detail.to_owned())))
         })
         .await
-    }
-
-    fn ensure_run_dir(&self, run_dir: &camino::Utf8Path) -> Result<(), Failure> {
-        if run_dir.is_dir() {
-            return Ok(());
-        }
-        sandbox::make_run_dir(run_dir)
     }
 
     /// Image and container, up to an agent that answers and knows who works here.
