@@ -100,3 +100,17 @@ async fn a_gitspace_reaches_neither_the_hosts_ports_nor_metadata_nor_another_git
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gitspace_whose_root_replaced_the_agents_socket_starts_again() -> Result<()> {
+    let host = Deployment::start().await?;
+    let url = host.git.repository("app", &[("README.md", "x")])?;
+    host.ok(&["create", &url, "--name", "app", "--wait"])?;
+    let trap =
+        "cd /.gitspaces/run && mv control.sock moved && ln -s /var/run/docker.sock control.sock";
+    host.ok(&["exec", "app", "--", "sudo", "sh", "-c", trap])?;
+    host.ok(&["stop", "app", "--wait"])?;
+    host.ok(&["start", "app", "--wait"])?;
+    host.ok(&["exec", "app", "--", "true"])?;
+    Ok(())
+}
