@@ -344,6 +344,26 @@ impl Drop for Deployment {
                 eprintln!("{daemon:?} was not stopped: {error:#}");
             }
         }
+        // Its firewall chains too; what Docker was still making when the runner was killed is looked for after that.
+        let purged = bin_dir().and_then(|bin| {
+            let output = Command::new(bin.join("runner-agent"))
+                .args([
+                    "--config",
+                    self.path("runner.toml").as_str(),
+                    "purge",
+                    "--yes",
+                ])
+                .output()?;
+            ensure!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            Ok(())
+        });
+        if let Err(error) = purged {
+            eprintln!("{} was not purged: {error:#}", self.label);
+        }
         if let Err(error) = docker::remove(&self.label) {
             eprintln!("{} is left in Docker: {error:#}", self.label);
         }
