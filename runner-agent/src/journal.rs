@@ -76,7 +76,11 @@ struct Head {
 #[derive(Debug)]
 struct Inner {
     file: File,
+    /// Bytes of the file that are whole lines.
+    length: u64,
     events: Vec<TaskEvent>,
+    /// How many of `events` the file holds; the rest is written with the next one, once the disk takes it.
+    written: usize,
     last_seq: u64,
     finished: bool,
     log_bytes: usize,
@@ -164,12 +168,12 @@ impl TaskJournal {
                 at: self.clock.now(),
                 event,
             };
-            if let Err(error) = append(&mut inner.file, &event, finished) {
-                tracing::error!(task = %self.task.id, %error, "Cannot write to the task journal");
-            }
             inner.last_seq = event.seq;
             inner.finished = finished;
             inner.events.push(event);
+            if let Err(error) = inner.catch_up(finished) {
+                tracing::error!(task = %self.task.id, %error, "Cannot write to the task journal");
+            }
             let last = inner.last_seq;
             drop(inner);
             self.changed.send_replace(last);
@@ -221,14 +225,28 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn append(file: &mut File, event: &TaskEvent, sync: bool) -> io::Result<()> {
-    let mut line = serde_json::to_vec(event)?;
-    line.push(b'\n');
-    file.write_all(&line)?;
-    if sync {
-        file.sync_data()?;
+impl Inner {
+    /// Writes what the file lacks, all of it or none: a line torn by a full disk would hide what comes after it.
+    fn catch_up(&mut self, sync: bool) -> io::Result<()> {
+        let mut lines = Vec::new();
+        for event in self.events.iter().skip(self.written) {
+            serde_json::to_writer(&mut lines, event)?;
+            lines.push(b'\n');
+        }
+        let done = self.file.write_all(&lines).and_then(|()| {
+            if sync {
+                self.file.sync_data()?;
+            }
+            Ok(())
+        });
+        if let Err(error) = done {
+            self.file.set_len(self.length)?;
+            return Err(error);
+        }
+        self.length += lines.len() as u64;
+        self.written = self.events.len();
+        Ok(())
     }
-    Ok(())
 }
 
 /// All tasks that are not acknowledged.
@@ -324,7 +342,9 @@ impl Journal {
                 path,
                 inner: Mutex::new(Inner {
                     file,
+                    length: line.len() as u64,
                     events: Vec::new(),
+                    written: 0,
                     last_seq: 0,
                     finished: false,
                     log_bytes: 0,
@@ -415,6 +435,8 @@ fn load(path: &Utf8Path, clock: &Arc<dyn Clock>) -> Result<TaskJournal, String> 
         path: path.to_owned(),
         inner: Mutex::new(Inner {
             file,
+            length: good as u64,
+            written: events.len(),
             events,
             last_seq,
             finished,
@@ -461,6 +483,40 @@ mod tests {
 
     fn started() -> TaskEventKind {
         TaskEventKind::PhaseStarted { phase: Phase::Stop }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn events_of_a_full_disk_are_written_once_there_is_room() {
+        let (_guard, dir) = temp();
+        let mount = nix::mount::mount(
+            Some("tmpfs"),
+            dir.as_std_path(),
+            Some("tmpfs"),
+            nix::mount::MsFlags::empty(),
+            Some("size=64k"),
+        );
+        mount.expect("root mounts a tmpfs");
+        let task = task();
+        let journal = Journal::open(&dir, clock()).unwrap();
+        let running = journal.create(&task).unwrap();
+        running.add(started());
+        let filler = dir.join("filler");
+        let mut file = File::create(&filler).unwrap();
+        while file.write_all(&[0; 512]).is_ok() {}
+        for _ in 0..100 {
+            running.add(started());
+        }
+        drop(file);
+        std::fs::remove_file(&filler).unwrap();
+        running.add(started());
+        drop(running);
+        drop(journal);
+        let again = Journal::open(&dir, clock()).unwrap();
+        let status = again.get(task.id).unwrap().status();
+        let damaged = again.damaged();
+        drop(again);
+        nix::mount::umount(dir.as_std_path()).unwrap();
+        assert_eq!((status.last_seq, damaged), (102, 0));
     }
 
     #[test]
