@@ -3,6 +3,7 @@
 //! Invariant: the agent's folder belongs to whoever is root in the gitspace, so every answer is bounded, and nothing it says decides
 //! about anything but this gitspace.
 
+use crate::silence;
 use camino::{Utf8Path, Utf8PathBuf};
 use futures_util::StreamExt as _;
 use hyper::Method;
@@ -76,7 +77,7 @@ impl Agent {
         self.client
             .put("/v1/config", config)
             .await
-            .map_err(|error| unreachable("give the agent its configuration", &error))
+            .map_err(|error| silence::failure_of("give the agent its configuration", &error))
     }
 
     /// Starts a job, or finds the one of this id, and follows it to its end. `output` hears every piece of its output.
@@ -90,7 +91,7 @@ impl Agent {
         self.client
             .put::<_, serde::de::IgnoredAny>(&path, spec)
             .await
-            .map_err(|error| unreachable("start a job in the gitspace", &error))?;
+            .map_err(|error| silence::failure_of("start a job in the gitspace", &error))?;
         let mut seen = 0;
         let mut broken_for = Duration::ZERO;
         loop {
@@ -117,11 +118,12 @@ impl Agent {
                 || error.as_ref().is_some_and(|error| !error.is_unreachable())
             {
                 return Err(match error {
-                    Some(error) => unreachable("follow a job in the gitspace", &error),
+                    Some(error) => silence::failure_of("follow a job in the gitspace", &error),
                     None => Failure::new(
                         FailureCode::AgentUnreachable,
-                        "the agent forgot the job that it was running",
-                    ),
+                        "the agent broke off while it told of a job in the gitspace",
+                    )
+                    .hint("start the gitspace again: what was done already is not done twice"),
                 });
             }
             tokio::time::sleep(RECONNECT_PAUSE).await;
@@ -274,20 +276,9 @@ pub(crate) fn agent_answer(error: &ClientError) -> (http::StatusCode, Problem) {
                 "the agent of the gitspace does not answer",
             )
             .cause(daemon::ErrorChain(error).to_string())
-            .hint("start the gitspace again"),
+            .hint(silence::hint(error)),
         ),
     }
-}
-
-fn unreachable(what: &str, error: &ClientError) -> Failure {
-    let mut detail = daemon::ErrorChain(error).to_string();
-    if let Some(cause) = error.problem().and_then(|problem| problem.cause.as_ref()) {
-        detail.push_str(": ");
-        detail.push_str(cause);
-    }
-    Failure::new(FailureCode::AgentUnreachable, format!("cannot {what}"))
-        .detail(detail)
-        .hint("start the gitspace again; if it stays so, reset it")
 }
 
 /// A failure's words come from inside the gitspace.

@@ -7,7 +7,8 @@
 //!     └────────────────────────────────────────────────┘
 //! ```
 //!
-//! Invariants: one active task at a time; the task is journaled before it is acknowledged; work may be dropped at any await, because
+//! Invariants: one active task at a time; no task of an older generation than one that was taken before; the task is journaled before it
+//! is acknowledged; work may be dropped at any await, because
 //! everything it has done is in the ledger or can be seen in Docker; `finished` carries what was really seen.
 //!
 //! Its mailbox holds [`MAILBOX`] requests; a sender waits while it is full.
@@ -22,10 +23,12 @@ mod work;
 use crate::{
     board::Sighting,
     journal::{JournalError, TaskJournal, time_left},
+    ledger::{LedgerError, Record},
     sandbox::{Busy, Pool},
     shared::Shared,
 };
 use futures_util::{StreamExt as _, future::BoxFuture};
+use jiff::Timestamp;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -36,7 +39,7 @@ use tracing::Instrument as _;
 use wire::{
     control::TaskStatus,
     failure::{Failure, FailureCode},
-    gitspace::{GitCredential, Observed, ObservedState},
+    gitspace::{Generation, GitCredential, GitspaceSpec, Observed, ObservedState},
     ids::{GitspaceUuid, TaskUuid},
     task::{LogStream, Phase, Task, TaskEventKind, TaskOutcome, TaskVerb},
 };
@@ -54,6 +57,18 @@ pub(crate) enum SubmitError {
     Busy { active: TaskUuid },
     #[error("task {task} belongs to another gitspace")]
     OtherGitspace { task: TaskUuid },
+    #[error(
+        "the task is of generation {generation} of the gitspace, and one of generation {taken} was taken before it"
+    )]
+    Superseded {
+        generation: Generation,
+        taken: Generation,
+    },
+    #[error("the task's generation cannot be written down")]
+    Ledger {
+        #[source]
+        source: LedgerError,
+    },
     #[error("the task cannot be journaled")]
     Journal {
         #[source]
@@ -75,7 +90,15 @@ enum Request {
         task: TaskUuid,
     },
     Look,
+    /// The kernel killed something in the dev container for want of memory.
+    OutOfMemory {
+        at: Timestamp,
+    },
 }
+
+/// What to do about a task that came too late.
+pub(crate) const SUPERSEDED_HINT: &str =
+    "the later action decides; repeat this one where it is still wanted";
 
 /// The tasks of all gitspaces.
 #[derive(Clone, Debug)]
@@ -96,7 +119,7 @@ impl Gitspaces {
     pub(crate) async fn resume(&self) {
         futures_util::stream::iter(self.shared.ledger.records())
             .for_each_concurrent(LOOKS, |record| async move {
-                let sighting = look::look(&self.shared, record.gitspace, &[]).await;
+                let sighting = look::look(&self.shared, record.gitspace, &[], None).await;
                 self.shared.board.publish(sighting);
             })
             .await;
@@ -148,6 +171,13 @@ impl Gitspaces {
         }
     }
 
+    pub(crate) fn out_of_memory(&self, gitspace: GitspaceUuid, at: Timestamp) {
+        let request = Request::OutOfMemory { at };
+        if let Err(error) = self.handle(gitspace).try_send(request) {
+            tracing::debug!(%gitspace, %error, "A kill for want of memory is not told");
+        }
+    }
+
     async fn send(&self, gitspace: GitspaceUuid, request: Request) -> bool {
         let mut request = request;
         // A task ends after a delete; what comes at that moment goes to the next one.
@@ -176,6 +206,7 @@ impl Gitspaces {
             requests,
             active: None,
             credentials: Vec::new(),
+            out_of_memory: None,
         };
         let handles = Arc::clone(&self.handles);
         self.shared.tasks.spawn_job("gitspace", async move {
@@ -204,6 +235,9 @@ struct GitspaceTask {
     active: Option<Active>,
     /// Of the last task that brought some; in memory alone.
     credentials: Vec<GitCredential>,
+    /// When something was last killed for want of memory, since the last task. Docker's own mark stays for the whole run of a container,
+    /// also where it ends much later and of something else.
+    out_of_memory: Option<Timestamp>,
 }
 
 enum Event {
@@ -242,12 +276,18 @@ impl GitspaceTask {
                 Event::Request(Request::Submit { task, reply }) => {
                     drop(reply.send(self.submit(*task)));
                 }
-                Event::Request(Request::Resume { journal }) => self.begin(journal, None),
+                Event::Request(Request::Resume { journal }) => self.resume(journal).await,
                 Event::Request(Request::Cancel { task }) => {
                     if let Some(active) = &self.active
                         && active.journal.task().id == task
                     {
                         active.cancel.cancel();
+                    }
+                }
+                Event::Request(Request::OutOfMemory { at }) => {
+                    self.out_of_memory = Some(at);
+                    if self.active.is_none() {
+                        self.look().await;
                     }
                 }
                 Event::Request(Request::Look) => {
@@ -263,11 +303,20 @@ impl GitspaceTask {
         if let Some(known) = self.shared.journal.get(task.id) {
             return Ok(known.status());
         }
+        let taken = self.shared.ledger.taken(self.id);
+        if task.generation < taken {
+            return Err(SubmitError::Superseded {
+                generation: task.generation,
+                taken,
+            });
+        }
         if let Some(active) = &self.active {
             return Err(SubmitError::Busy {
                 active: active.journal.task().id,
             });
         }
+        self.take(&task)
+            .map_err(|source| SubmitError::Ledger { source })?;
         let journal = self
             .shared
             .journal
@@ -278,12 +327,57 @@ impl GitspaceTask {
         Ok(status)
     }
 
+    /// Writes down how far the gitspace has come, and what it is to be.
+    fn take(&self, task: &Task) -> Result<(), LedgerError> {
+        let spec = task.verb.spec().map(GitspaceSpec::without_secrets);
+        let update = |record: &mut Record| {
+            record.taken = record.taken.max(task.generation);
+            if spec.is_some() {
+                record.spec = spec;
+            }
+        };
+        self.shared.ledger.update(self.id, update).map(|_| ())
+    }
+
+    /// Goes on with a task from the journal, unless a later one was taken: then its end was lost, and it must not be carried out again.
+    async fn resume(&mut self, journal: Arc<TaskJournal>) {
+        let task = journal.task();
+        let taken = self.shared.ledger.taken(self.id);
+        if task.generation >= taken && self.active.is_none() {
+            // A record that was damaged is made again.
+            if let Err(error) = self.take(task) {
+                tracing::error!(error = %daemon::ErrorChain(&error), "Cannot write the ledger");
+            }
+            self.begin(journal, None);
+            return;
+        }
+        tracing::warn!(task = %task.id, gitspace = %self.id, generation = %task.generation, %taken, "A task from the journal is superseded");
+        let failure = Failure::new(
+            FailureCode::Superseded,
+            SubmitError::Superseded {
+                generation: task.generation,
+                taken,
+            }
+            .to_string(),
+        )
+        .hint(SUPERSEDED_HINT);
+        let observed = match self.shared.board.get(self.id) {
+            Some(observed) => observed,
+            None => self.look().await,
+        };
+        journal.add(TaskEventKind::Finished {
+            outcome: TaskOutcome::Failed { failure },
+            observed: Box::new(observed),
+        });
+    }
+
     /// Starts the work. `task` has its secrets; a task from the journal has not.
     fn begin(&mut self, journal: Arc<TaskJournal>, task: Option<Task>) {
         if self.active.is_some() || journal.finished() {
             return;
         }
         let resumed = task.is_none();
+        self.out_of_memory = None;
         let task = task.unwrap_or_else(|| journal.task().clone());
         if let Some(spec) = task.verb.spec() {
             self.credentials.clone_from(&spec.git_credentials);
@@ -423,7 +517,8 @@ impl GitspaceTask {
     }
 
     async fn look(&mut self) -> Observed {
-        let sighting = look::look(&self.shared, self.id, &self.credentials).await;
+        let sighting =
+            look::look(&self.shared, self.id, &self.credentials, self.out_of_memory).await;
         self.shared.board.publish(sighting)
     }
 }

@@ -1,14 +1,19 @@
-//! The ledger: what this runner has made and means to make, one JSON file a gitspace and one a spare sandbox.
+//! The ledger: what this runner has made and means to make, one JSON file a gitspace, one a spare sandbox, and one a gitspace that was
+//! deleted not long ago.
 //!
 //! Invariants:
 //! - What is to be made in Docker is written here first, and what was removed there is struck here last. So everything in Docker that
 //!   carries this deployment's label and is not in the ledger is left over, and nothing is made twice.
 //! - A file is whole or not there. One that cannot be read is put aside with the name `.damaged`, reported, and stops nothing else.
+//! - The generation of a task is written before the task is carried out, and outlives the gitspace: no earlier one is taken after it.
 //! - No secret is written.
 //!
 //! Older readers refuse a newer `format`; a newer reader fills what an older writer did not know with defaults.
 
+mod deleted;
+
 use camino::{Utf8Path, Utf8PathBuf};
+use deleted::Deleted;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,6 +40,9 @@ pub(crate) struct Record {
     /// Of the last task that ended.
     #[serde(default)]
     pub(crate) generation: Generation,
+    /// Highest of any task that was taken, also of one that was cancelled.
+    #[serde(default)]
+    pub(crate) taken: Generation,
     /// Without secrets.
     #[serde(default)]
     pub(crate) spec: Option<GitspaceSpec>,
@@ -123,6 +131,7 @@ impl Record {
             format: FORMAT,
             gitspace,
             generation: Generation::default(),
+            taken: Generation::default(),
             spec: None,
             machine: None,
             clone: None,
@@ -210,6 +219,7 @@ pub(crate) struct Damaged {
 struct Entries {
     records: BTreeMap<GitspaceUuid, Record>,
     spares: BTreeMap<String, Spare>,
+    deleted: BTreeMap<GitspaceUuid, Deleted>,
 }
 
 /// All entries, in memory and on disk.
@@ -217,6 +227,7 @@ struct Entries {
 pub(crate) struct Ledger {
     records_dir: Utf8PathBuf,
     spares_dir: Utf8PathBuf,
+    deleted_dir: Utf8PathBuf,
     damaged: Vec<Damaged>,
     entries: Mutex<Entries>,
 }
@@ -226,10 +237,15 @@ impl Ledger {
     pub(crate) fn open(state_dir: &Utf8Path) -> Result<Self, LedgerError> {
         let records_dir = state_dir.join("gitspaces");
         let spares_dir = state_dir.join("spares");
+        let deleted_dir = state_dir.join("deleted");
         let mut damaged = Vec::new();
         let records: Vec<Record> = load_dir(&records_dir, &mut damaged)?;
         let spares: Vec<Spare> = load_dir(&spares_dir, &mut damaged)?;
-        let mut entries = Entries::default();
+        let deleted: Vec<Deleted> = load_dir(&deleted_dir, &mut damaged)?;
+        let mut entries = Entries {
+            deleted: deleted.into_iter().map(|one| (one.gitspace, one)).collect(),
+            ..Entries::default()
+        };
         for record in records {
             // Claimed, and killed before the spare was struck.
             entries.records.insert(record.gitspace, record);
@@ -240,6 +256,7 @@ impl Ledger {
         let ledger = Self {
             records_dir,
             spares_dir,
+            deleted_dir,
             damaged,
             entries: Mutex::new(entries),
         };
@@ -306,15 +323,6 @@ impl Ledger {
             write(&self.records_dir, &gitspace.to_string(), &record)?;
             entries.records.insert(gitspace, record.clone());
             Ok(record)
-        })
-    }
-
-    pub(crate) fn remove(&self, gitspace: GitspaceUuid) -> Result<(), LedgerError> {
-        tokio::task::block_in_place(|| {
-            let mut entries = self.lock();
-            remove(&self.records_dir, &gitspace.to_string())?;
-            entries.records.remove(&gitspace);
-            Ok(())
         })
     }
 
@@ -468,7 +476,7 @@ mod tests {
     use super::*;
     use daemon::IdsExt as _;
 
-    fn temp() -> (tempfile::TempDir, Utf8PathBuf) {
+    pub(super) fn temp() -> (tempfile::TempDir, Utf8PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = Utf8PathBuf::from_path_buf(dir.path().to_owned()).unwrap();
         (dir, path)
@@ -491,7 +499,7 @@ mod tests {
             .unwrap();
         let again = Ledger::open(&dir).unwrap();
         assert_eq!(again.get(id).unwrap().generation, Generation(7));
-        again.remove(id).unwrap();
+        again.remove(id, jiff::Timestamp::UNIX_EPOCH).unwrap();
         assert!(Ledger::open(&dir).unwrap().get(id).is_none());
     }
 

@@ -35,6 +35,7 @@ mod names;
 mod reconcile;
 mod sandbox;
 mod shared;
+mod silence;
 
 use clap::Parser as _;
 use cli::{Cli, Command, ConfigCommand};

@@ -11,6 +11,7 @@ use crate::{
     shared::Shared,
 };
 use futures_util::StreamExt as _;
+use jiff::Timestamp;
 use plan::{Listed, Listing, Step, plan};
 use std::{
     convert::Infallible,
@@ -114,8 +115,18 @@ async fn watch(
                                 .actor
                                 .and_then(|actor| actor.attributes)
                                 .and_then(|labels| labels.get(GITSPACE)?.parse().ok());
-                            if let Some(gitspace) = gitspace {
-                                gitspaces.look(gitspace);
+                            match gitspace {
+                                Some(gitspace) if action == "oom" => {
+                                    let at = event
+                                        .time_nano
+                                        .and_then(|nanos| {
+                                            Timestamp::from_nanosecond(nanos.into()).ok()
+                                        })
+                                        .unwrap_or_else(|| shared.clock.now());
+                                    gitspaces.out_of_memory(gitspace, at);
+                                }
+                                Some(gitspace) => gitspaces.look(gitspace),
+                                None => {}
                             }
                         }
                         Err(error) => {

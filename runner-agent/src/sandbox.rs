@@ -11,6 +11,7 @@ use crate::{
     ledger::Spare,
     names::{Role, digest},
     shared::Shared,
+    silence,
 };
 use camino::Utf8Path;
 use std::{
@@ -230,21 +231,14 @@ pub(crate) async fn wait_for_agent(
                 Ok(Some(facts)) if facts.running => {}
                 Ok(Some(facts)) => {
                     let log = docker.log_tail(container).await;
-                    return Failure::new(
-                        FailureCode::ContainerExited,
-                        format!(
-                            "the container ended with code {} before its agent answered",
-                            facts.exit_code
-                        ),
-                    )
-                    .detail(format!("{}{log}", facts.error))
-                    .hint("check that the image is for this host's kind of processor");
+                    return silence::ended_early(&facts, &log);
                 }
                 Ok(None) => {
                     return Failure::new(
                         FailureCode::ContainerExited,
                         "the container was removed while it started",
-                    );
+                    )
+                    .hint("start the gitspace again");
                 }
                 Err(error) => return error.failure(),
             }
@@ -260,7 +254,7 @@ pub(crate) async fn wait_for_agent(
                 format!("the agent did not answer within {} s", AGENT_DEADLINE.as_secs()),
             )
             .detail(log)
-            .hint("start the gitspace again; if it stays so, see the runner's log"))
+            .hint("the host may be overloaded: stop the gitspace and start it again; if it stays so, reset it, which makes its container anew"))
         }
     }
 }

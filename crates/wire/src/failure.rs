@@ -101,6 +101,8 @@ pub enum FailureCode {
     DeadlineExceeded,
     /// The task was cancelled by a later action.
     Cancelled,
+    /// A later action on the gitspace was taken before this one.
+    Superseded,
     /// What the task needs (a provisioned workspace) is not there.
     PreconditionFailed,
     /// A defect of ours.
@@ -134,6 +136,7 @@ impl FailureCode {
             | Self::OutOfMemory
             | Self::DeadlineExceeded
             | Self::Cancelled
+            | Self::Superseded
             | Self::PreconditionFailed
             | Self::Internal => false,
         }

@@ -2,7 +2,7 @@
 //!
 //! | method, path | body | answer |
 //! |---|---|---|
-//! | `PUT /v1/tasks/{task}` | [`crate::task::Task`] | 202 [`TaskStatus`]; 409 while another task holds the gitspace. Journaled before the answer; safe to repeat |
+//! | `PUT /v1/tasks/{task}` | [`crate::task::Task`] | 202 [`TaskStatus`]; 409 while another task holds the gitspace; 412 where one of a later generation was taken. Journaled before the answer; safe to repeat |
 //! | `GET /v1/tasks` | | `[TaskStatus]` |
 //! | `GET /v1/tasks/{task}/events?after=N` | | NDJSON of [`crate::task::TaskEvent`], waits for more, ends after `finished` |
 //! | `POST /v1/tasks/{task}/cancel` | | 202 |

@@ -1,7 +1,10 @@
 //! `/v1/tasks`: take, list, follow, cancel, acknowledge.
 
 use super::Api;
-use crate::{gitspace::SubmitError, journal::TaskJournal};
+use crate::{
+    gitspace::{SUPERSEDED_HINT, SubmitError},
+    journal::TaskJournal,
+};
 use futures_util::{Stream, stream};
 use http::{Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
@@ -33,11 +36,24 @@ pub(super) async fn put(api: &Api, id: TaskUuid, request: Request<Incoming>) -> 
             let (status, code) = match &error {
                 SubmitError::Busy { .. } => (StatusCode::CONFLICT, "busy"),
                 SubmitError::OtherGitspace { .. } => (StatusCode::CONFLICT, "task_id_in_use"),
+                SubmitError::Superseded { .. } => (StatusCode::PRECONDITION_FAILED, "superseded"),
+                SubmitError::Ledger { .. } => (StatusCode::INSUFFICIENT_STORAGE, "ledger_failed"),
                 SubmitError::Journal { .. } => (StatusCode::INSUFFICIENT_STORAGE, "journal_failed"),
                 SubmitError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
             };
             let mut problem = Problem::new(code, error.to_string());
-            if let SubmitError::Journal { source } = &error {
+            let source: Option<&(dyn std::error::Error + 'static)> = match &error {
+                SubmitError::Superseded { .. } => {
+                    problem = problem.hint(SUPERSEDED_HINT);
+                    None
+                }
+                SubmitError::Ledger { source } => Some(source),
+                SubmitError::Journal { source } => Some(source),
+                SubmitError::Busy { .. }
+                | SubmitError::OtherGitspace { .. }
+                | SubmitError::Stopping => None,
+            };
+            if let Some(source) = source {
                 tracing::error!(error = %daemon::ErrorChain(&error), "A task is not taken");
                 problem = problem
                     .cause(daemon::ErrorChain(source).to_string())

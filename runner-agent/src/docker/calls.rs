@@ -3,8 +3,8 @@
 use super::{CHANGE_DEADLINE, Docker, DockerError, LOOK_DEADLINE};
 use bollard::{
     models::{
-        ContainerCreateBody, ContainerSummaryStateEnum, EventMessage, HostConfig,
-        HostConfigLogConfig, Mount, MountType, NetworkCreateRequest, RestartPolicy,
+        ContainerCreateBody, ContainerSummaryStateEnum, ContainerUpdateBody, EventMessage,
+        HostConfig, HostConfigLogConfig, Mount, MountType, NetworkCreateRequest, RestartPolicy,
         RestartPolicyNameEnum, VolumeCreateRequest,
     },
     query_parameters as query,
@@ -14,6 +14,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
 };
+use wire::gitspace::Resources;
 
 pub(crate) type Labels = HashMap<String, String>;
 
@@ -22,6 +23,8 @@ const PULL_SILENCE: Duration = Duration::from_secs(120);
 /// Of the output of a container that ended.
 const LOG_TAIL: &str = "40";
 const MAX_LOG_TAIL: usize = 8 * 1024;
+/// Docker counts in billionths of a CPU.
+const NANOS_PER_MILLI: i64 = 1_000_000;
 /// Dropped from every gitspace. What `useradd`, `sudo`, package managers and servers on low ports need is kept.
 const CAP_DROP: [&str; 5] = ["NET_RAW", "MKNOD", "AUDIT_WRITE", "SYS_CHROOT", "SETFCAP"];
 
@@ -54,6 +57,8 @@ pub(crate) struct ContainerFacts {
     pub(crate) error: String,
     pub(crate) started_at: String,
     pub(crate) finished_at: String,
+    /// What Docker holds it to.
+    pub(crate) limits: Resources,
 }
 
 #[derive(Clone, Debug)]
@@ -285,6 +290,27 @@ impl Docker {
         .await
     }
 
+    /// Holds a container, running or not, to other limits.
+    pub(crate) async fn limit_container(
+        &self,
+        name: &str,
+        limits: &Resources,
+    ) -> Result<(), DockerError> {
+        let what = format!("change the limits of the container `{name}`");
+        let memory = memory(limits.memory_bytes);
+        let body = ContainerUpdateBody {
+            nano_cpus: Some(nano_cpus(limits.cpu_millis)),
+            memory: Some(memory),
+            memory_swap: Some(memory),
+            pids_limit: Some(i64::from(limits.pids)),
+            ..Default::default()
+        };
+        self.call(&what, CHANGE_DEADLINE, |docker| async move {
+            docker.update_container(name, body).await
+        })
+        .await
+    }
+
     /// A container that does not run, or is not there, is stopped.
     pub(crate) async fn stop_container(
         &self,
@@ -397,6 +423,7 @@ impl Docker {
         Ok(optional(found)?.map(|container| {
             let state = container.state.unwrap_or_default();
             ContainerFacts {
+                limits: limits(&container.host_config.unwrap_or_default()),
                 id: container.id.unwrap_or_default(),
                 running: state.running.unwrap_or(false) && !state.paused.unwrap_or(false),
                 exit_code: state.exit_code.unwrap_or(0),
@@ -520,6 +547,24 @@ impl Docker {
     }
 }
 
+fn nano_cpus(millis: u32) -> i64 {
+    i64::from(millis) * NANOS_PER_MILLI
+}
+
+fn memory(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// What Docker leaves out is not limited: 0.
+fn limits(config: &HostConfig) -> Resources {
+    let number = |value: Option<i64>| value.unwrap_or(0).max(0);
+    Resources {
+        cpu_millis: u32::try_from(number(config.nano_cpus) / NANOS_PER_MILLI).unwrap_or(u32::MAX),
+        memory_bytes: u64::try_from(number(config.memory)).unwrap_or(0),
+        pids: u32::try_from(number(config.pids_limit)).unwrap_or(u32::MAX),
+    }
+}
+
 fn create_body(plan: ContainerPlan) -> ContainerCreateBody {
     let mut mounts = vec![Mount {
         typ: Some(MountType::VOLUME),
@@ -536,7 +581,7 @@ fn create_body(plan: ContainerPlan) -> ContainerCreateBody {
             ..Default::default()
         });
     }
-    let memory = i64::try_from(plan.memory_bytes).unwrap_or(i64::MAX);
+    let memory = memory(plan.memory_bytes);
     ContainerCreateBody {
         hostname: Some(plan.hostname),
         user: Some("0:0".to_owned()),
@@ -555,7 +600,7 @@ fn create_body(plan: ContainerPlan) -> ContainerCreateBody {
         stop_signal: Some("SIGTERM".to_owned()),
         labels: Some(plan.labels),
         host_config: Some(HostConfig {
-            nano_cpus: Some(i64::from(plan.cpu_millis) * 1_000_000),
+            nano_cpus: Some(nano_cpus(plan.cpu_millis)),
             memory: Some(memory),
             // The same as the memory: no swap.
             memory_swap: Some(memory),

@@ -101,6 +101,15 @@ impl DockerError {
                     "free space on the disk that holds Docker's data: `docker system df` shows what uses it; then start again",
                 ),
             )
+        } else if lower.contains("bind source path does not exist")
+            || lower.contains("/.gitspaces/bin/gitspace-agent")
+        {
+            (
+                FailureCode::DockerFailed,
+                Some(
+                    "the copy of gitspace-agent or its folder is gone from the host: the operator restarts runner-agent, which makes it again; where the agent was upgraded since, reset the gitspace",
+                ),
+            )
         } else if lower.contains("no such image") {
             (FailureCode::ImageMissing, None)
         } else if lower.contains("address pool") {
@@ -151,6 +160,24 @@ mod tests {
         let failure = error.failure();
         assert_eq!(failure.code, FailureCode::DiskFull);
         assert!(failure.hint.is_some());
+    }
+
+    #[test]
+    fn an_agent_that_is_gone_from_the_host_is_made_again_by_the_runner() {
+        for message in [
+            "invalid mount config for type \"bind\": bind source path does not exist: /x/agent/1",
+            "OCI runtime create failed: exec: \"/.gitspaces/bin/gitspace-agent\": stat: no such file",
+        ] {
+            let error = DockerError::new(
+                "start the container",
+                Error::DockerResponseServerError {
+                    status_code: 400,
+                    message: message.to_owned(),
+                },
+            );
+            let hint = error.failure().hint.unwrap();
+            assert!(hint.contains("restarts runner-agent"), "{hint}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::{provision::ROOT, work::Work};
 use crate::{
     agent_client::Agent,
     devcontainer::{DevContainerFile, substitute::Variables},
-    docker::{Docker, ImageFacts},
+    docker::{ContainerFacts, Docker, ImageFacts},
     ledger::ContainerRecord,
     names::{GITSPACE, Role},
     sandbox,
@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use wire::{
     agent::{AgentConfig, CommandJob, CommandLine, JobOutcome, JobSpec},
     failure::{Failure, FailureCode},
-    gitspace::GitspaceSpec,
+    gitspace::{GitspaceSpec, Resources},
     task::{LogStream, Phase},
 };
 
@@ -50,6 +50,7 @@ impl Work {
             if !container.wanted_running {
                 self.update_container(|container| container.wanted_running = true)?;
             }
+            self.limit(docker, &facts, &spec.resources).await?;
             if !facts.running {
                 // Made anew: root in the gitspace may have put anything in place of its sockets, and a reboot may have emptied it.
                 sandbox::make_run_dir(&run_dir)?;
@@ -68,6 +69,39 @@ impl Work {
             Ok((Some(agent), Some(detail.to_owned())))
         })
         .await
+    }
+
+    /// Holds the container to the limits of its machine, which may be another one than at its last start.
+    async fn limit(
+        &self,
+        docker: &Docker,
+        facts: &ContainerFacts,
+        wanted: &Resources,
+    ) -> Result<(), Failure> {
+        if facts.limits == *wanted {
+            return Ok(());
+        }
+        docker
+            .limit_container(&facts.id, wanted)
+            .await
+            .map_err(|error| {
+                let failure = error.failure();
+                if facts.running && failure.hint.is_none() {
+                    failure.hint("what runs in the gitspace may use more memory than its machine has: stop it and start it again")
+                } else {
+                    failure
+                }
+            })?;
+        self.say(
+            Phase::Container,
+            &format!(
+                "the limits are those of another machine: {} thousandths of a CPU, {} MiB of memory, {} processes\n",
+                wanted.cpu_millis,
+                wanted.memory_bytes >> 20,
+                wanted.pids
+            ),
+        );
+        Ok(())
     }
 
     /// Image and container, up to an agent that answers and knows who works here.

@@ -7,7 +7,9 @@ use crate::{
     docker::ContainerFacts,
     ledger::{ContainerRecord, Record},
     shared::Shared,
+    silence::{self, KILLED},
 };
+use jiff::Timestamp;
 use std::time::Duration;
 use wire::{
     failure::{Failure, FailureCode},
@@ -18,12 +20,15 @@ use wire::{
 /// Before an agent is said not to answer.
 const TRIES: u32 = 5;
 const TRY_PAUSE: Duration = Duration::from_millis(100);
+/// From the kernel's kill to the end of a container that dies of it.
+const KILL_TO_END: Duration = Duration::from_secs(5);
 
 /// Looks, and gives a running agent its configuration where it has lost it.
 pub(super) async fn look(
     shared: &Shared,
     gitspace: GitspaceUuid,
     credentials: &[GitCredential],
+    out_of_memory: Option<Timestamp>,
 ) -> Sighting {
     let record = shared
         .ledger
@@ -37,7 +42,7 @@ pub(super) async fn look(
         task: None,
         dev_container: dev_container(&record),
     };
-    let (state, failure) = match state(shared, &record, credentials).await {
+    let (state, failure) = match state(shared, &record, credentials, out_of_memory).await {
         Ok(seen) => seen,
         Err(failure) => {
             // Docker does not answer: what was last seen is the best there is.
@@ -74,6 +79,7 @@ async fn state(
     shared: &Shared,
     record: &Record,
     credentials: &[GitCredential],
+    out_of_memory: Option<Timestamp>,
 ) -> Result<(ObservedState, Option<Failure>), Failure> {
     let docker = shared.machine.docker(record.gitspace).await?;
     let (Some(machine), Some(_)) = (&record.machine, &record.clone) else {
@@ -86,11 +92,26 @@ async fn state(
             Some(facts) if facts.running => {
                 let agent = Agent::new(&shared.names.dev_run_dir(&machine.key));
                 let failure = check_agent(&agent, record, container, credentials).await;
-                Ok((ObservedState::Running, failure))
+                // It may have ended while its agent was asked.
+                if failure.is_some()
+                    && let Some(after) = docker.container(id).await?
+                    && !after.running
+                {
+                    let failure = container
+                        .wanted_running
+                        .then(|| ended(&after, out_of_memory));
+                    return Ok((ObservedState::Stopped, failure));
+                }
+                Ok((
+                    ObservedState::Running,
+                    failure.or_else(|| out_of_memory.map(process_killed)),
+                ))
             }
             Some(facts) => Ok((
                 ObservedState::Stopped,
-                container.wanted_running.then(|| ended(&facts)),
+                container
+                    .wanted_running
+                    .then(|| ended(&facts, out_of_memory)),
             )),
             None => Ok((
                 ObservedState::Provisioned,
@@ -123,8 +144,28 @@ async fn state(
     }
 }
 
-fn ended(facts: &ContainerFacts) -> Failure {
-    if facts.oom_killed {
+/// The container goes on, and something in it is gone.
+fn process_killed(at: Timestamp) -> Failure {
+    Failure::new(
+        FailureCode::OutOfMemory,
+        "the memory of the gitspace was used up, and the kernel killed a process in it",
+    )
+    .detail(format!("at {at}; the gitspace itself runs"))
+    .hint("start what is missing again; choose a machine with more memory where it happens again")
+}
+
+/// Why a container ended that was meant to run. `out_of_memory`: when something in it was last killed for want of memory, where that was
+/// seen.
+fn ended(facts: &ContainerFacts, out_of_memory: Option<Timestamp>) -> Failure {
+    let by_kill = facts.oom_killed && facts.exit_code == KILLED;
+    // Docker's mark may be of a process that was killed long before.
+    let earlier = out_of_memory.filter(|killed| {
+        facts
+            .finished_at
+            .parse::<Timestamp>()
+            .is_ok_and(|ended| ended.duration_since(*killed).unsigned_abs() > KILL_TO_END)
+    });
+    if by_kill && earlier.is_none() {
         return Failure::new(
             FailureCode::OutOfMemory,
             "the dev container ended because its memory was used up",
@@ -137,11 +178,13 @@ fn ended(facts: &ContainerFacts) -> Failure {
             "start the gitspace again; choose a machine with more memory where it happens again",
         );
     }
-    let detail = if facts.error.is_empty() {
-        format!("at {}", facts.finished_at)
-    } else {
-        format!("at {}: {}", facts.finished_at, facts.error)
-    };
+    let mut detail = format!("at {}", facts.finished_at);
+    if !facts.error.is_empty() {
+        detail = format!("{detail}: {}", facts.error);
+    }
+    if let Some(killed) = earlier {
+        detail = format!("{detail}; its memory was used up before, at {killed}");
+    }
     Failure::new(
         FailureCode::ContainerExited,
         format!("the dev container ended with exit code {}", facts.exit_code),
@@ -182,6 +225,43 @@ async fn check_agent(
             "the dev container runs, but its agent does not answer",
         )
         .detail(daemon::ErrorChain(&error).to_string())
-        .hint("stop the gitspace and start it again")
+        .hint(silence::hint(&error))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_put_down_to_memory_only_where_the_kill_was_its_cause() {
+        let at = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+        for (marked, exit_code, killed, code) in [
+            (
+                true,
+                137,
+                at("2026-01-01T00:00:10Z"),
+                FailureCode::OutOfMemory,
+            ),
+            // The event was missed: Docker's mark is all there is.
+            (true, 137, None, FailureCode::OutOfMemory),
+            (
+                true,
+                137,
+                at("2026-01-01T00:00:01Z"),
+                FailureCode::ContainerExited,
+            ),
+            (
+                true,
+                1,
+                at("2026-01-01T00:00:10Z"),
+                FailureCode::ContainerExited,
+            ),
+            (false, 137, None, FailureCode::ContainerExited),
+        ] {
+            let failure = ended(&silence::facts(false, marked, exit_code), killed);
+            assert_eq!(failure.code, code, "{marked} {exit_code} {killed:?}");
+            assert!(failure.hint.is_some());
+        }
+    }
 }

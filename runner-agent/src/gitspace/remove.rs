@@ -49,7 +49,9 @@ impl Work {
         if let Some(machine) = &record.machine {
             sandbox::remove_machine(&self.shared, &docker, &machine.key).await?;
         }
-        self.shared.ledger.remove(self.task.gitspace)?;
+        self.shared
+            .ledger
+            .remove(self.task.gitspace, self.shared.clock.now())?;
         Ok(((), None))
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     agent_client::Agent, board::Sighting, docker::Docker, journal::TaskJournal, ledger::Record,
     shared::Shared,
 };
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
@@ -71,7 +71,6 @@ impl Work {
     }
 
     async fn provision(&self, spec: &GitspaceSpec) -> Result<(), Failure> {
-        self.remember(spec)?;
         let docker = self.docker().await?;
         if self.record().clone.is_some() && self.volume_is_there(&docker).await? {
             return Ok(());
@@ -81,7 +80,6 @@ impl Work {
     }
 
     async fn start(&self, spec: &GitspaceSpec) -> Result<(), Failure> {
-        self.remember(spec)?;
         let docker = self.docker().await?;
         let agent = match self.restart(&docker, spec).await? {
             Some(agent) => {
@@ -119,11 +117,6 @@ impl Work {
 
     pub(super) fn update(&self, change: impl FnOnce(&mut Record)) -> Result<Record, Failure> {
         Ok(self.shared.ledger.update(self.task.gitspace, change)?)
-    }
-
-    fn remember(&self, spec: &GitspaceSpec) -> Result<(), Failure> {
-        let spec = spec.without_secrets();
-        self.update(|record| record.spec = Some(spec)).map(|_| ())
     }
 
     /// Fails where the task came with credentials, and a restart of the runner has lost them: sent again, it has them.
@@ -197,8 +190,36 @@ impl Work {
             id: id.to_owned(),
         });
         let outcome = agent.run_job(id, spec, output).await;
-        *self.job.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        outcome
+        let job = self
+            .job
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        match (outcome, job) {
+            (Err(failure), Some(job)) if failure.code == FailureCode::AgentUnreachable => {
+                Err(self.explain(failure, &job.run_dir).await)
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// An agent may be silent because its container has ended.
+    async fn explain(&self, failure: Failure, run_dir: &Utf8Path) -> Failure {
+        let record = self.record();
+        let (Some(machine), Ok(docker)) = (record.machine, self.docker().await) else {
+            return failure;
+        };
+        let sandbox = *run_dir == self.shared.names.sandbox_run_dir(&machine.key);
+        let container = match record.container {
+            _ if sandbox => self.shared.names.sandbox(&machine.key),
+            Some(container) => container.name,
+            None => return failure,
+        };
+        match docker.container(&container).await {
+            Ok(facts) => crate::silence::with_container(failure, facts.as_ref()),
+            // Then that is the cause.
+            Err(error) => error.failure(),
+        }
     }
 
     /// After the work was dropped: says so in the timeline, and ends the job it waited for.

@@ -223,7 +223,9 @@ impl Draft {
         };
         let record = &mut self.record;
         record.desired = desired;
-        record.generation = record.generation.next();
+        // A control plane that was put back to an older state is behind what its runner has taken.
+        let seen = record.observed.as_ref().map(|seen| seen.generation);
+        record.generation = record.generation.max(seen.unwrap_or_default()).next();
         record.trace = trace;
         record.attempts = 0;
         record.retry_at = None;
@@ -430,12 +432,31 @@ impl Draft {
         let before = state(&self.record);
         let was_running = visible_state(&self.record) == GitspaceState::Running;
         let failure = observed.failure.clone();
+        let told = self
+            .record
+            .observed
+            .as_ref()
+            .and_then(|known| known.failure.as_ref())
+            .map(|known| (known.code, known.message.clone()));
         if !accept(&mut self.record, observed, source) {
             return false;
         }
         let after = state(&self.record);
         // While a task is under way, its own events tell.
-        if self.record.task.is_some() || before == after {
+        if self.record.task.is_some() {
+            return true;
+        }
+        if before == after {
+            // It runs on, and something in it is wrong.
+            if let Some(failure) = failure
+                && was_running
+                && told != Some((failure.code, failure.message.clone()))
+            {
+                let message = capital(&failure.message);
+                self.say_more(TimelineKind::StateChanged, message, |event| {
+                    event.failure = Some(failure);
+                });
+            }
             return true;
         }
         if was_running && after != ObservedState::Running {

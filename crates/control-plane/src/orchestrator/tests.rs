@@ -3,4 +3,5 @@
 mod lifecycle;
 mod links;
 mod planning;
+mod runner_ahead;
 pub(in crate::orchestrator) mod support;

@@ -1,391 +1,16 @@
-//! The runner as a whole: its real process, a real Docker, a real gitspace-agent in real containers.
-//!
-//! Needs a Docker that answers, root, the default image, `git`, and gitspace-agent built beside the runner. Each test has a deployment of
-//! its own, and removes everything of it at its end.
+//! What a user does with a gitspace, and what may happen to it.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::string_slice,
-    reason = "the test's own helpers fail the test"
-)]
-
-use camino::{Utf8Path, Utf8PathBuf};
+use crate::harness::{GitServer, LIMIT, Runner, gitspace, log_of, spec, task, until, uuid};
 use futures_util::StreamExt as _;
-use local_rpc::{Client, ClientError, fd::PassedStream, fd::recv_fd};
-use newtype_uuid::GenericUuid as _;
-use std::{
-    collections::BTreeMap,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use std::{collections::BTreeMap, time::Duration};
+use tokio::io::AsyncReadExt as _;
 use wire::{
     control::TaskStatus,
     failure::FailureCode,
-    gitspace::{Generation, GitspaceSpec, Observed, ObservedState, RepoSpec, Resources},
-    ids::GitspaceUuid,
-    runner::{DIAL_PROTOCOL, HostReport, STREAM_HEADER},
-    task::{Phase, Task, TaskEvent, TaskEventKind, TaskOutcome, TaskVerb},
+    gitspace::{Generation, Observed, ObservedState},
+    runner::HostReport,
+    task::{Phase, TaskEvent, TaskEventKind, TaskOutcome, TaskVerb},
 };
-
-const IMAGE: &str = "gitspaces/default:latest";
-/// A whole create takes a second or two; a busy host can be slow.
-const LIMIT: Duration = Duration::from_secs(90);
-
-/// A repository on the bridge's address, served as plain files, as git's "dumb" protocol needs.
-struct GitServer {
-    port: u16,
-    root: tempfile::TempDir,
-}
-
-impl GitServer {
-    async fn start() -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let listener = tokio::net::TcpListener::bind("172.17.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let dir = root.path().to_owned();
-        let mut connections = tokio::task::JoinSet::new();
-        let serve = async move {
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let dir = dir.clone();
-                connections.spawn(async move {
-                    let mut head = Vec::new();
-                    while !head.ends_with(b"\r\n\r\n") {
-                        let Ok(byte) = stream.read_u8().await else { return };
-                        head.push(byte);
-                    }
-                    let head = String::from_utf8(head).unwrap();
-                    let path = head.split(' ').nth(1).unwrap();
-                    let path = path.split('?').next().unwrap().trim_start_matches('/');
-                    let answer = match std::fs::read(dir.join(path)) {
-                        Ok(body) => [
-                            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len()).into_bytes(),
-                            body,
-                        ]
-                        .concat(),
-                        Err(_) => b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec(),
-                    };
-                    drop(stream.write_all(&answer).await);
-                });
-            }
-        };
-        let mut serving = tokio::task::JoinSet::new();
-        serving.spawn(serve);
-        // Lives as long as the test's runtime.
-        std::mem::forget(serving);
-        Self { port, root }
-    }
-
-    /// Makes a repository of these files, and its URL.
-    fn repository(&self, name: &str, files: &[(&str, &str)]) -> String {
-        let work = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = work.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-        std::fs::write(work.path().join("README"), "hello\n").unwrap();
-        let bare = self.root.path().join(format!("{name}.git"));
-        let bare = bare.to_str().unwrap();
-        let git = |arguments: &[&str]| {
-            let output = Command::new("git")
-                .args([
-                    "-c",
-                    "user.name=t",
-                    "-c",
-                    "user.email=t@example.com",
-                    "-c",
-                    "init.defaultBranch=main",
-                ])
-                .arg("-C")
-                .arg(work.path())
-                .args(arguments)
-                .output()
-                .unwrap();
-            assert!(output.status.success(), "{arguments:?}: {output:?}");
-        };
-        git(&["init", "-q"]);
-        git(&["add", "-A", "-f"]);
-        git(&["commit", "-q", "-m", "first"]);
-        git(&["clone", "-q", "--bare", ".", bare]);
-        git(&["--git-dir", bare, "update-server-info"]);
-        format!("http://172.17.0.1:{}/{name}.git", self.port)
-    }
-}
-
-struct Runner {
-    child: Child,
-    client: Client,
-    admin: Client,
-    dir: Utf8PathBuf,
-    deployment: String,
-    _guard: tempfile::TempDir,
-}
-
-fn uuid() -> uuid::Uuid {
-    let mut bytes = [0; 16];
-    std::io::Read::read_exact(
-        &mut std::fs::File::open("/dev/urandom").unwrap(),
-        &mut bytes,
-    )
-    .unwrap();
-    uuid::Builder::from_random_bytes(bytes).into_uuid()
-}
-
-impl Runner {
-    async fn start(access: &[u16]) -> Self {
-        let guard = tempfile::tempdir().unwrap();
-        let dir = Utf8PathBuf::from_path_buf(guard.path().to_owned()).unwrap();
-        let deployment = format!("test-{}", &uuid().simple().to_string()[..12]);
-        let runner = Utf8Path::new(env!("CARGO_BIN_EXE_runner-agent"));
-        let agent = runner.parent().unwrap().join("gitspace-agent");
-        assert!(
-            agent.exists(),
-            "build it first: cargo build -p gitspace-agent"
-        );
-        let access: Vec<String> = access
-            .iter()
-            .map(|port| format!("\"172.17.0.1:{port}\""))
-            .collect();
-        let config = format!(
-            "api_socket = \"{dir}/api.sock\"\nadmin_socket = \"{dir}/admin.sock\"\nstate_dir = \"{dir}/state\"\n\
-             run_dir = \"{dir}/run\"\ndeployment = \"{deployment}\"\nagent_binary = \"{agent}\"\n\
-             default_image = \"{IMAGE}\"\nsandbox_pool = 1\nhost_access = [{}]\n",
-            access.join(", ")
-        );
-        std::fs::write(dir.join("runner.toml"), config).unwrap();
-        let child = spawn(&dir);
-        let runner = Self {
-            child,
-            client: Client::new(dir.join("api.sock")),
-            admin: Client::new(dir.join("admin.sock")),
-            dir,
-            deployment,
-            _guard: guard,
-        };
-        runner.wait_until_ready().await;
-        runner
-    }
-
-    async fn wait_until_ready(&self) {
-        until("the runner is ready", || async {
-            match self.admin.get::<serde_json::Value>("/readyz").await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(format!("{error:?}")),
-            }
-        })
-        .await;
-    }
-
-    /// `SIGKILL`, and a new process on the same state.
-    async fn kill_and_start(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        self.child = spawn(&self.dir);
-        self.wait_until_ready().await;
-    }
-
-    async fn put(&self, task: &Task) -> Result<TaskStatus, ClientError> {
-        self.client
-            .put(&format!("/v1/tasks/{}", task.id), task)
-            .await
-    }
-
-    async fn finish(&self, task: &Task) -> (Vec<TaskEvent>, TaskOutcome, Observed) {
-        let mut events: Vec<TaskEvent> = Vec::new();
-        let started = Instant::now();
-        while started.elapsed() < LIMIT {
-            let after = events.last().map_or(0, |event| event.seq);
-            let path = format!("/v1/tasks/{}/events?after={after}", task.id);
-            let Ok(mut stream) = self.client.stream_ndjson::<TaskEvent>(&path).await else {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                continue;
-            };
-            while let Ok(Some(Ok(event))) = tokio::time::timeout(LIMIT, stream.next()).await {
-                events.push(event);
-            }
-            if let Some(TaskEvent {
-                event: TaskEventKind::Finished { outcome, observed },
-                ..
-            }) = events.last()
-            {
-                let (outcome, observed) = (outcome.clone(), (**observed).clone());
-                let mut seqs = events.iter().map(|event| event.seq);
-                assert!(
-                    (1..=events.len() as u64).eq(seqs.by_ref()),
-                    "numbers without a gap"
-                );
-                return (events, outcome, observed);
-            }
-        }
-        panic!("task did not finish; seen: {events:#?}");
-    }
-
-    async fn run(&self, task: &Task) -> (Vec<TaskEvent>, TaskOutcome, Observed) {
-        self.put(task).await.unwrap();
-        self.finish(task).await
-    }
-
-    async fn done(&self, task: &Task) -> Observed {
-        let (events, outcome, observed) = self.run(task).await;
-        assert_eq!(outcome, TaskOutcome::Done {}, "{events:#?}");
-        observed
-    }
-
-    async fn failed(&self, task: &Task) -> (Vec<TaskEvent>, wire::failure::Failure, Observed) {
-        let (events, outcome, observed) = self.run(task).await;
-        match outcome {
-            TaskOutcome::Failed { failure } => (events, failure, observed),
-            other => panic!("{other:?}: {events:#?}"),
-        }
-    }
-
-    fn docker(&self, arguments: &[&str]) -> String {
-        let output = Command::new("docker").args(arguments).output().unwrap();
-        assert!(output.status.success(), "docker {arguments:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    }
-
-    fn listed(&self, what: &[&str], label: &str) -> Vec<String> {
-        let filter = format!("label={label}");
-        let mut arguments = what.to_vec();
-        arguments.extend(["-q", "--filter", &filter]);
-        self.docker(&arguments).lines().map(str::to_owned).collect()
-    }
-
-    /// The dev container's id.
-    fn container(&self, gitspace: GitspaceUuid) -> String {
-        let found = self.listed(
-            &["ps", "-a", "--no-trunc"],
-            &format!("gitspaces.gitspace={gitspace}"),
-        );
-        assert_eq!(found.len(), 1, "{found:?}");
-        found.into_iter().next().unwrap()
-    }
-
-    fn exec(&self, gitspace: GitspaceUuid, script: &str) -> std::process::Output {
-        Command::new("docker")
-            .args(["exec", &self.container(gitspace), "sh", "-c", script])
-            .output()
-            .unwrap()
-    }
-
-    async fn dial(
-        &self,
-        gitspace: GitspaceUuid,
-        target: &str,
-    ) -> Result<PassedStream, ClientError> {
-        let path = format!("/v1/gitspaces/{gitspace}/dial?target={target}");
-        let upgraded = self
-            .client
-            .upgrade(http::Method::POST, &path, DIAL_PROTOCOL, None::<&()>)
-            .await?;
-        assert_eq!(upgraded.headers.get(STREAM_HEADER).unwrap(), "fd");
-        let (fd, _) = recv_fd(&upgraded.stream).await.unwrap();
-        Ok(PassedStream::new(fd).unwrap())
-    }
-}
-
-impl Drop for Runner {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-        let purged = Command::new(env!("CARGO_BIN_EXE_runner-agent"))
-            .args(["purge", "--yes", "--config"])
-            .arg(self.dir.join("runner.toml"))
-            .output()
-            .unwrap();
-        let left = self.listed(
-            &["ps", "-a"],
-            &format!("gitspaces.deployment={}", self.deployment),
-        );
-        if !std::thread::panicking() {
-            assert!(purged.status.success(), "{purged:?}");
-            assert!(left.is_empty(), "left after the purge: {left:?}");
-            assert!(!self.dir.join("state").exists());
-        }
-    }
-}
-
-fn spawn(dir: &Utf8Path) -> Child {
-    let log = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(dir.join("runner.log"))
-        .unwrap();
-    Command::new(env!("CARGO_BIN_EXE_runner-agent"))
-        .arg("--config")
-        .arg(dir.join("runner.toml"))
-        .env("GITSPACES_LOG", "info")
-        .stderr(Stdio::from(log))
-        .spawn()
-        .unwrap()
-}
-
-/// Level-triggered and bounded; says what it last saw.
-async fn until<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Result<T, String>>,
-{
-    let started = Instant::now();
-    loop {
-        match look().await {
-            Ok(value) => return value,
-            Err(seen) if started.elapsed() > LIMIT => {
-                panic!("waited for: {what}; last seen: {seen}")
-            }
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    }
-}
-
-fn spec(url: &str) -> GitspaceSpec {
-    GitspaceSpec {
-        name: "demo".parse().unwrap(),
-        slug: format!("demo-{}", &uuid().simple().to_string()[..6])
-            .parse()
-            .unwrap(),
-        repo: RepoSpec {
-            url: url.parse().unwrap(),
-            reference: None,
-        },
-        resources: Resources {
-            cpu_millis: 1000,
-            memory_bytes: 512 * 1024 * 1024,
-            pids: 256,
-        },
-        git_credentials: Vec::new(),
-        git_identity: None,
-    }
-}
-
-fn task(gitspace: GitspaceUuid, generation: u64, verb: TaskVerb) -> Task {
-    Task {
-        id: newtype_uuid::TypedUuid::from_untyped_uuid(uuid()),
-        gitspace,
-        generation: Generation(generation),
-        attempt: 1,
-        deadline: jiff::Timestamp::now() + Duration::from_secs(300),
-        trace: newtype_uuid::TypedUuid::from_untyped_uuid(uuid()),
-        verb,
-    }
-}
-
-fn gitspace() -> GitspaceUuid {
-    newtype_uuid::TypedUuid::from_untyped_uuid(uuid())
-}
-
-fn log_of(events: &[TaskEvent], wanted: Phase) -> String {
-    events
-        .iter()
-        .filter_map(|event| match &event.event {
-            TaskEventKind::Log { phase, text, .. } if *phase == wanted => Some(text.as_str()),
-            _ => None,
-        })
-        .collect()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gitspace_lives_from_start_to_delete() {
@@ -861,4 +486,39 @@ async fn the_host_and_the_readiness_are_told() {
     assert!(refused.is_err());
     let tasks: Vec<TaskStatus> = runner.client.get("/v1/tasks").await.unwrap();
     assert!(tasks.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_socket_is_gone_is_told_with_what_brings_it_back() {
+    let git = GitServer::start().await;
+    let url = git.repository("app", &[]);
+    let runner = Runner::start(&[git.port]).await;
+    let id = gitspace();
+    let spec = spec(&url);
+    runner
+        .done(&task(id, 1, TaskVerb::Start { spec: spec.clone() }))
+        .await;
+    let removed = runner.exec(id, "rm /.gitspaces/run/control.sock");
+    assert!(removed.status.success(), "{removed:?}");
+    let stops = |hint: Option<&String>| hint.is_some_and(|hint| hint.contains("stop the gitspace"));
+    let error = runner
+        .client
+        .get::<serde_json::Value>(&format!("/v1/gitspaces/{id}/ports"))
+        .await
+        .unwrap_err();
+    let problem = error.problem().unwrap();
+    assert_eq!(problem.code, "agent_unreachable");
+    assert!(stops(problem.hint.as_ref()), "{problem:?}");
+    let observed = runner.done(&task(id, 1, TaskVerb::Observe {})).await;
+    let failure = observed.failure.unwrap();
+    assert_eq!(failure.code, FailureCode::AgentUnreachable);
+    assert!(stops(failure.hint.as_ref()), "{failure:?}");
+
+    // As the hint says.
+    runner.done(&task(id, 2, TaskVerb::Stop {})).await;
+    let observed = runner.done(&task(id, 3, TaskVerb::Start { spec })).await;
+    assert_eq!(
+        (observed.state, observed.failure),
+        (ObservedState::Running, None)
+    );
 }
