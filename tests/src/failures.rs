@@ -73,14 +73,24 @@ async fn what_goes_wrong_with_git_says_why_and_can_be_left() -> Result<()> {
     // With the credential stored, the next start works; the password is nowhere in the gitspace's clone.
     let file = host.path("password");
     std::fs::write(&file, crate::git_server::PASSWORD)?;
-    let mut command = host.command(&[
-        "git-credential",
-        "set",
-        host.git.address(),
-        crate::git_server::USER,
-    ])?;
-    let status = command.stdin(std::fs::File::open(&file)?).status()?;
-    ensure!(status.success());
+    let store = |place: &str| -> Result<()> {
+        let mut command =
+            host.command(&["git-credential", "set", place, crate::git_server::USER])?;
+        let status = command.stdin(std::fs::File::open(&file)?).status()?;
+        ensure!(status.success());
+        Ok(())
+    };
+    // One for https is not sent in the clear.
+    store(host.git.address())?;
+    let said = host.gitspace(&["start", "private", "--wait"])?;
+    ensure!(said.code == 1, "{said:#?}");
+    let shown = host.show("private")?;
+    ensure!(
+        text(&shown, "/error/code") == "git_authentication"
+            && text(&shown, "/error/hint").contains(&format!("http://{}", host.git.address())),
+        "{shown:#}"
+    );
+    store(&format!("http://{}", host.git.address()))?;
     host.ok(&["start", "private", "--wait"])?;
     let said = host.gitspace(&[
         "exec",

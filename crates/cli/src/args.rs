@@ -284,7 +284,7 @@ pub(crate) enum UserCommand {
 pub(crate) enum GitCredentialCommand {
     /// Keep a password or token for a Git host; it is read from stdin
     Set {
-        /// `host` or `host:port`, as in the URL
+        /// `host` or `host:port`, as in the URL. It is sent over https alone, unless you write `http://host`
         host: String,
         /// User name for Git
         user: String,

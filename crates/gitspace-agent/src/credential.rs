@@ -1,13 +1,10 @@
 //! Git's credentials: given out over a socket that every user of the container can reach, to root and to the remote user alone.
 //!
-//! Invariant: a credential goes to its exact host and port, and never unasked over plain http.
+//! Invariant: a credential goes to its exact host and port, over its own scheme alone.
 
 pub(crate) mod helper;
 
-use crate::{
-    agent::{self, Agent},
-    job::Origin,
-};
+use crate::agent::{self, Agent};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use local_rpc::{
@@ -16,7 +13,11 @@ use local_rpc::{
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use wire::{gitspace::GitCredential, problem::Problem, secret::Secret};
+use wire::{
+    gitspace::{GitCredential, GitScheme},
+    problem::Problem,
+    secret::Secret,
+};
 
 const MAX_BODY: usize = 8 * 1024;
 
@@ -72,10 +73,10 @@ async fn answer(
         Some(id) => agent
             .jobs
             .get(id)
-            .and_then(|job| find(&job.credentials, &query, job.origin.as_ref()).cloned()),
+            .and_then(|job| find(&job.credentials, &query).cloned()),
         None => agent
             .config()
-            .and_then(|config| find(&config.git_credentials, &query, None).cloned()),
+            .and_then(|config| find(&config.git_credentials, &query).cloned()),
     };
     Ok(match found {
         Some(found) => server::json(
@@ -104,65 +105,62 @@ fn may_ask(agent: &Agent, peer: &Peer) -> bool {
             .is_some_and(|account| account.uid == peer.uid)
 }
 
-/// The credential for exactly this host and port. Over plain http it is given where that is clearly meant: to the very address that the
-/// clone was asked for, on loopback, or where the credential names a port.
+/// The credential for exactly this scheme, host and port.
 fn find<'a>(
     credentials: &'a [GitCredential],
     query: &CredentialQuery,
-    origin: Option<&Origin>,
 ) -> Option<&'a GitCredential> {
     let host = query.host.to_ascii_lowercase();
-    let default_port = match query.protocol.as_str() {
-        "https" => ":443",
-        "http" => ":80",
-        _ => return None,
+    let scheme: GitScheme = query.protocol.parse().ok()?;
+    let default_port = match scheme {
+        GitScheme::Https => ":443",
+        GitScheme::Http => ":80",
     };
     let bare = host.strip_suffix(default_port).unwrap_or(&host);
-    let found = credentials.iter().find(|credential| {
+    credentials.iter().find(|credential| {
         let theirs = credential.host.to_ascii_lowercase();
-        theirs.strip_suffix(default_port).unwrap_or(&theirs) == bare
-    })?;
-    let asked_for = origin
-        .is_some_and(|origin| origin.scheme == "http" && origin.host.eq_ignore_ascii_case(bare));
-    let name = bare.rsplit_once(':').map_or(bare, |(name, _)| name);
-    let loopback = matches!(name, "localhost" | "127.0.0.1" | "[::1]");
-    let meant = query.protocol == "https" || asked_for || loopback || found.host.contains(':');
-    meant.then_some(found)
+        credential.scheme == scheme && theirs.strip_suffix(default_port).unwrap_or(&theirs) == bare
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn found(protocol: &str, host: &str, origin: Option<&Origin>) -> Option<String> {
-        let credentials =
-            ["example.com", "example.com:8443", "git.lan:3000"].map(|host| GitCredential {
+    fn found(protocol: &str, host: &str) -> Option<String> {
+        let credentials = [
+            "example.com",
+            "example.com:8443",
+            "http://git.lan:3000",
+            "http://both.example",
+            "both.example",
+        ]
+        .map(|place| {
+            let (scheme, host) = GitScheme::split(place);
+            GitCredential {
+                scheme,
                 host: host.to_owned(),
-                username: format!("user of {host}"),
+                username: format!("user of {place}"),
                 secret: Secret::new("s"),
-            });
+            }
+        });
         let query = CredentialQuery {
             protocol: protocol.to_owned(),
             host: host.to_owned(),
             job: None,
         };
-        find(&credentials, &query, origin).map(|found| found.host.clone())
+        find(&credentials, &query).map(|found| found.scheme.spell(&found.host))
     }
 
     #[test]
     fn a_credential_goes_to_its_exact_host_and_port() {
-        assert_eq!(
-            found("https", "example.com", None).as_deref(),
-            Some("example.com")
-        );
-        assert_eq!(
-            found("https", "Example.com:443", None).as_deref(),
-            Some("example.com")
-        );
-        assert_eq!(
-            found("https", "example.com:8443", None).as_deref(),
-            Some("example.com:8443")
-        );
+        for (host, place) in [
+            ("example.com", "example.com"),
+            ("Example.com:443", "example.com"),
+            ("example.com:8443", "example.com:8443"),
+        ] {
+            assert_eq!(found("https", host).as_deref(), Some(place));
+        }
         for host in [
             "evil-example.com",
             "example.com.evil",
@@ -170,30 +168,28 @@ mod tests {
             "example.com:9",
             "",
         ] {
-            assert_eq!(found("https", host, None), None, "{host}");
+            assert_eq!(found("https", host), None, "{host}");
         }
-        assert_eq!(found("ftp", "example.com", None), None);
+        assert_eq!(found("ftp", "example.com"), None);
     }
 
     #[test]
-    fn plain_http_gets_a_credential_only_where_it_is_meant() {
-        assert_eq!(found("http", "example.com", None), None);
-        assert_eq!(
-            found("http", "git.lan:3000", None).as_deref(),
-            Some("git.lan:3000")
-        );
-        let origin = Origin {
-            scheme: "http".to_owned(),
-            host: "example.com".to_owned(),
-        };
-        assert_eq!(
-            found("http", "example.com", Some(&origin)).as_deref(),
-            Some("example.com")
-        );
-        let secure = Origin {
-            scheme: "https".to_owned(),
-            ..origin
-        };
-        assert_eq!(found("http", "example.com", Some(&secure)), None);
+    fn a_credential_goes_over_its_own_scheme_alone() {
+        for (protocol, host, place) in [
+            ("http", "example.com", None),
+            ("http", "example.com:443", None),
+            ("http", "example.com:8443", None),
+            ("https", "git.lan:3000", None),
+            ("http", "git.lan:3000", Some("http://git.lan:3000")),
+            ("http", "both.example", Some("http://both.example")),
+            ("http", "both.example:80", Some("http://both.example")),
+            ("https", "both.example", Some("both.example")),
+        ] {
+            assert_eq!(
+                found(protocol, host).as_deref(),
+                place,
+                "{protocol}://{host}"
+            );
+        }
     }
 }

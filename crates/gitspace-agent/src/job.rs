@@ -40,14 +40,6 @@ pub(crate) struct Job {
     cancel: CancellationToken,
     /// A clone's own, given to its git alone.
     pub(crate) credentials: Vec<GitCredential>,
-    /// The scheme and host that a clone was asked for.
-    pub(crate) origin: Option<Origin>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Origin {
-    pub(crate) scheme: String,
-    pub(crate) host: String,
 }
 
 /// All jobs, oldest first.
@@ -64,16 +56,15 @@ impl Jobs {
     /// Starts a job, unless the id is known.
     pub(crate) fn put(agent: &Arc<Agent>, id: &str, spec: JobSpec) -> Result<(), Problem> {
         check_id(id)?;
-        let (credentials, origin) = match &spec {
-            JobSpec::Clone(clone) => (clone.credentials.clone(), clone::origin(&clone.repo)),
-            JobSpec::Command(_) => (Vec::new(), None),
+        let credentials = match &spec {
+            JobSpec::Clone(clone) => clone.credentials.clone(),
+            JobSpec::Command(_) => Vec::new(),
         };
         let job = Arc::new(Job {
             id: id.to_owned(),
             log: JobLog::default(),
             cancel: CancellationToken::new(),
             credentials,
-            origin,
         });
         {
             let mut jobs = lock(&agent.jobs.jobs);

@@ -58,6 +58,7 @@ fn git_credential(row: &SqliteRow) -> Result<GitCredentialRecord, StoreError> {
     Ok(GitCredentialRecord {
         id: columns.id("id")?,
         user: columns.id("user_id")?,
+        scheme: columns.word("scheme")?,
         host: columns.text("host")?,
         username: columns.text("username")?,
         sealed: columns.bytes("sealed")?,
@@ -367,12 +368,13 @@ impl AccessStore for SqlStore {
         Box::pin(async move {
             let mut transaction = self.write().await?;
             let row = sqlx::query(
-                "INSERT INTO git_credentials (id, user_id, host, username, sealed, created) VALUES ($1, $2, $3, $4, $5, $6)
-                 ON CONFLICT (user_id, host) DO UPDATE
+                "INSERT INTO git_credentials (id, user_id, scheme, host, username, sealed, created) VALUES ($1, $2, $3, $4, $5, $6, $7)
+                 ON CONFLICT (user_id, scheme, host) DO UPDATE
                  SET username = excluded.username, sealed = excluded.sealed, created = excluded.created RETURNING *",
             )
             .bind(credential.id.to_string())
             .bind(credential.user.to_string())
+            .bind(credential.scheme.as_str())
             .bind(credential.host.as_str())
             .bind(credential.username.as_str())
             .bind(credential.sealed.as_slice())
@@ -387,7 +389,7 @@ impl AccessStore for SqlStore {
 
     fn git_credentials(&self, user: UserUuid) -> Answer<'_, Vec<GitCredentialRecord>> {
         Box::pin(async move {
-            sqlx::query("SELECT * FROM git_credentials WHERE user_id = $1 ORDER BY host")
+            sqlx::query("SELECT * FROM git_credentials WHERE user_id = $1 ORDER BY host, scheme")
                 .bind(user.to_string())
                 .fetch_all(&self.readers)
                 .await

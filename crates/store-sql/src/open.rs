@@ -21,11 +21,18 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
 const KEEP_JOIN_TOKENS: Duration = Duration::from_hours(30 * 24);
 
 /// In order; a file that was released is never changed.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(
-    1,
-    "initial",
-    include_str!("../migrations/sqlite/0001_initial.sql"),
-)];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (
+        1,
+        "initial",
+        include_str!("../migrations/sqlite/0001_initial.sql"),
+    ),
+    (
+        2,
+        "git credential scheme",
+        include_str!("../migrations/sqlite/0002_git_credential_scheme.sql"),
+    ),
+];
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -164,5 +171,58 @@ impl Store for SqlStore {
                 .map(drop)
                 .map_err(store_error("asking it for a sign of life", "ping"))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sqlx::Row as _;
+
+    #[tokio::test]
+    async fn a_git_credential_of_the_first_form_is_kept_and_goes_over_https() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = Utf8Path::from_path(dir.path()).unwrap().join("db");
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true);
+        let old = SqlitePoolOptions::new()
+            .connect_with(options)
+            .await
+            .unwrap();
+        let (version, name, sql) = MIGRATIONS[0];
+        let first = Migration::new(
+            version,
+            Cow::Borrowed(name),
+            MigrationType::Simple,
+            sql.into_sql_str(),
+            false,
+        );
+        Migrator::with_migrations(vec![first])
+            .run(&old)
+            .await
+            .unwrap();
+        for sql in [
+            "INSERT INTO users (id, name, role, disabled, created) VALUES ('u', 'ann', 'developer', 0, 1)",
+            "INSERT INTO git_credentials (id, user_id, host, username, sealed, created) VALUES ('c', 'u', 'git.lan', 'ann', x'0102', 7)",
+        ] {
+            sqlx::query(sql).execute(&old).await.unwrap();
+        }
+        old.close().await;
+
+        let store = SqlStore::open_sqlite(&path).await.unwrap();
+        let row = sqlx::query("SELECT * FROM git_credentials")
+            .fetch_one(&store.readers)
+            .await
+            .unwrap();
+        let kept = (
+            row.get::<String, _>("id"),
+            row.get::<String, _>("scheme"),
+            row.get::<String, _>("host"),
+            row.get::<Vec<u8>, _>("sealed"),
+            row.get::<i64, _>("created"),
+        );
+        let expected = ("c".into(), "https".into(), "git.lan".into(), vec![1, 2], 7);
+        assert_eq!(kept, expected);
     }
 }

@@ -26,7 +26,8 @@ use wire::{
     failure::{Failure, FailureCode},
     gateway::{Revocation, RevokedSubject},
     gitspace::{
-        DesiredState, Generation, GitspaceState, Observed, ObservedState, RepoSpec, Resources,
+        DesiredState, Generation, GitScheme, GitspaceState, Observed, ObservedState, RepoSpec,
+        Resources,
     },
     ids::{GitspaceUuid, UserUuid},
     task::{LogStream, Phase, TaskKind},
@@ -284,6 +285,7 @@ async fn access(store: &dyn Store) {
     let mut credential = GitCredentialRecord {
         id: id(0x30),
         user: ann,
+        scheme: GitScheme::Https,
         host: "example.com".to_owned(),
         username: "ann".to_owned(),
         sealed: vec![1, 2],
@@ -302,7 +304,17 @@ async fn access(store: &dyn Store) {
         store.put_git_credential(&replaced).await.unwrap(),
         credential
     );
-    assert_eq!(store.git_credentials(ann).await.unwrap(), [credential]);
+    let plain = GitCredentialRecord {
+        id: id(0x32),
+        scheme: GitScheme::Http,
+        ..credential.clone()
+    };
+    assert_eq!(store.put_git_credential(&plain).await.unwrap(), plain);
+    assert_eq!(
+        store.git_credentials(ann).await.unwrap(),
+        [plain, credential],
+        "one for each scheme of a host"
+    );
     assert!(!store.delete_git_credential(id(2), id(0x30)).await.unwrap());
     assert!(store.delete_git_credential(ann, id(0x30)).await.unwrap());
 }

@@ -2,6 +2,7 @@
 
 use crate::{Answer, Hash, UserRecord};
 use jiff::Timestamp;
+use wire::gitspace::GitScheme;
 use wire::ids::{AccessTokenUuid, GitCredentialUuid, GitspaceUuid, UserUuid};
 
 /// A personal access token, without the token.
@@ -76,7 +77,8 @@ pub enum Claimed {
 pub struct GitCredentialRecord {
     pub id: GitCredentialUuid,
     pub user: UserUuid,
-    /// `host` or `host:port`; one per user and host.
+    pub scheme: GitScheme,
+    /// `host` or `host:port`; one per user, scheme and host.
     pub host: String,
     pub username: String,
     /// Sealed by the caller.

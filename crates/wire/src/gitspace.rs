@@ -195,10 +195,76 @@ pub struct Resources {
     pub pids: u32,
 }
 
-/// User and password (or token) for one Git host.
+/// What a Git credential may be sent over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum GitScheme {
+    #[default]
+    Https,
+    /// Readable by everybody on the way: only where a user has said so.
+    Http,
+}
+
+impl GitScheme {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Https => "https",
+            Self::Http => "http",
+        }
+    }
+
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        matches!(self, Self::Https)
+    }
+
+    /// As a user writes it: `host` is for https, `http://host` for plain http.
+    #[must_use]
+    pub fn spell(self, host: &str) -> String {
+        match self {
+            Self::Https => host.to_owned(),
+            Self::Http => format!("http://{host}"),
+        }
+    }
+
+    /// Reads what [`Self::spell`] writes, with the scheme of https where it is written out.
+    #[must_use]
+    pub fn split(text: &str) -> (Self, &str) {
+        let (scheme, host) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+            (Some(host), _) => (Self::Http, host),
+            (None, Some(host)) => (Self::Https, host),
+            (None, None) => return (Self::Https, text),
+        };
+        (scheme, host.strip_suffix('/').unwrap_or(host))
+    }
+}
+
+impl std::str::FromStr for GitScheme {
+    type Err = UnknownGitScheme;
+
+    fn from_str(text: &str) -> Result<Self, UnknownGitScheme> {
+        match text {
+            "https" => Ok(Self::Https),
+            "http" => Ok(Self::Http),
+            _ => Err(UnknownGitScheme),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the scheme of a Git credential is `https` or `http`")]
+pub struct UnknownGitScheme;
+
+/// User and password (or token) for one Git host, over one scheme.
+///
+/// An older writer says no scheme, which is https; an older reader takes what is for https, and refuses what is for http.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GitCredential {
+    #[serde(default, skip_serializing_if = "GitScheme::is_https")]
+    pub scheme: GitScheme,
     /// `host` or `host:port`, compared exactly.
     pub host: String,
     pub username: String,
@@ -210,4 +276,40 @@ pub struct GitCredential {
 pub struct GitIdentity {
     pub name: String,
     pub email: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_without_a_scheme_is_for_https_and_is_written_as_it_was() {
+        let text = r#"{"host":"example.com","username":"u","secret":"s"}"#;
+        let read: GitCredential = serde_json::from_str(text).expect("reads");
+        assert_eq!(read.scheme, GitScheme::Https);
+        assert_eq!(serde_json::to_string(&read).expect("writes"), text);
+        let plain = GitCredential {
+            scheme: GitScheme::Http,
+            ..read
+        };
+        let written = serde_json::to_string(&plain).expect("writes");
+        let again: GitCredential = serde_json::from_str(&written).expect("reads");
+        assert_eq!(again.scheme, GitScheme::Http);
+    }
+
+    #[test]
+    fn a_host_is_for_https_unless_it_says_http() {
+        for (text, scheme, host) in [
+            ("example.com", GitScheme::Https, "example.com"),
+            ("https://example.com/", GitScheme::Https, "example.com"),
+            ("http://git.lan:3000", GitScheme::Http, "git.lan:3000"),
+            ("HTTP://example.com", GitScheme::Https, "HTTP://example.com"),
+        ] {
+            assert_eq!(GitScheme::split(text), (scheme, host));
+        }
+        assert_eq!(
+            GitScheme::split(&GitScheme::Http.spell("h")),
+            (GitScheme::Http, "h")
+        );
+    }
 }

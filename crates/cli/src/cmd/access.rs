@@ -12,6 +12,7 @@ use wire::{
     api::{
         AccessToken, CreateAccessToken, CreateUser, GitCredentialInfo, PutGitCredential, Role, User,
     },
+    gitspace::GitScheme,
     secret::Secret,
 };
 
@@ -152,8 +153,10 @@ pub(super) async fn git_credential(
 ) -> Result<(), CliError> {
     match args {
         GitCredentialCommand::Set { host, user } => {
+            let (scheme, host) = GitScheme::split(&host);
             let body = PutGitCredential {
-                host,
+                scheme,
+                host: host.to_owned(),
                 username: user,
                 secret: input::secret("Git password or token")?,
             };
@@ -188,7 +191,7 @@ fn credentials<T: serde::Serialize>(
                 let it = &credential.it;
                 vec![
                     it.id.to_string(),
-                    it.host.clone(),
+                    it.scheme.spell(&it.host),
                     it.username.clone(),
                     text::relative(it.created, now),
                 ]

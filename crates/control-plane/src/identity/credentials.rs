@@ -4,7 +4,11 @@ use super::seal::{Label, SealError, SealKey};
 use crate::state::SharedStore;
 use std::sync::Arc;
 use store::StoreError;
-use wire::{gitspace::GitCredential, ids::UserUuid, secret::Secret};
+use wire::{
+    gitspace::{GitCredential, GitScheme},
+    ids::UserUuid,
+    secret::Secret,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CredentialsError {
@@ -35,18 +39,20 @@ pub(crate) struct CredentialVault {
 pub(crate) fn seal_credential(
     seal: &SealKey,
     user: UserUuid,
-    host: &str,
+    (scheme, host): (GitScheme, &str),
     secret: &Secret,
 ) -> Result<Vec<u8>, SealError> {
     let owner = user.to_string();
-    seal.seal(label(&owner, host), secret.expose().as_bytes())
+    // The scheme is sealed in: who can write to the database cannot have it sent in the clear.
+    let name = scheme.spell(host);
+    seal.seal(label(&owner, &name), secret.expose().as_bytes())
 }
 
-fn label<'a>(owner: &'a str, host: &'a str) -> Label<'a> {
+fn label<'a>(owner: &'a str, name: &'a str) -> Label<'a> {
     Label {
         what: "a Git credential",
         owner,
-        name: host,
+        name,
     }
 }
 
@@ -69,9 +75,10 @@ impl CredentialVault {
         records
             .into_iter()
             .map(|record| {
+                let name = record.scheme.spell(&record.host);
                 let plain = self
                     .seal
-                    .open(label(&owner, &record.host), &record.sealed)
+                    .open(label(&owner, &name), &record.sealed)
                     .map_err(|source| CredentialsError::Open {
                         user,
                         host: record.host.clone(),
@@ -82,6 +89,7 @@ impl CredentialVault {
                     host: record.host.clone(),
                 })?;
                 Ok(GitCredential {
+                    scheme: record.scheme,
                     host: record.host,
                     username: record.username,
                     secret: Secret::new(secret),

@@ -6,7 +6,7 @@
 //! Invariant: the destination exists only once the clone is whole, submodules included.
 
 use super::{
-    Job, Origin,
+    Job,
     command::{Ended, follow},
     destination::{Destination, Found},
     git_error,
@@ -54,15 +54,6 @@ const SETTINGS: &[&str] = &[
 const SSH: &str = "ssh -oBatchMode=yes -oStrictHostKeyChecking=accept-new -oConnectTimeout=20 -oServerAliveInterval=15";
 /// Of a file that is only looked at.
 const MAX_PEEK: u64 = 1024 * 1024;
-
-/// Where a clone may use its credentials over the scheme it was asked for.
-pub(super) fn origin(repo: &RepoSpec) -> Option<Origin> {
-    let url = url::Url::parse(repo.url.as_str()).ok()?;
-    Some(Origin {
-        scheme: url.scheme().to_owned(),
-        host: repo.url.host_and_port(),
-    })
-}
 
 pub(super) async fn run(agent: &Arc<Agent>, job: &Arc<Job>, clone: CloneJob) -> JobOutcome {
     match Clone::new(agent, job, clone).await {

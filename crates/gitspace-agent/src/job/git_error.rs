@@ -2,7 +2,7 @@
 
 use wire::{
     failure::{Failure, FailureCode},
-    gitspace::RepoSpec,
+    gitspace::{GitScheme, RepoSpec},
 };
 
 /// The first rule with a phrase in git's output decides; the more specific ones come first.
@@ -145,9 +145,7 @@ pub(super) fn classify(repo: &RepoSpec, output: &str) -> Failure {
             FailureCode::GitAuthentication,
             format!("`{host}` asks for credentials for `{url}`, or refused those it got"),
         )
-        .hint(format!(
-            "store a Git credential for `{host}` with access to the repository, then start again"
-        )),
+        .hint(credential_hint(repo)),
         Some(Kind::Reference) => Failure::new(
             FailureCode::GitRefNotFound,
             format!("`{reference}` is no branch, tag or commit of `{url}`"),
@@ -176,6 +174,22 @@ pub(super) fn classify(repo: &RepoSpec, output: &str) -> Failure {
     } else {
         failure.detail(output)
     }
+}
+
+fn credential_hint(repo: &RepoSpec) -> String {
+    let host = repo.url.host_and_port();
+    if repo.url.is_ssh() {
+        return "use an https URL and a Git credential, or give the image that clones a key for ssh that the server knows".to_owned();
+    }
+    let scheme = if repo.url.as_str().starts_with("http://") {
+        GitScheme::Http
+    } else {
+        GitScheme::Https
+    };
+    let place = scheme.spell(&host);
+    format!(
+        "store a Git credential with access to the repository, `gitspace git-credential set {place} USER`, then start again"
+    )
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use camino::Utf8Path;
 use wire::{
     agent::{CloneJob, JobSpec},
     failure::FailureCode,
-    gitspace::{GitCredential, RepoSpec},
+    gitspace::{GitCredential, GitScheme, RepoSpec},
     secret::Secret,
     task::LogStream,
 };
@@ -177,13 +177,17 @@ async fn each_way_to_fail_has_its_code_cause_and_hint_and_leaves_nothing() {
 async fn a_clone_gets_its_own_credentials_and_keeps_none() {
     let (agent, server) = (Agent::start().await, GitServer::start(Some("dTpw")).await);
     server.repository("app", None);
-    let credential = |host: String| GitCredential {
+    let credential = |scheme, host: String| GitCredential {
+        scheme,
         host,
         username: "u".to_owned(),
         secret: Secret::new("p"),
     };
     let destination = agent.path("right");
-    let right = vec![credential(format!("127.0.0.1:{}", server.port))];
+    let right = vec![credential(
+        GitScheme::Http,
+        format!("127.0.0.1:{}", server.port),
+    )];
     agent
         .job(
             "right",
@@ -197,14 +201,25 @@ async fn a_clone_gets_its_own_credentials_and_keeps_none() {
         "{config}"
     );
 
-    let wrong = vec![credential("127.0.0.1".to_owned())];
-    let ended = agent
-        .job(
-            "wrong",
-            &with_credentials(&server.url("app"), None, &agent.path("wrong"), wrong),
-        )
-        .await;
-    assert_eq!(ended.failure().1.code, FailureCode::GitAuthentication);
+    for (id, wrong) in [
+        ("port", credential(GitScheme::Http, "127.0.0.1".to_owned())),
+        (
+            "scheme",
+            credential(GitScheme::Https, format!("127.0.0.1:{}", server.port)),
+        ),
+    ] {
+        let spec = with_credentials(&server.url("app"), None, &agent.path(id), vec![wrong]);
+        let (_, failure) = agent.job(id, &spec).await.failure();
+        assert_eq!(failure.code, FailureCode::GitAuthentication, "{id}");
+        let place = format!("http://127.0.0.1:{}", server.port);
+        assert!(
+            failure
+                .hint
+                .as_ref()
+                .is_some_and(|hint| hint.contains(&place)),
+            "{id}: {failure:?}"
+        );
+    }
 }
 
 #[tokio::test]

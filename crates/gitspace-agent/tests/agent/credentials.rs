@@ -4,7 +4,11 @@ use std::{
     os::unix::process::CommandExt as _,
     process::{Command, Stdio},
 };
-use wire::{agent::Health, gitspace::GitCredential, secret::Secret};
+use wire::{
+    agent::Health,
+    gitspace::{GitCredential, GitScheme},
+    secret::Secret,
+};
 
 fn ask(agent: &Agent, uid: Option<u32>, question: &str) -> (bool, String) {
     // Where the other user reaches it.
@@ -36,6 +40,7 @@ fn ask(agent: &Agent, uid: Option<u32>, question: &str) -> (bool, String) {
 
 fn credentials() -> Vec<GitCredential> {
     vec![GitCredential {
+        scheme: GitScheme::Https,
         host: "git.example".to_owned(),
         username: "ada".to_owned(),
         secret: Secret::new("s3cret"),

@@ -1,6 +1,7 @@
 //! Users, personal access tokens, Git credentials.
 
 use crate::{
+    gitspace::GitScheme,
     ids::{AccessTokenUuid, GitCredentialUuid, UserUuid},
     secret::Secret,
 };
@@ -83,11 +84,14 @@ pub struct AccessToken {
     pub created: Timestamp,
 }
 
-/// `PUT /git-credentials`: one per host and user; sealed in the store, never shown again.
+/// `PUT /git-credentials`: one per user, scheme and host; sealed in the store, never shown again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PutGitCredential {
+    /// It is never sent over another one. `https` where missing.
+    #[serde(default, skip_serializing_if = "GitScheme::is_https")]
+    pub scheme: GitScheme,
     /// `host` or `host:port`.
     pub host: String,
     pub username: String,
@@ -100,6 +104,8 @@ pub struct PutGitCredential {
 pub struct GitCredentialInfo {
     #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
     pub id: GitCredentialUuid,
+    #[serde(default)]
+    pub scheme: GitScheme,
     pub host: String,
     pub username: String,
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]

@@ -19,6 +19,7 @@ use wire::{
 pub(super) fn show(record: GitCredentialRecord) -> GitCredentialInfo {
     GitCredentialInfo {
         id: record.id,
+        scheme: record.scheme,
         host: record.host,
         username: record.username,
         created: record.created,

@@ -14,6 +14,7 @@ use store::GitCredentialRecord;
 use url::Url;
 use wire::{
     api::{GitCredentialInfo, PutGitCredential},
+    gitspace::GitScheme,
     problem::Problem,
 };
 
@@ -32,7 +33,7 @@ pub(crate) async fn put_git_credential(
     caller: Caller,
     Body(body): Body<PutGitCredential>,
 ) -> Result<Json<GitCredentialInfo>, ApiError> {
-    check_host(&body.host)?;
+    check_host(body.scheme, &body.host)?;
     check_label("username", &body.username, 255)?;
     let length = body.secret.expose().len();
     if !(1..=MAX_SECRET).contains(&length) {
@@ -43,7 +44,9 @@ pub(crate) async fn put_git_credential(
     }
     let user = caller.user.id;
     let stored = state.store.git_credentials(user).await?;
-    let is_replacement = stored.iter().any(|found| found.host == body.host);
+    let is_replacement = stored
+        .iter()
+        .any(|found| found.host == body.host && found.scheme == body.scheme);
     if !is_replacement && stored.len() >= MAX_CREDENTIALS {
         return Err(ApiError::Refused {
             code: "too_many_credentials",
@@ -52,13 +55,14 @@ pub(crate) async fn put_git_credential(
             hint: Some("delete those that are not used".to_owned()),
         });
     }
-    let sealed = seal_credential(&state.seal, user, &body.host, &body.secret)
+    let sealed = seal_credential(&state.seal, user, (body.scheme, &body.host), &body.secret)
         .map_err(|error| ApiError::internal("sealing a Git credential", error))?;
     let record = state
         .store
         .put_git_credential(&GitCredentialRecord {
             id: state.ids.typed(),
             user,
+            scheme: body.scheme,
             host: body.host,
             username: body.username,
             sealed,
@@ -69,8 +73,8 @@ pub(crate) async fn put_git_credential(
 }
 
 /// `host` or `host:port`, spelled as `RepoUrl::host_and_port` spells it, because the two are compared exactly.
-fn check_host(text: &str) -> Result<(), ApiError> {
-    let spelled = Url::parse(&format!("https://{text}/"))
+fn check_host(scheme: GitScheme, text: &str) -> Result<(), ApiError> {
+    let spelled = Url::parse(&format!("{}://{text}/", scheme.as_str()))
         .ok()
         .filter(|url| url.path() == "/" && url.username().is_empty() && url.password().is_none())
         .and_then(|url| match (url.host_str(), url.port()) {
@@ -85,7 +89,7 @@ fn check_host(text: &str) -> Result<(), ApiError> {
             what: "`host`".to_owned(),
             why: "it is not `host` or `host:port`".to_owned(),
             hint: Some(
-                "write it in lower case, without a scheme, and without the port where it is 443"
+                "write it in lower case, with the scheme in `scheme`, and without the port where it is the scheme's own"
                     .to_owned(),
             ),
         })
@@ -104,7 +108,7 @@ mod tests {
             "git.example.com:8443",
             "[::1]:3000",
         ] {
-            check_host(good).expect(good);
+            check_host(GitScheme::Https, good).expect(good);
         }
         for bad in [
             "",
@@ -118,7 +122,9 @@ mod tests {
             "example.com#x",
             "example.com?x",
         ] {
-            assert!(check_host(bad).is_err(), "took {bad:?}");
+            assert!(check_host(GitScheme::Https, bad).is_err(), "took {bad:?}");
         }
+        check_host(GitScheme::Http, "example.com:443").expect("not the port of http");
+        assert!(check_host(GitScheme::Http, "example.com:80").is_err());
     }
 }
