@@ -5,6 +5,7 @@
 use camino::Utf8PathBuf;
 use serde::Deserialize;
 use std::{collections::BTreeMap, net::SocketAddr};
+use wire::agent::SshTrust;
 
 /// Used where nobody names another file.
 pub(crate) const DEFAULT_PATH: &str = "/etc/gitspaces/runner-agent.toml";
@@ -43,6 +44,9 @@ pub(crate) struct RunnerConfig {
     /// Addresses of this host that gitspaces may reach over TCP.
     pub(crate) host_access: Vec<SocketAddr>,
     pub(crate) firewall: FirewallMode,
+    /// Keys of ssh servers that clones trust, as lines of `known_hosts`.
+    pub(crate) ssh_known_hosts: Vec<String>,
+    pub(crate) ssh_unknown_hosts: SshUnknownHosts,
     /// Options of Docker's `local` volume driver, as `{ type = "xfs", device = ".." }`.
     pub(crate) volume_options: BTreeMap<String, String>,
     pub(crate) log: daemon::logging::LogConfig,
@@ -68,6 +72,17 @@ pub(crate) enum FirewallMode {
     Off,
 }
 
+/// What a clone does with an ssh server of which no key is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SshUnknownHosts {
+    /// It fails, and names the key's fingerprint.
+    #[default]
+    Refuse,
+    /// It takes whatever key the server shows, each time: for a network in which nobody can stand between.
+    AcceptNew,
+}
+
 impl Default for RunnerConfig {
     fn default() -> Self {
         Self {
@@ -87,6 +102,8 @@ impl Default for RunnerConfig {
             capacity: CapacityConfig::default(),
             host_access: Vec::new(),
             firewall: FirewallMode::default(),
+            ssh_known_hosts: Vec::new(),
+            ssh_unknown_hosts: SshUnknownHosts::default(),
             volume_options: BTreeMap::new(),
             log: daemon::logging::LogConfig::default(),
         }
@@ -95,6 +112,8 @@ impl Default for RunnerConfig {
 
 /// More ready sandboxes than this would only hold memory.
 const MAX_POOL: u32 = 16;
+/// All lines of `ssh_known_hosts`, in bytes: they go with every clone.
+const MAX_KNOWN_HOSTS: usize = 64 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
@@ -113,6 +132,14 @@ pub(crate) enum ConfigError {
     Image { key: &'static str, image: String },
     #[error("`sandbox_pool` in the configuration is {found}, more than {MAX_POOL}")]
     Pool { found: u32 },
+    #[error(
+        "entry {number} of `ssh_known_hosts` in the configuration is not `HOST ALGORITHM KEY`: `{line}`"
+    )]
+    KnownHost { number: usize, line: String },
+    #[error(
+        "`ssh_known_hosts` in the configuration has {found} bytes, more than {MAX_KNOWN_HOSTS}"
+    )]
+    KnownHosts { found: usize },
 }
 
 impl RunnerConfig {
@@ -162,7 +189,26 @@ impl RunnerConfig {
                 found: self.sandbox_pool,
             });
         }
+        for (index, line) in self.ssh_known_hosts.iter().enumerate() {
+            if line.contains(char::is_control) || line.split_whitespace().count() < 3 {
+                return Err(ConfigError::KnownHost {
+                    number: index + 1,
+                    line: line.clone(),
+                });
+            }
+        }
+        let found: usize = self.ssh_known_hosts.iter().map(String::len).sum();
+        if found > MAX_KNOWN_HOSTS {
+            return Err(ConfigError::KnownHosts { found });
+        }
         Ok(())
+    }
+
+    pub(crate) fn ssh_trust(&self) -> SshTrust {
+        SshTrust {
+            known_hosts: self.ssh_known_hosts.clone(),
+            accept_new: self.ssh_unknown_hosts == SshUnknownHosts::AcceptNew,
+        }
     }
 
     pub(crate) fn sandbox_image(&self) -> &str {
@@ -184,6 +230,19 @@ mod tests {
     #[test]
     fn the_defaults_pass_their_own_check() {
         RunnerConfig::default().check().unwrap();
+    }
+
+    #[test]
+    fn a_known_host_that_is_none_is_refused_with_its_number() {
+        let config = RunnerConfig {
+            ssh_known_hosts: vec![
+                "[git.lan]:2222 ssh-ed25519 AAAA".to_owned(),
+                "git.lan".to_owned(),
+            ],
+            ..RunnerConfig::default()
+        };
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.contains("entry 2"), "{error}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod destination;
 mod git_error;
 mod log;
 mod output;
+mod ssh;
 
 pub(crate) use log::JobLog;
 

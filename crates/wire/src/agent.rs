@@ -80,6 +80,27 @@ pub struct CloneJob {
     pub destination: String,
     #[serde(default)]
     pub credentials: Vec<GitCredential>,
+    #[serde(default, skip_serializing_if = "SshTrust::is_default")]
+    pub ssh: SshTrust,
+}
+
+/// Which ssh servers a clone trusts beside those that its image knows. An older agent refuses a job that has one, and none is said where it
+/// is the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SshTrust {
+    /// Lines of `known_hosts`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub known_hosts: Vec<String>,
+    /// Take the key of a server of which none is known.
+    #[serde(default)]
+    pub accept_new: bool,
+}
+
+impl SshTrust {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -109,6 +109,7 @@ impl Work {
             repo: spec.repo.clone(),
             destination: folder.clone(),
             credentials: spec.git_credentials.clone(),
+            ssh: self.shared.config.ssh_trust(),
         });
         // Of this task: a later one may come with another ref or other credentials.
         let id = format!("clone-{}", self.task.id);

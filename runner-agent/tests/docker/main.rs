@@ -1,6 +1,6 @@
 //! The runner as a whole: its real process, a real Docker, a real gitspace-agent in real containers.
 //!
-//! Needs a Docker that answers, root, the default image, `git`, and gitspace-agent built beside the runner. Each test has a deployment of
+//! Needs a Docker that answers, root, the default image, `git`, openssh-server, and gitspace-agent built beside the runner. Each test has a deployment of
 //! its own, and removes everything of it at its end.
 
 #![expect(
@@ -15,3 +15,4 @@ mod generations;
 mod gitspaces;
 mod harness;
 mod limits;
+mod ssh;

@@ -11,6 +11,7 @@ use super::{
     destination::{Destination, Found},
     git_error,
     output::Tail,
+    ssh::{self, KnownHosts},
 };
 use crate::{
     account::Account,
@@ -51,7 +52,6 @@ const SETTINGS: &[&str] = &[
     "credential.helper=",
     "credential.useHttpPath=false",
 ];
-const SSH: &str = "ssh -oBatchMode=yes -oStrictHostKeyChecking=accept-new -oConnectTimeout=20 -oServerAliveInterval=15";
 /// Of a file that is only looked at.
 const MAX_PEEK: u64 = 1024 * 1024;
 
@@ -106,6 +106,8 @@ struct Clone {
     account: Account,
     /// Whether the image has git-lfs.
     lfs: bool,
+    /// Named in the environment.
+    _known_hosts: KnownHosts,
 }
 
 impl Clone {
@@ -128,7 +130,12 @@ impl Clone {
         }
         let account = agent::resolve(&nix::unistd::geteuid().to_string())
             .map_err(|problem| Failure::new(FailureCode::Internal, problem.message))?;
-        let env = environment(agent, &account);
+        let known_hosts = blocking({
+            let (run_dir, id) = (agent.run_dir.clone(), job.id.clone());
+            move || KnownHosts::write(&run_dir, &id, &clone.ssh)
+        })
+        .await?;
+        let env = environment(agent, &account, &known_hosts);
         let path = env.get("PATH").map(String::as_str).unwrap_or_default();
         Ok(Some(Self {
             lfs: in_path(path, "git-lfs"),
@@ -138,6 +145,7 @@ impl Clone {
             destination,
             env,
             account,
+            _known_hosts: known_hosts,
         }))
     }
 
@@ -293,11 +301,38 @@ impl Clone {
         match follow(&self.agent, &self.job, child, None, &tail).await {
             Ended::Cancelled => Err(Stopped::Cancelled),
             Ended::Exited(status) if status.success() => Ok(()),
-            Ended::Exited(status) => Err(Stopped::Failed {
-                exit_code: Some(exit_code(status)),
-                failure: Box::new(git_error::classify(&self.repo, &tail.text())),
-            }),
+            Ended::Exited(status) => {
+                let words = tail.text();
+                let failure = if ssh::is_unknown_key(&words) {
+                    ssh::unknown_key(&self.repo, &self.host_keys().await, &words)
+                } else {
+                    git_error::classify(&self.repo, &words)
+                };
+                Err(Stopped::Failed {
+                    exit_code: Some(exit_code(status)),
+                    failure: Box::new(failure),
+                })
+            }
         }
+    }
+
+    /// What the server says are its keys: for a person to compare, and trusted by nobody.
+    async fn host_keys(&self) -> Vec<ssh::HostKey> {
+        let Some(argv) = ssh::scan_argv(&self.repo) else {
+            return Vec::new();
+        };
+        let program = Program {
+            argv,
+            cwd: "/".to_owned(),
+            env: self.env.clone(),
+            account: self.account.clone(),
+        };
+        let Ok(child) = program.spawn(Streams::Output, Bond::DiesWithUs) else {
+            return Vec::new();
+        };
+        let tail = Tail::default();
+        follow(&self.agent, &self.job, child, None, &tail).await;
+        ssh::parse_scan(&tail.text())
     }
 
     async fn tidy_up(&self) {
@@ -332,7 +367,8 @@ impl From<BlockingFailure> for Stopped {
 }
 
 /// The container's, without what would steer git, and with what keeps it from asking anybody.
-fn environment(agent: &Agent, account: &Account) -> Environment {
+fn environment(agent: &Agent, account: &Account, known_hosts: &KnownHosts) -> Environment {
+    let ssh = known_hosts.command();
     let mut env: Environment = crate::environment::of_user(agent, account, None, [])
         .into_iter()
         .filter(|(name, _)| !name.starts_with("GIT_") && !name.starts_with("SSH_"))
@@ -343,7 +379,7 @@ fn environment(agent: &Agent, account: &Account) -> Environment {
         // Set and empty: no program is asked.
         ("GIT_ASKPASS", ""),
         ("SSH_ASKPASS", ""),
-        ("GIT_SSH_COMMAND", SSH),
+        ("GIT_SSH_COMMAND", &ssh),
         ("GIT_CONFIG_GLOBAL", "/dev/null"),
         ("GIT_ALLOW_PROTOCOL", "http:https:ssh"),
         ("GIT_OPTIONAL_LOCKS", "0"),

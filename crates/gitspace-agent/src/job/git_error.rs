@@ -20,8 +20,19 @@ const RULES: &[(&[&str], Kind)] = &[
         &["cannot run ssh", "ssh: not found", "ssh: no such file"],
         Kind::SshMissing,
     ),
+    (
+        &["smudge filter lfs failed", "external filter 'git-lfs"],
+        Kind::LargeFile,
+    ),
     (&["unable to find remote helper for"], Kind::HelperMissing),
     (&["' not allowed"], Kind::Transport),
+    (
+        &[
+            "remote host identification has changed",
+            "host key verification failed",
+        ],
+        Kind::HostKey,
+    ),
     (
         &[
             "could not read username",
@@ -31,7 +42,6 @@ const RULES: &[(&[&str], Kind)] = &[
             "http basic: access denied",
             "returned error: 401",
             "returned error: 403",
-            "host key verification failed",
             "terminal prompts disabled",
         ],
         Kind::Authentication,
@@ -103,6 +113,8 @@ enum Kind {
     SshMissing,
     HelperMissing,
     Transport,
+    HostKey,
+    LargeFile,
     Authentication,
     Reference,
     Unreachable,
@@ -141,6 +153,22 @@ pub(super) fn classify(repo: &RepoSpec, output: &str) -> Failure {
             format!("`{url}`, or a submodule of it, uses a transport that is not allowed"),
         )
         .hint("only http, https and ssh URLs are taken, for submodules too"),
+        Some(Kind::LargeFile) => Failure::new(
+            FailureCode::GitFailed,
+            format!("a large file of `{url}` (Git LFS) cannot be had"),
+        )
+        .hint(
+            "git-lfs' words in the detail say which: push the file from a clone that has it (`git lfs push --all origin`), or store a \
+             credential that may read it; then start again",
+        ),
+        Some(Kind::HostKey) => Failure::new(
+            FailureCode::GitUnreachable,
+            format!("the ssh server `{host}` has another key than the one that is known of it"),
+        )
+        .hint(
+            "somebody may be between this host and the server: ask the server's operator whether its key was changed; where it was, have the \
+             operator of the runner change `ssh_known_hosts` in its configuration",
+        ),
         Some(Kind::Authentication) => Failure::new(
             FailureCode::GitAuthentication,
             format!("`{host}` asks for credentials for `{url}`, or refused those it got"),
@@ -220,6 +248,10 @@ mod tests {
                 FailureCode::GitAuthentication,
             ),
             (
+                "@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\nHost key verification failed.",
+                FailureCode::GitUnreachable,
+            ),
+            (
                 "git@x: Permission denied (publickey).\nfatal: Could not read from remote repository.",
                 FailureCode::GitAuthentication,
             ),
@@ -245,6 +277,10 @@ mod tests {
             ),
             (
                 "fatal: transport 'file' not allowed",
+                FailureCode::GitFailed,
+            ),
+            (
+                "batch response: Authentication required\nerror: external filter 'git-lfs filter-process' failed\nfatal: large.bin: smudge filter lfs failed",
                 FailureCode::GitFailed,
             ),
             ("fatal: something else", FailureCode::GitFailed),

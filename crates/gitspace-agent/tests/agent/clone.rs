@@ -4,7 +4,7 @@ use crate::{
 };
 use camino::Utf8Path;
 use wire::{
-    agent::{CloneJob, JobSpec},
+    agent::{CloneJob, JobSpec, SshTrust},
     failure::FailureCode,
     gitspace::{GitCredential, GitScheme, RepoSpec},
     secret::Secret,
@@ -28,6 +28,7 @@ fn with_credentials(
         },
         destination: destination.to_owned(),
         credentials,
+        ssh: SshTrust::default(),
     })
 }
 
@@ -277,4 +278,39 @@ async fn progress_is_streamed_and_a_clone_over_something_else_is_refused() {
         .await
         .failure();
     assert_eq!(failure.code, FailureCode::PreconditionFailed);
+}
+
+#[tokio::test]
+async fn large_files_come_with_the_clone_and_the_credential_of_its_host() {
+    let (agent, server) = (Agent::start().await, GitServer::start(Some("dTpw")).await);
+    // More than a pointer could be.
+    let large: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+    server.large_file("app", &large, true);
+    server.large_file("lost", b"nobody has it", false);
+    let credential = || {
+        vec![GitCredential {
+            scheme: GitScheme::Http,
+            host: format!("127.0.0.1:{}", server.port),
+            username: "u".to_owned(),
+            secret: Secret::new("p"),
+        }]
+    };
+    let destination = agent.path("app");
+    let spec = with_credentials(&server.url("app"), None, &destination, credential());
+    agent.job("app", &spec).await.done();
+    assert!(std::fs::read(format!("{destination}/large.bin")).unwrap() == large);
+    let config = std::fs::read_to_string(format!("{destination}/.git/config")).unwrap();
+    assert!(
+        config.contains("[filter \"lfs\"]") && !config.contains("credential"),
+        "{config}"
+    );
+
+    let spec = with_credentials(&server.url("lost"), None, &agent.path("lost"), credential());
+    let (_, failure) = agent.job("lost", &spec).await.failure();
+    assert_eq!(failure.code, FailureCode::GitFailed, "{failure:?}");
+    assert!(
+        failure.message.contains("large file") && failure.hint.is_some(),
+        "{failure:?}"
+    );
+    assert!(!Utf8Path::new(&agent.path("lost")).exists());
 }

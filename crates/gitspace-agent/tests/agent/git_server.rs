@@ -1,6 +1,8 @@
-//! A Git server of static files (git's dumb protocol), with a password where wanted.
+//! A Git server of static files (git's dumb protocol) and of large files (Git LFS' batch API), with a password where wanted.
 
 use camino::{Utf8Path, Utf8PathBuf};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use std::{process::Command, sync::Arc};
 use tempfile::TempDir;
 use tokio::{
@@ -27,13 +29,40 @@ impl GitServer {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                connections.spawn(answer(stream, root.clone(), authorization));
+                connections.spawn(answer(stream, root.clone(), port, authorization));
             }
         });
         Self {
             port,
             folder,
             _serving: serving,
+        }
+    }
+
+    /// Commits `large.bin` to `main` as a pointer to these bytes; `stored`: whether the server has them.
+    pub(crate) fn large_file(&self, name: &str, bytes: &[u8], stored: bool) {
+        self.repository(name, None);
+        let root = Utf8Path::from_path(self.folder.path()).unwrap();
+        let (work, bare) = (
+            root.join(format!("{name}-work")),
+            root.join(format!("{name}.git")),
+        );
+        let oid = data_encoding::HEXLOWER.encode(&Sha256::digest(bytes));
+        let pointer = format!(
+            "version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {}\n",
+            bytes.len()
+        );
+        std::fs::write(work.join("large.bin"), pointer).unwrap();
+        git(&work, &["add", "large.bin"]);
+        let attributes = "*.bin filter=lfs diff=lfs merge=lfs -text\n";
+        std::fs::write(work.join(".gitattributes"), attributes).unwrap();
+        git(&work, &["add", ".gitattributes"]);
+        git(&work, &["commit", "-q", "-m", "large"]);
+        git(&work, &["push", "-q", bare.as_str(), "main"]);
+        git(&bare, &["update-server-info"]);
+        if stored {
+            std::fs::create_dir_all(root.join("lfs")).unwrap();
+            std::fs::write(root.join("lfs").join(oid), bytes).unwrap();
         }
     }
 
@@ -105,7 +134,12 @@ pub(crate) fn git(folder: &Utf8Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-async fn answer(mut stream: TcpStream, root: Utf8PathBuf, authorization: Option<&'static str>) {
+async fn answer(
+    mut stream: TcpStream,
+    root: Utf8PathBuf,
+    port: u16,
+    authorization: Option<&'static str>,
+) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
@@ -118,10 +152,24 @@ async fn answer(mut stream: TcpStream, root: Utf8PathBuf, authorization: Option<
     let path = path.split('?').next().unwrap_or(path);
     let wanted = authorization.map(|value| format!("authorization: basic {value}").to_lowercase());
     let known = wanted.is_none_or(|wanted| head.to_lowercase().contains(&wanted));
+    let length = head
+        .lines()
+        .filter_map(|line| line.split_once(": "))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .map_or(0, |(_, value)| value.parse().unwrap());
+    let mut asked = vec![0; length];
+    if stream.read_exact(&mut asked).await.is_err() {
+        return;
+    }
+    let batch = known && path.ends_with("/info/lfs/objects/batch");
     let (status, body) = match std::fs::read(root.join(path.trim_start_matches('/'))) {
         _ if !known => (
             "401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"git\"",
             Vec::new(),
+        ),
+        _ if batch => (
+            "200 OK\r\nContent-Type: application/vnd.git-lfs+json",
+            lfs_batch(&root, port, &asked).to_string().into_bytes(),
         ),
         Ok(bytes) => ("200 OK", bytes),
         Err(_) => ("404 Not Found", Vec::new()),
@@ -133,4 +181,28 @@ async fn answer(mut stream: TcpStream, root: Utf8PathBuf, authorization: Option<
     drop(stream.write_all(head.as_bytes()).await);
     drop(stream.write_all(&body).await);
     drop(stream.shutdown().await);
+}
+
+/// Where each object that is asked for is to be had.
+fn lfs_batch(root: &Utf8Path, port: u16, asked: &[u8]) -> Value {
+    let asked: Value = serde_json::from_slice(asked).unwrap();
+    assert_eq!(asked["operation"], "download");
+    let objects: Vec<Value> = asked["objects"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|object| {
+            let oid = object["oid"].as_str().unwrap();
+            let mut answer = json!({"oid": oid, "size": object["size"], "authenticated": true});
+            if root.join("lfs").join(oid).exists() {
+                let href = format!("http://127.0.0.1:{port}/lfs/{oid}");
+                answer["actions"] =
+                    json!({"download": {"href": href, "header": {"Authorization": "Basic dTpw"}}});
+            } else {
+                answer["error"] = json!({"code": 404, "message": "Object does not exist"});
+            }
+            answer
+        })
+        .collect();
+    json!({"transfer": "basic", "objects": objects})
 }
