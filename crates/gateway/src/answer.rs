@@ -1,9 +1,10 @@
 //! An app's answer: its head, read strictly and written anew.
 
 use crate::{
+    cookies,
     framing::Framing,
-    headers::{passes_back, tokens},
-    request::{content_length_of, is_ours, line},
+    headers::{AnswerField, answer_field, tokens},
+    request::{content_length_of, line},
 };
 use std::mem::MaybeUninit;
 
@@ -105,11 +106,16 @@ pub(crate) fn pass(
     }
     write_status(out, status, raw.reason.unwrap_or_default());
     for field in raw.headers.iter() {
-        if passes_back(field.name)
-            && !(fields.nominates && fields.is_nominated(raw.headers, field.name))
-            && !sets_our_cookie(field)
-        {
-            line(out, field.name, field.value);
+        if fields.nominates && fields.is_nominated(raw.headers, field.name) {
+            continue;
+        }
+        match answer_field(field.name) {
+            AnswerField::Pass => line(out, field.name, field.value),
+            AnswerField::Drop => {}
+            AnswerField::SetCookie => cookies::write_set_cookie(out, field.name, field.value),
+            AnswerField::ClearSiteData => {
+                cookies::write_clear_site_data(out, field.name, field.value);
+            }
         }
     }
     match &answer {
@@ -216,16 +222,6 @@ impl Fields {
     }
 }
 
-/// An app must not put another grant into the browser, here or for its neighbours.
-fn sets_our_cookie(field: &httparse::Header<'_>) -> bool {
-    field.name.eq_ignore_ascii_case("set-cookie")
-        && field
-            .value
-            .split(|byte| *byte == b'=')
-            .next()
-            .is_some_and(is_ours)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,16 +276,32 @@ mod tests {
     }
 
     #[test]
-    fn an_app_cannot_set_our_cookie() {
-        let (out, _) = passed(
-            "HTTP/1.1 204 No Content\r\nSet-Cookie: gitspaces-grant=x; Domain=localhost\r\nset-cookie: __Host-gitspaces=y\r\nSet-Cookie: a=gitspaces-grant\r\n\r\n",
-            QUESTION,
-        )
-        .unwrap();
-        assert_eq!(
-            out,
-            "HTTP/1.1 204 No Content\r\nSet-Cookie: a=gitspaces-grant\r\n\r\n"
-        );
+    fn final_interim_and_switching_answers_set_only_what_an_app_may() {
+        let upgrade = Question {
+            upgrade: true,
+            ..QUESTION
+        };
+        for (status, question, end) in [
+            ("204 No Content", QUESTION, ""),
+            ("103 Early Hints", QUESTION, ""),
+            (
+                "101 Switching Protocols",
+                upgrade,
+                "connection: upgrade\r\n",
+            ),
+        ] {
+            let head = format!(
+                "HTTP/1.1 {status}\r\nSet-Cookie: gitspaces-grant=x\r\nsEt-cOoKiE: a=1; Domain=localhost\r\n\
+                 Clear-Site-Data: \"cookies\", \"cache\"\r\nSet-Cookie: b=2\r\n\r\n"
+            );
+            let (out, _) = passed(&head, question).unwrap();
+            assert_eq!(
+                out,
+                format!(
+                    "HTTP/1.1 {status}\r\nsEt-cOoKiE: a=1\r\nClear-Site-Data: \"cache\"\r\nSet-Cookie: b=2\r\n{end}\r\n"
+                )
+            );
+        }
     }
 
     #[test]
@@ -303,6 +315,12 @@ mod tests {
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
             "HTTP/1.1 200 OK\r\nX: a\r\n folded\r\n\r\n",
             "HTTP/1.1 200 OK\r\nX : a\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nSet-Cookie: a=1\0; Domain=localhost\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nSet-Cookie: a=1;\x0bDomain=localhost\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nSet-Cookie: a=1\x7f\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nSet-Cookie: a=1\rSet-Cookie: gitspaces-grant=x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nSet-Cookie : gitspaces-grant=x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\n gitspaces-grant=x\r\n\r\n",
             "HTTP/2 200\r\n\r\n",
             "HTTP/1.1 000 x\r\n\r\n",
         ] {

@@ -1,11 +1,11 @@
 //! One-time codes, exchanged at the control plane for the grant that becomes the cookie.
 
 use crate::{
+    cookies,
     endpoint::{ConnectError, Endpoint},
     gateway::Shared,
     page::Notice,
     path,
-    request::COOKIES,
     site::Site,
 };
 use bytes::Bytes;
@@ -145,12 +145,9 @@ fn welcome(shared: &Shared, answer: &ExchangeResponse) -> Notice {
         .duration_since(shared.clock.now())
         .as_secs()
         .max(0);
-    let [secure, plain] = COOKIES;
-    let (name, attribute) = if shared.domain.secure() {
-        (secure, "; Secure")
-    } else {
-        (plain, "")
-    };
+    let secure = shared.domain.secure();
+    let name = cookies::grant_cookie(secure);
+    let attribute = if secure { "; Secure" } else { "" };
     let mut notice = Notice::redirect(303, answer.return_to.clone());
     notice.cookie = Some(format!(
         "{name}={grant}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{attribute}"

@@ -116,9 +116,24 @@ fn is_twin(name: &[u8]) -> bool {
     .any(|field| same(name, field))
 }
 
-/// Whether a field of an answer passes.
-pub(crate) fn passes_back(name: &str) -> bool {
-    !(is_hop_by_hop(name.as_bytes()) || name.eq_ignore_ascii_case("content-length"))
+/// What becomes of one field of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AnswerField {
+    Pass,
+    /// Taken away, or written anew by us.
+    Drop,
+    SetCookie,
+    ClearSiteData,
+}
+
+pub(crate) fn answer_field(name: &str) -> AnswerField {
+    match name.len() {
+        10 if name.eq_ignore_ascii_case("set-cookie") => AnswerField::SetCookie,
+        14 if name.eq_ignore_ascii_case("content-length") => AnswerField::Drop,
+        15 if name.eq_ignore_ascii_case("clear-site-data") => AnswerField::ClearSiteData,
+        _ if is_hop_by_hop(name.as_bytes()) => AnswerField::Drop,
+        _ => AnswerField::Pass,
+    }
 }
 
 pub(crate) fn may_be_trailer(name: &[u8]) -> bool {

@@ -170,11 +170,12 @@ fn find_access(
     let now = shared.clock.now();
     let revision = shared.known.revision();
     let mut refusal = None;
-    let cookies = request.cookie_grants().take(if request.grant.is_some() {
+    let most = if request.grant.is_some() {
         0
     } else {
         MAX_TRIED
-    });
+    };
+    let cookies = request.cookie_grants(shared.domain.secure()).take(most);
     for token in request.grant.into_iter().chain(cookies) {
         if let Some(access) = memo.access(token, revision, now) {
             return Ok(access);

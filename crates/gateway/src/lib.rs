@@ -1,7 +1,7 @@
 //! The gateway: what stands between a user's browser or tool and one gitspace.
 //!
 //! Responsible for: which site a request names (`site`), whether its grant reaches it (`authorize`), what becomes of it
-//! (`judge`), reading heads strictly and writing them anew (`request`, `answer`, `headers`, `framing`), moving bytes
+//! (`judge`), reading heads strictly and writing them anew (`request`, `answer`, `headers`, `cookies`, `framing`), moving bytes
 //! (`connection`, `exchange`, `pool`), pages for what cannot be reached (`page`), one-time codes (`codes`), and the link to
 //! the control plane (`control`), over which it learns keys, routes and revocations (`known`).
 //!
@@ -12,7 +12,7 @@
 //! Invariants:
 //! - No byte of a request reaches a gitspace before its grant was checked: [`Dial::dial`] takes an [`Authorized`]
 //!   target, which only [`authorize`] can make.
-//! - Neither grant nor cookie of ours reaches an app; nothing under `/.gitspaces/` is forwarded in any spelling.
+//! - Neither grant nor cookie of ours reaches an app, and no app's answer sets or clears one; nothing under `/.gitspaces/` is forwarded in any spelling.
 //! - What is forwarded was parsed strictly and written anew: the app cannot read another message than the gateway did.
 //! - No body is held: at most one buffer of each direction.
 //!
@@ -26,6 +26,7 @@ mod codes;
 mod config;
 mod connection;
 mod control;
+mod cookies;
 mod dial;
 mod endpoint;
 mod exchange;

@@ -1,6 +1,7 @@
 //! A request's head, read strictly and written anew.
 
 use crate::{
+    cookies,
     framing::Framing,
     headers::{Field, request_field, tokens},
     path,
@@ -11,9 +12,6 @@ use std::mem::MaybeUninit;
 pub(crate) const MAX_HEAD: usize = 32 * 1024;
 /// Most header fields.
 pub(crate) const MAX_FIELDS: usize = 100;
-
-/// Names of the cookie that holds a grant, over TLS and without it.
-pub(crate) const COOKIES: [&str; 2] = ["__Host-gitspaces", "gitspaces-grant"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadRequest {
@@ -342,19 +340,13 @@ impl<'b> Request<'_, 'b> {
         self.method == "GET" && self.accepts_html && self.upgrade.is_none()
     }
 
-    /// The grants in its cookies, in their order.
-    pub(crate) fn cookie_grants(&self) -> impl Iterator<Item = &'b [u8]> {
+    /// The grants in its cookies, in their order; `secure` says which name they have.
+    pub(crate) fn cookie_grants(&self, secure: bool) -> impl Iterator<Item = &'b [u8]> {
         self.fields
             .iter()
             .zip(&self.kinds)
             .filter(|(_, kind)| **kind == Field::Cookie)
-            .flat_map(|(field, _)| field.value.split(|byte| *byte == b';'))
-            .filter_map(|pair| {
-                let equals = pair.iter().position(|byte| *byte == b'=')?;
-                let (name, value) = pair.split_at(equals);
-                is_ours(name).then(|| value.get(1..).unwrap_or_default().trim_ascii())
-            })
-            .filter(|value| !value.is_empty())
+            .flat_map(move |(field, _)| cookies::grants(field.value, secure))
     }
 
     fn is_nominated(&self, name: &str) -> bool {
@@ -391,7 +383,7 @@ impl<'b> Request<'_, 'b> {
                         line(out, field.name, field.value);
                     }
                 }
-                Field::Cookie => write_cookies(out, field.value),
+                Field::Cookie => cookies::write_cookie(out, field.value),
                 Field::Drop
                 | Field::Host
                 | Field::TransferEncoding
@@ -435,33 +427,4 @@ pub(crate) fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
-}
-
-pub(crate) fn is_ours(cookie: &[u8]) -> bool {
-    let name = cookie.trim_ascii();
-    COOKIES
-        .iter()
-        .any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
-}
-
-/// The cookies that are not ours; no line where none is left.
-fn write_cookies(out: &mut Vec<u8>, value: &[u8]) {
-    if !contains(value, b"gitspaces") {
-        line(out, "cookie", value);
-        return;
-    }
-    let mut first = true;
-    for pair in value.split(|byte| *byte == b';') {
-        let name = pair.split(|byte| *byte == b'=').next().unwrap_or(pair);
-        let pair = pair.trim_ascii();
-        if is_ours(name) || pair.is_empty() {
-            continue;
-        }
-        out.extend_from_slice(if first { b"cookie: " } else { b"; " });
-        out.extend_from_slice(pair);
-        first = false;
-    }
-    if !first {
-        out.extend_from_slice(b"\r\n");
-    }
 }

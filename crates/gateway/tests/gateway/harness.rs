@@ -455,6 +455,10 @@ async fn app_connection(mut stream: TcpStream, seen: Arc<Seen>) {
                 stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nall of it").await.unwrap();
                 return;
             }
+            "/nul" => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1;\0Domain=localhost\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+                return;
+            }
             "/garbage" => {
                 stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").await.unwrap();
                 return;
@@ -473,7 +477,9 @@ async fn app_connection(mut stream: TcpStream, seen: Arc<Seen>) {
                 seen.bytes.lock().unwrap().extend_from_slice(&body);
                 let answer = [head.as_bytes(), &body].concat();
                 let set = "Set-Cookie: app=1\r\nSet-Cookie: gitspaces-grant=forged; Domain=localhost\r\n";
-                let answer_head = format!("HTTP/1.1 200 OK\r\n{set}Content-Length: {}\r\n\r\n", answer.len());
+                // What it is asked to say in its head, it says.
+                let said: String = head.split_inclusive("\r\n").filter_map(|line| line.strip_prefix("X-Say: ")).collect();
+                let answer_head = format!("HTTP/1.1 200 OK\r\n{set}{said}Content-Length: {}\r\n\r\n", answer.len());
                 stream.write_all(answer_head.as_bytes()).await.unwrap();
                 if !lower.starts_with("head ") {
                     stream.write_all(&answer).await.unwrap();

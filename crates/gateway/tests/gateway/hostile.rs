@@ -338,3 +338,60 @@ async fn a_head_that_comes_byte_by_byte_is_read() {
         .await
         .unwrap();
 }
+
+#[tokio::test]
+async fn an_app_sets_and_clears_nothing_beyond_its_own_host() {
+    let world = World::start().await;
+    let ask = [
+        "Set-Cookie: wide=1; Path=/; Domain=localhost; HttpOnly",
+        "set-cookie: wider=1;dOMAIN\t=.localhost;Domain=8000--demo-ab12cd.localhost",
+        "Set-Cookie: gitspaces-grant=planted; Max-Age=9999",
+        "Set-Cookie:  Gitspaces-Grant =planted",
+        "Set-Cookie: =gitspaces-grant=planted",
+        "Set-Cookie: gitspaces-grant",
+        "Set-Cookie: __Host-gitspaces=planted; Secure; Path=/",
+        "Set-Cookie: __secure-gitspaces-grant=planted; Secure",
+        "Set-Cookie: gitspaces-grant=; Expires=Thu, 01 Jan 1970 00:00:00 GMT",
+        "Clear-Site-Data: \"cookies\"",
+        "Clear-Site-Data: \"storage\", \"cookies\"",
+        "Set-Cookie: last=1",
+    ];
+    let lines: String = ask
+        .iter()
+        .map(|line| format!("X-Say: {line}\r\n"))
+        .collect();
+    let answer = world.granted("/", &lines).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert_eq!(
+        body.matches("planted").count(),
+        5,
+        "the app was not asked: {body}"
+    );
+    let set: Vec<&str> = head
+        .split("\r\n")
+        .filter(|line| {
+            let name = line.split(':').next().unwrap_or_default();
+            ["set-cookie", "clear-site-data"]
+                .iter()
+                .any(|wanted| name.eq_ignore_ascii_case(wanted))
+        })
+        .collect();
+    assert_eq!(
+        set,
+        [
+            "Set-Cookie: app=1",
+            "Set-Cookie: wide=1; Path=/; HttpOnly",
+            "set-cookie: wider=1",
+            "Clear-Site-Data: \"storage\"",
+            "Set-Cookie: last=1",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_set_cookie_with_a_control_character_spoils_its_answer() {
+    let world = World::start().await;
+    let answer = world.granted("/nul", "").await;
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    assert!(!answer.to_lowercase().contains("set-cookie"), "{answer}");
+}

@@ -43,6 +43,19 @@ async fn over_tls_the_cookie_is_bound_to_its_host() {
         "{answer}"
     );
     assert!(answer.contains("; Secure\r\n"), "{answer}");
+    // Any host below the domain could have set the other name.
+    let grant = world.grant();
+    for (name, status) in [
+        ("__Host-gitspaces", "200"),
+        ("gitspaces-grant", "401"),
+        ("__host-gitspaces", "401"),
+    ] {
+        let answer = world.get("/", &format!("Cookie: {name}={grant}\r\n")).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{name}: {answer}"
+        );
+    }
 }
 
 #[tokio::test]
