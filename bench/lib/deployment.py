@@ -13,6 +13,8 @@ from urllib.parse import quote, urlsplit
 
 from websocket import WebSocket, WebSocketError, dial
 
+# Of a program's input that goes into a gitspace.
+INPUT_MESSAGE = 64 << 10
 # Longest wait for anything: a gitspace's every phase is shorter than this on a host that works.
 TIMEOUT_S = 120.0
 
@@ -28,6 +30,7 @@ class BenchError(Exception):
 class Deployment:
     def __init__(self) -> None:
         home = Path(os.environ.get("GITSPACES_HOME", Path.home() / ".gitspaces"))
+        self._run = home / "run"
         self._base = int(os.environ.get("GITSPACES_PORT_BASE", "7070"))
         self.url = os.environ.get("GITSPACES_URL", f"http://localhost:{self._base}").rstrip("/")
         token_file = Path(os.environ.get("GITSPACES_TOKEN_FILE", home / "control-plane" / "admin-token"))
@@ -48,8 +51,11 @@ class Deployment:
         named = os.environ.get("GITSPACES_SAMPLE_REPO")
         if named:
             return named
-        inspect = ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"]
-        host = subprocess.run(inspect, check=True, capture_output=True, text=True).stdout.strip()
+        # Asked of the interface, as quickstart does: Docker tells its own only after a restart.
+        shown = run("ip", "-4", "-j", "address", "show", "docker0")
+        host = next((address["local"] for link in json.loads(shown) for address in link.get("addr_info", [])), None)
+        if host is None:
+            raise BenchError("docker0 has no IPv4 address", "name a repository, or set GITSPACES_SAMPLE_REPO")
         return f"http://{host}:{self._base + 20}/sample.git"
 
     def create(self, repository: str) -> dict[str, Any]:
@@ -76,8 +82,7 @@ class Deployment:
     def clean_up(self) -> None:
         for name in sorted(self._made):
             self.delete(name)
-        if self._connection:
-            self._connection.close()
+        self._hang_up()
 
     def wait(self, name: str, state: str) -> None:
         """Follows the timeline, from where it was last read, until the gitspace is in a state. Nothing is polled."""
@@ -96,12 +101,39 @@ class Deployment:
                 return
         raise BenchError(f"{name} did not become {state}: {reason}", f"gitspace events {name}")
 
-    def first_output(self, name: str, argv: list[str]) -> bytes:
-        """Runs a command in a gitspace through the gateway, and returns its first output."""
-        grant = self._call("POST", f"/gitspaces/{quote(name)}/grants", {})
+    def grant(self, name: str) -> dict[str, Any]:
+        return self._call("POST", f"/gitspaces/{quote(name)}/grants", {})
+
+    def container(self, name: str) -> tuple[str, int]:
+        """A gitspace's dev container: its address in its network, and the process id of the gitspace-agent in it."""
+        labels = [f"label=gitspaces.gitspace={self.show(name)['id']}", "label=gitspaces.role=dev-container"]
+        found = run("docker", "ps", "-q", *(word for label in labels for word in ("--filter", label))).split()
+        if len(found) != 1:
+            raise BenchError(f"{name} has {len(found)} dev containers on this host", "run it where the gitspace's runner runs")
+        place = "{{.State.Pid}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        pid, address = run("docker", "inspect", "--format", place, found[0]).split()
+        return address, program(int(pid), "gitspace-agent")
+
+    def daemons(self) -> list[int]:
+        """The process ids of the daemons that quickstart started."""
+        pids = []
+        for name in ("delegate-agent", "runner-agent"):
+            file = self._run / f"{name}.pid"
+            try:
+                pids.append(program(int(file.read_text()), name))
+            except (OSError, ValueError) as error:
+                raise BenchError(f"cannot read the process id in {file}: {error}", "run ./quickstart on this host first") from error
+        return pids
+
+    def first_output(self, name: str, argv: list[str], given: bytes = b"") -> bytes:
+        """Runs a command in a gitspace through the gateway, and returns its first output. `given` is its whole input."""
+        grant = self.grant(name)
         headers = {"gitspaces-grant": grant["grant"]}
         with WebSocket(grant["url"], "/api/v1/exec", headers, TIMEOUT_S) as exec_socket:
             exec_socket.send_text(json.dumps({"type": "exec", "argv": argv}))
+            for at in range(0, len(given), INPUT_MESSAGE):
+                exec_socket.send_binary(given[at:at + INPUT_MESSAGE])
+            exec_socket.send_text(json.dumps({"type": "eof"}))
             errors = b""
             while (message := exec_socket.receive()) is not None:
                 if isinstance(message, str):
@@ -132,26 +164,44 @@ class Deployment:
                     yield json.loads(line[5:])
 
     def _call(self, method: str, path: str, body: object = None) -> Any:
-        if self._connection is None:
-            parts = urlsplit(self.url)
-            kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-            self._connection = kind(parts.netloc, timeout=TIMEOUT_S)
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
         if method == "POST":
             headers |= {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
+        text = None if body is None else json.dumps(body)
+        reused = self._connection is not None
         try:
-            self._connection.request(method, self._path(path), None if body is None else json.dumps(body), headers)
-            response = self._connection.getresponse()
-            text = response.read()
+            try:
+                response = self._answer(method, path, text, headers)
+            except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+                if not reused:
+                    raise
+                # It was idle for longer than the server keeps one. Every call may be made twice: POST has its key.
+                self._hang_up()
+                response = self._answer(method, path, text, headers)
+            status, answer = response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
+            self._hang_up()
+            raise BenchError(f"{method} {self.url}{path}: {error}", "is the deployment running? ./quickstart") from error
+        if status == 404:
+            raise NotFound(f"{method} {path}: not found")
+        if status >= 300:
+            raise BenchError(f"{method} {path} was answered {status}: {answer.decode(errors='replace')[:500]}")
+        return json.loads(answer) if answer else None
+
+    def _answer(self, method: str, path: str, text: str | None, headers: dict[str, str]) -> http.client.HTTPResponse:
+        if self._connection is None:
+            parts = urlsplit(self.url)
+            kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+            connection = kind(parts.netloc, timeout=TIMEOUT_S)
+            connection.connect()
+            self._connection = connection
+        self._connection.request(method, self._path(path), text, headers)
+        return self._connection.getresponse()
+
+    def _hang_up(self) -> None:
+        if self._connection:
             self._connection.close()
             self._connection = None
-            raise BenchError(f"{method} {self.url}{path}: {error}", "is the deployment running? ./quickstart") from error
-        if response.status == 404:
-            raise NotFound(f"{method} {path}: not found")
-        if response.status >= 300:
-            raise BenchError(f"{method} {path} was answered {response.status}: {text.decode(errors='replace')[:500]}")
-        return json.loads(text) if text else None
 
     def _path(self, path: str) -> str:
         return f"{urlsplit(self.url).path}/api/v1{path}"
@@ -159,6 +209,24 @@ class Deployment:
 
 class NotFound(BenchError):
     pass
+
+
+def run(*argv: str) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True)
+    if done.returncode:
+        raise BenchError(f"{' '.join(argv)}: {done.stderr.strip()[-600:]}")
+    return done.stdout
+
+
+def program(pid: int, name: str) -> int:
+    """The process id, where that process is the program: what a stranger uses must not be counted."""
+    try:
+        running = Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError as error:
+        raise BenchError(f"{name} does not run: there is no process {pid}", "./quickstart starts it") from error
+    if running != name:
+        raise BenchError(f"process {pid} is {running}, not {name}", "./quickstart starts it")
+    return pid
 
 
 __all__ = ["BenchError", "Deployment", "NotFound", "WebSocketError"]

@@ -49,10 +49,10 @@ def interleave(rounds: int, variants: dict[str, Timed]) -> dict[str, list[float]
     return taken
 
 
-def figure(name: str, values: list[float], baseline: list[float], rank: float, against: str) -> None:
+def figure(name: str, values: list[float], baseline: list[float], rank: float, against: str, unit: str = "ms") -> None:
     value, base = percentile(values, rank), percentile(baseline, rank)
     print(json.dumps({
-        "figure": name, "value": round(value, 1), "unit": "ms", "baseline": round(base, 1),
+        "figure": name, "value": round(value, 2), "unit": unit, "baseline": round(base, 2),
         "ratio": round(value / base, 3), "against": against, "n": len(values),
     }), flush=True)
 

@@ -53,6 +53,9 @@ class WebSocket:
     def send_text(self, text: str) -> None:
         self._send(TEXT, text.encode())
 
+    def send_binary(self, data: bytes) -> None:
+        self._send(BINARY, data)
+
     def receive(self) -> str | bytes | None:
         """The next message, or None after the server's close."""
         kind, message = 0, b""
