@@ -94,6 +94,14 @@ impl Api {
         Object::of_reply(&self.send(Method::PUT, path, body).await?)
     }
 
+    pub(crate) async fn patch<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<Object<T>, RequestError> {
+        Object::of_reply(&self.send(Method::PATCH, path, body).await?)
+    }
+
     /// The answer's body, where there is one.
     pub(crate) async fn delete(&self, path: &str) -> Result<Bytes, RequestError> {
         let call = self.call(Method::DELETE, path)?;

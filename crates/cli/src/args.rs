@@ -7,7 +7,7 @@ use clap_complete::Shell;
 use std::process::ExitCode;
 use wire::{
     api::Role,
-    ids::{AccessTokenUuid, GitCredentialUuid, JoinTokenUuid, TerminalUuid},
+    ids::{AccessTokenUuid, GitCredentialUuid, GitspaceUuid, JoinTokenUuid, TerminalUuid},
     text::{GitRef, GitspaceName, RepoUrl},
 };
 
@@ -203,6 +203,18 @@ pub(crate) struct UrlArgs {
 pub(crate) enum DelegateCommand {
     /// List delegates
     List,
+    /// Show a delegate, and what its host holds that no record accounts for
+    Show {
+        /// Name or id of the delegate
+        name: String,
+    },
+    /// Remove what a delegate's host holds of a gitspace that no record accounts for, with its disk
+    RemoveUnaccounted {
+        /// Name or id of the delegate
+        name: String,
+        /// Id of the gitspace, as `gitspace delegate show` lists it
+        gitspace: GitspaceUuid,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -278,6 +290,16 @@ pub(crate) enum UserCommand {
     },
     /// List users
     List,
+    /// Let a user in no more; the user's gitspaces stay as they are
+    Disable {
+        /// Name or id of the user
+        name: String,
+    },
+    /// Let a disabled user in again
+    Enable {
+        /// Name or id of the user
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,6 +1,7 @@
 //! What the database's errors mean.
 
 use sqlx::error::ErrorKind;
+use std::sync::Arc;
 use store::StoreError;
 
 /// SQLite's primary result codes.
@@ -22,31 +23,31 @@ pub(crate) fn store_error(
                 let code = database.code().and_then(|code| code.parse::<i64>().ok());
                 match code.map(|code| code & 0xff) {
                     Some(SQLITE_BUSY | SQLITE_LOCKED) => StoreError::Unavailable {
-                        source: error.into(),
+                        source: Arc::new(error),
                     },
                     Some(SQLITE_FULL) => StoreError::Full {
-                        source: error.into(),
+                        source: Arc::new(error),
                     },
                     _ => StoreError::Other {
                         doing,
-                        source: error.into(),
+                        source: Arc::new(error),
                     },
                 }
             }
         },
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => StoreError::Corrupt {
             what,
-            source: error.into(),
+            source: Arc::new(error),
         },
         sqlx::Error::RowNotFound => StoreError::NotFound { what },
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
             StoreError::Unavailable {
-                source: error.into(),
+                source: Arc::new(error),
             }
         }
         _ => StoreError::Other {
             doing,
-            source: error.into(),
+            source: Arc::new(error),
         },
     }
 }

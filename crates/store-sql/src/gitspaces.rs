@@ -7,16 +7,21 @@ use crate::{
     row::{Columns, json, micros, opt_json, opt_micros, opt_word, signed, word},
     users::after,
 };
-use sqlx::{Sqlite, Transaction, sqlite::SqliteRow};
+use sqlx::{
+    Connection as _, Sqlite, SqliteConnection,
+    query::Query,
+    sqlite::{SqliteArguments, SqliteRow},
+};
+use std::sync::Arc;
 use store::{
     Answer, GitspaceCommit, GitspaceFilter, GitspaceRecord, GitspaceStore, MAX_LOG_ENTRIES,
-    MAX_TIMELINE_EVENTS, MachineSnapshot, NewLogEntry, NewTimelineEvent, PageRequest, StoreError,
-    TaskRecord, TaskState,
+    MAX_TIMELINE_EVENTS, MachineSnapshot, NewLogEntry, NewTimelineEvent, PageRequest,
+    RemovalRecord, StoreError, TaskRecord, TaskState,
 };
 use wire::{
     api::{LogEntry, TimelineEvent},
     gitspace::Generation,
-    ids::{GitspaceUuid, TaskUuid, UserUuid},
+    ids::{DelegateUuid, GitspaceUuid, TaskUuid, UserUuid},
     text::{GitspaceName, Slug},
 };
 
@@ -72,7 +77,7 @@ fn task(row: &SqliteRow) -> Result<TaskRecord, StoreError> {
         other => {
             return Err(StoreError::Corrupt {
                 what: "task",
-                source: format!("{other} is no state of a task").into(),
+                source: Arc::from(Box::from(format!("{other} is no state of a task"))),
             });
         }
     };
@@ -120,11 +125,9 @@ fn log_entry(row: &SqliteRow) -> Result<LogEntry, StoreError> {
     })
 }
 
-type Write = Transaction<'static, Sqlite>;
-
 /// The gitspace's counters after `events` and `entries` more: ids are given from them.
 async fn add_entries(
-    transaction: &mut Write,
+    connection: &mut SqliteConnection,
     gitspace: GitspaceUuid,
     timeline: &[NewTimelineEvent],
     log: &[NewLogEntry],
@@ -141,7 +144,7 @@ async fn add_entries(
     .bind(gitspace.to_string())
     .bind(events)
     .bind(entries)
-    .fetch_one(&mut **transaction)
+    .fetch_one(&mut *connection)
     .await
     .map_err(&failed)?;
     let columns = Columns::new(&row, "gitspace");
@@ -164,7 +167,7 @@ async fn add_entries(
         .bind(event.task.map(|task| task.to_string()))
         .bind(event.trace.to_string())
         .bind(word(&event.state)?)
-        .execute(&mut **transaction)
+        .execute(&mut *connection)
         .await
         .map_err(&failed)?;
     }
@@ -178,7 +181,7 @@ async fn add_entries(
         .bind(word(&entry.phase)?)
         .bind(word(&entry.stream)?)
         .bind(entry.text.as_str())
-        .execute(&mut **transaction)
+        .execute(&mut *connection)
         .await
         .map_err(&failed)?;
     }
@@ -199,7 +202,7 @@ async fn add_entries(
             sqlx::query(sql)
                 .bind(gitspace.to_string())
                 .bind(dropped)
-                .execute(&mut **transaction)
+                .execute(&mut *connection)
                 .await
                 .map_err(&failed)?;
         }
@@ -207,7 +210,7 @@ async fn add_entries(
     Ok(())
 }
 
-async fn put_task(transaction: &mut Write, task: &TaskRecord) -> Result<(), StoreError> {
+async fn put_task(connection: &mut SqliteConnection, task: &TaskRecord) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO tasks (id, gitspace_id, delegate_id, kind, generation, attempt, deadline, trace, state, stored_seq,
            created, finished) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
@@ -226,10 +229,112 @@ async fn put_task(transaction: &mut Write, task: &TaskRecord) -> Result<(), Stor
     .bind(signed(task.stored_seq))
     .bind(micros(task.created))
     .bind(opt_micros(task.finished))
-    .execute(&mut **transaction)
+    .execute(&mut *connection)
     .await
     .map(drop)
     .map_err(store_error("keeping a task", "task"))
+}
+
+/// What commits change, as `$1` (the id) to `$16`. `version` is the one from here on.
+fn bind_changed<'q>(
+    query: Query<'q, Sqlite, SqliteArguments>,
+    record: &GitspaceRecord,
+    version: u64,
+) -> Result<Query<'q, Sqlite, SqliteArguments>, StoreError> {
+    Ok(query
+        .bind(record.id.to_string())
+        .bind(signed(version))
+        .bind(word(&record.desired)?)
+        .bind(signed(record.generation.0))
+        .bind(record.trace.to_string())
+        .bind(opt_json(record.observed.as_ref())?)
+        .bind(record.delegate.map(|id| id.to_string()))
+        .bind(record.task.map(|id| id.to_string()))
+        .bind(opt_word(record.phase.as_ref())?)
+        .bind(i64::from(record.attempts))
+        .bind(opt_micros(record.retry_at))
+        .bind(json(&record.exits)?)
+        .bind(opt_json(record.error.as_ref())?)
+        .bind(opt_json(record.waiting.as_ref())?)
+        .bind(micros(record.updated))
+        .bind(opt_micros(record.deleted)))
+}
+
+async fn insert(
+    connection: &mut SqliteConnection,
+    made: &GitspaceRecord,
+) -> Result<(), StoreError> {
+    let query = sqlx::query(
+        "INSERT INTO gitspaces (id, version, desired, generation, trace, observed, delegate_id, task_id, phase, attempts,
+           retry_at, exits, error, waiting, updated, deleted, owner_id, name, slug, repo, machine, resources,
+           infra_provider_id, created, last_event, last_log)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
+           $23, $24, 0, 0)",
+    );
+    bind_changed(query, made, made.version)?
+        .bind(made.owner.to_string())
+        .bind(made.name.as_str())
+        .bind(made.slug.as_str())
+        .bind(json(&made.repo)?)
+        .bind(made.machine.name.as_str())
+        .bind(json(&made.machine.resources)?)
+        .bind(made.machine.infra_provider.to_string())
+        .bind(micros(made.created))
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(|error| {
+            if violates(&error, "slug") {
+                return StoreError::Conflict { what: "slug" };
+            }
+            if violates(&error, "gitspaces.id") {
+                return StoreError::Conflict {
+                    what: "gitspace id",
+                };
+            }
+            match store_error("creating a gitspace", "gitspace name")(error) {
+                StoreError::NotFound { .. } => StoreError::NotFound {
+                    what: "owner or infra provider",
+                },
+                other => other,
+            }
+        })
+}
+
+async fn update(
+    connection: &mut SqliteConnection,
+    changed: &GitspaceRecord,
+) -> Result<(), StoreError> {
+    let query = sqlx::query(
+        "UPDATE gitspaces SET version = $2, desired = $3, generation = $4, trace = $5, observed = $6, delegate_id = $7,
+           task_id = $8, phase = $9, attempts = $10, retry_at = $11, exits = $12, error = $13, waiting = $14,
+           updated = $15, deleted = $16 WHERE id = $1 AND version = $17",
+    );
+    let result = bind_changed(query, changed, changed.version.saturating_add(1))?
+        .bind(signed(changed.version))
+        .execute(connection)
+        .await
+        .map_err(store_error("changing a gitspace", "gitspace"))?;
+    if result.rows_affected() == 0 {
+        return Err(StoreError::Conflict { what: "gitspace" });
+    }
+    Ok(())
+}
+
+async fn write(
+    connection: &mut SqliteConnection,
+    commit: &GitspaceCommit,
+) -> Result<(), StoreError> {
+    let record = &commit.gitspace;
+    if commit.made {
+        insert(connection, record).await?;
+    } else {
+        update(connection, record).await?;
+    }
+    for task in &commit.tasks {
+        put_task(connection, task).await?;
+    }
+    add_entries(connection, record.id, &commit.timeline, &commit.log).await
 }
 
 /// A column of a SELECT over `gitspaces g`.
@@ -243,105 +348,30 @@ macro_rules! select {
 }
 
 impl GitspaceStore for SqlStore {
-    fn create_gitspace<'a>(
+    fn commit<'a>(
         &'a self,
-        made: &'a GitspaceRecord,
-        timeline: &'a [NewTimelineEvent],
-    ) -> Answer<'a, ()> {
+        commits: &'a [GitspaceCommit],
+    ) -> Answer<'a, Vec<Result<(), StoreError>>> {
         Box::pin(async move {
             let mut transaction = self.write().await?;
-            sqlx::query(
-                "INSERT INTO gitspaces (id, owner_id, name, slug, repo, machine, resources, infra_provider_id, created,
-                   version, desired, generation, trace, observed, delegate_id, task_id, phase, attempts, retry_at,
-                   exits, error, waiting, updated, deleted, last_event, last_log)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-                   $21, $22, $23, $24, 0, 0)",
-            )
-            .bind(made.id.to_string())
-            .bind(made.owner.to_string())
-            .bind(made.name.as_str())
-            .bind(made.slug.as_str())
-            .bind(json(&made.repo)?)
-            .bind(made.machine.name.as_str())
-            .bind(json(&made.machine.resources)?)
-            .bind(made.machine.infra_provider.to_string())
-            .bind(micros(made.created))
-            .bind(signed(made.version))
-            .bind(word(&made.desired)?)
-            .bind(signed(made.generation.0))
-            .bind(made.trace.to_string())
-            .bind(opt_json(made.observed.as_ref())?)
-            .bind(made.delegate.map(|id| id.to_string()))
-            .bind(made.task.map(|id| id.to_string()))
-            .bind(opt_word(made.phase.as_ref())?)
-            .bind(i64::from(made.attempts))
-            .bind(opt_micros(made.retry_at))
-            .bind(json(&made.exits)?)
-            .bind(opt_json(made.error.as_ref())?)
-            .bind(opt_json(made.waiting.as_ref())?)
-            .bind(micros(made.updated))
-            .bind(opt_micros(made.deleted))
-            .execute(&mut *transaction)
-            .await
-            .map_err(|error| {
-                if violates(&error, "slug") {
-                    return StoreError::Conflict { what: "slug" };
+            let mut results = Vec::with_capacity(commits.len());
+            for commit in commits {
+                let failed = store_error("setting a savepoint", "savepoint");
+                let mut part = transaction.begin().await.map_err(&failed)?;
+                let result = write(&mut part, commit).await;
+                match &result {
+                    Ok(()) => part.commit().await.map_err(&failed)?,
+                    // It concerns this one alone.
+                    Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {
+                        part.rollback().await.map_err(&failed)?;
+                    }
+                    // Dropping the transaction rolls all of it back.
+                    Err(error) => return Err(error.clone()),
                 }
-                if violates(&error, "gitspaces.id") {
-                    return StoreError::Conflict { what: "gitspace id" };
-                }
-                match store_error("creating a gitspace", "gitspace name")(error) {
-                    StoreError::NotFound { .. } => StoreError::NotFound {
-                        what: "owner or infra provider",
-                    },
-                    other => other,
-                }
-            })?;
-            add_entries(&mut transaction, made.id, timeline, &[]).await?;
-            done(transaction).await
-        })
-    }
-
-    fn commit<'a>(&'a self, commit: &'a GitspaceCommit) -> Answer<'a, u64> {
-        Box::pin(async move {
-            let changed = &commit.gitspace;
-            let version = changed.version.saturating_add(1);
-            let mut transaction = self.write().await?;
-            let result = sqlx::query(
-                "UPDATE gitspaces SET version = $3, desired = $4, generation = $5, trace = $6, observed = $7,
-                   delegate_id = $8, task_id = $9, phase = $10, attempts = $11, retry_at = $12, exits = $13, error = $14,
-                   waiting = $15, updated = $16, deleted = $17 WHERE id = $1 AND version = $2",
-            )
-            .bind(changed.id.to_string())
-            .bind(signed(changed.version))
-            .bind(signed(version))
-            .bind(word(&changed.desired)?)
-            .bind(signed(changed.generation.0))
-            .bind(changed.trace.to_string())
-            .bind(opt_json(changed.observed.as_ref())?)
-            .bind(changed.delegate.map(|id| id.to_string()))
-            .bind(changed.task.map(|id| id.to_string()))
-            .bind(opt_word(changed.phase.as_ref())?)
-            .bind(i64::from(changed.attempts))
-            .bind(opt_micros(changed.retry_at))
-            .bind(json(&changed.exits)?)
-            .bind(opt_json(changed.error.as_ref())?)
-            .bind(opt_json(changed.waiting.as_ref())?)
-            .bind(micros(changed.updated))
-            .bind(opt_micros(changed.deleted))
-            .execute(&mut *transaction)
-            .await
-            .map_err(store_error("changing a gitspace", "gitspace"))?;
-            if result.rows_affected() == 0 {
-                // Dropping the transaction rolls it back.
-                return Err(StoreError::Conflict { what: "gitspace" });
+                results.push(result);
             }
-            for task in &commit.tasks {
-                put_task(&mut transaction, task).await?;
-            }
-            add_entries(&mut transaction, changed.id, &commit.timeline, &commit.log).await?;
             done(transaction).await?;
-            Ok(version)
+            Ok(results)
         })
     }
 
@@ -421,6 +451,49 @@ impl GitspaceStore for SqlStore {
                 .iter()
                 .map(gitspace)
                 .collect()
+        })
+    }
+
+    fn order_removal<'a>(&'a self, order: &'a RemovalRecord) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let mut transaction = self.write().await?;
+            sqlx::query(
+                "INSERT INTO removals (gitspace_id, delegate_id, user_id, created) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (gitspace_id, delegate_id) DO NOTHING",
+            )
+            .bind(order.gitspace.to_string())
+            .bind(order.delegate.to_string())
+            .bind(order.user.to_string())
+            .bind(micros(order.created))
+            .execute(&mut *transaction)
+            .await
+            .map_err(store_error("ordering a removal", "delegate or user"))?;
+            done(transaction).await
+        })
+    }
+
+    fn removal(
+        &self,
+        delegate: DelegateUuid,
+        gitspace: GitspaceUuid,
+    ) -> Answer<'_, Option<RemovalRecord>> {
+        Box::pin(async move {
+            sqlx::query("SELECT * FROM removals WHERE gitspace_id = $1 AND delegate_id = $2")
+                .bind(gitspace.to_string())
+                .bind(delegate.to_string())
+                .fetch_optional(&self.readers)
+                .await
+                .map_err(store_error("reading a removal", "removal"))?
+                .map(|row| {
+                    let columns = Columns::new(&row, "removal");
+                    Ok(RemovalRecord {
+                        gitspace: columns.id("gitspace_id")?,
+                        delegate: columns.id("delegate_id")?,
+                        user: columns.id("user_id")?,
+                        created: columns.time("created")?,
+                    })
+                })
+                .transpose()
         })
     }
 

@@ -21,7 +21,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
 const KEEP_JOIN_TOKENS: Duration = Duration::from_hours(30 * 24);
 
 /// In order; a file that was released is never changed.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (
         1,
         "initial",
@@ -31,6 +31,11 @@ const MIGRATIONS: [(i64, &str, &str); 2] = [
         2,
         "git credential scheme",
         include_str!("../migrations/sqlite/0002_git_credential_scheme.sql"),
+    ),
+    (
+        3,
+        "removals",
+        include_str!("../migrations/sqlite/0003_removals.sql"),
     ),
 ];
 

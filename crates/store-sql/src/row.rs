@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use newtype_uuid::{TypedUuid, TypedUuidKind};
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{Row as _, sqlite::SqliteRow};
+use std::sync::Arc;
 use store::{Hash, StoreError};
 
 /// A row with the name of what it is, for errors.
@@ -22,7 +23,7 @@ impl<'r> Columns<'r> {
     fn corrupt(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
         StoreError::Corrupt {
             what: self.what,
-            source: source.into(),
+            source: Arc::from(source.into()),
         }
     }
 
@@ -138,7 +139,7 @@ pub(crate) fn signed(number: u64) -> i64 {
 fn encode_error(source: serde_json::Error) -> StoreError {
     StoreError::Other {
         doing: "encoding a value",
-        source: source.into(),
+        source: Arc::new(source),
     }
 }
 
@@ -156,7 +157,7 @@ pub(crate) fn word<T: Serialize>(value: &T) -> Result<String, StoreError> {
         serde_json::Value::String(word) => Ok(word),
         other => Err(StoreError::Other {
             doing: "encoding a word",
-            source: format!("{other} is no word").into(),
+            source: Arc::from(Box::from(format!("{other} is no word"))),
         }),
     }
 }

@@ -16,8 +16,8 @@ use store::{
     AccessTokenRecord, Claimed, CodeRecord, Cursor, DelegateRecord, Enrolment, EnrolmentDenied,
     GatewayRecord, GitCredentialRecord, GitspaceCommit, GitspaceFilter, GitspaceRecord,
     IdempotencyClaim, InfraProviderRecord, JoinTokenRecord, MachineRecord, MachineSnapshot,
-    NewLogEntry, NewTimelineEvent, PageRequest, SessionRecord, Store, StoreError, TaskRecord,
-    TaskState, UserRecord,
+    NewLogEntry, NewTimelineEvent, PageRequest, RemovalRecord, SessionRecord, Store, StoreError,
+    TaskRecord, TaskState, UserRecord,
 };
 use store_sql::SqlStore;
 use wire::{
@@ -149,6 +149,8 @@ async fn suite(store: Arc<dyn Store>) {
     delegates(&*store).await;
     gitspaces(&*store).await;
     tasks_and_entries(&*store).await;
+    commits_together(&*store).await;
+    removals(&*store).await;
     codes(store.clone()).await;
     expiry(&*store).await;
 }
@@ -498,10 +500,29 @@ async fn delegates(store: &dyn Store) {
     assert_eq!(store.delegates().await.unwrap().len(), 1);
 }
 
+fn making(gitspace: GitspaceRecord, timeline: Vec<NewTimelineEvent>) -> GitspaceCommit {
+    GitspaceCommit {
+        made: true,
+        gitspace,
+        tasks: Vec::new(),
+        timeline,
+        log: Vec::new(),
+    }
+}
+
+/// One alone. Answers with the record's version after it.
+async fn write(store: &dyn Store, commit: &GitspaceCommit) -> Result<u64, StoreError> {
+    let [result] = store
+        .commit(slice::from_ref(commit))
+        .await?
+        .try_into()
+        .expect("an answer for each");
+    result.map(|()| commit.gitspace.version + u64::from(!commit.made))
+}
+
 async fn gitspaces(store: &dyn Store) {
     let made = gitspace(0x100, 1, "app");
-    store
-        .create_gitspace(&made, &[event("made")])
+    write(store, &making(made.clone(), vec![event("made")]))
         .await
         .unwrap();
     assert_eq!(store.gitspace(made.id).await.unwrap(), Some(made.clone()));
@@ -513,17 +534,19 @@ async fn gitspaces(store: &dyn Store) {
     assert_eq!(by_name(made.owner).await, Some(made.clone()));
     assert_eq!(by_name(id(2)).await, None);
     assert_eq!(
-        conflict(store.create_gitspace(&gitspace(0x101, 1, "app"), &[]).await),
+        conflict(write(store, &making(gitspace(0x101, 1, "app"), Vec::new())).await),
         "gitspace name"
     );
     let mut same_slug = gitspace(0x101, 2, "app");
     same_slug.slug = made.slug.clone();
     assert_eq!(
-        conflict(store.create_gitspace(&same_slug, &[]).await),
+        conflict(write(store, &making(same_slug, Vec::new())).await),
         "slug"
     );
     let bobs = gitspace(0x102, 2, "app");
-    store.create_gitspace(&bobs, &[]).await.unwrap();
+    write(store, &making(bobs.clone(), Vec::new()))
+        .await
+        .unwrap();
 
     let all = GitspaceFilter::default();
     let of_bob = GitspaceFilter { owner: Some(id(2)) };
@@ -549,12 +572,13 @@ async fn gitspaces(store: &dyn Store) {
     let mut gone = bobs.clone();
     gone.deleted = Some(after(1));
     let commit = GitspaceCommit {
+        made: false,
         gitspace: gone,
         tasks: Vec::new(),
         timeline: Vec::new(),
         log: Vec::new(),
     };
-    assert_eq!(store.commit(&commit).await.unwrap(), 1);
+    assert_eq!(write(store, &commit).await.unwrap(), 1);
     assert_eq!(store.gitspace_by_slug(&bobs.slug).await.unwrap(), None);
     assert!(
         store
@@ -568,9 +592,11 @@ async fn gitspaces(store: &dyn Store) {
     // Its name is free, its slug is not.
     let mut again = gitspace(0x103, 2, "app");
     again.slug = bobs.slug;
-    assert_eq!(conflict(store.create_gitspace(&again, &[]).await), "slug");
-    store
-        .create_gitspace(&gitspace(0x103, 2, "app"), &[])
+    assert_eq!(
+        conflict(write(store, &making(again, Vec::new())).await),
+        "slug"
+    );
+    write(store, &making(gitspace(0x103, 2, "app"), Vec::new()))
         .await
         .unwrap();
 }
@@ -610,12 +636,13 @@ async fn tasks_and_entries(store: &dyn Store) {
         dev_container: None,
     });
     let mut commit = GitspaceCommit {
+        made: false,
         gitspace: record.clone(),
         tasks: vec![task.clone()],
         timeline: vec![event("one"), event("two")],
         log: vec![log("a\n"), log("b\n")],
     };
-    record.version = store.commit(&commit).await.unwrap();
+    record.version = write(store, &commit).await.unwrap();
     assert_eq!(
         store.gitspace(gitspace_id).await.unwrap(),
         Some(record.clone())
@@ -623,7 +650,7 @@ async fn tasks_and_entries(store: &dyn Store) {
     assert_eq!(store.open_tasks().await.unwrap(), [task.clone()]);
 
     // The same again: the record changed since, so nothing of it is written.
-    assert_eq!(conflict(store.commit(&commit).await), "gitspace");
+    assert_eq!(conflict(write(store, &commit).await), "gitspace");
     let timeline = store.timeline(gitspace_id, 0, 100).await.unwrap();
     let told: Vec<_> = timeline
         .iter()
@@ -652,7 +679,7 @@ async fn tasks_and_entries(store: &dyn Store) {
     commit.gitspace = record.clone();
     commit.timeline = vec![event("lost")];
     commit.tasks = vec![second.clone()];
-    assert_eq!(conflict(store.commit(&commit).await), "task");
+    assert_eq!(conflict(write(store, &commit).await), "task");
     assert_eq!(
         store.timeline(gitspace_id, 0, 100).await.unwrap().len(),
         3,
@@ -663,19 +690,20 @@ async fn tasks_and_entries(store: &dyn Store) {
     task.finished = Some(after(2));
     task.stored_seq = 8;
     commit.tasks = vec![task.clone()];
-    record.version = store.commit(&commit).await.unwrap();
+    record.version = write(store, &commit).await.unwrap();
     assert_eq!(store.task(task.id).await.unwrap(), Some(task));
     assert!(store.open_tasks().await.unwrap().is_empty());
 
     // The oldest entries make room; ids go on.
     let many = store::MAX_LOG_ENTRIES as usize;
     let full = GitspaceCommit {
+        made: false,
         gitspace: record.clone(),
         tasks: Vec::new(),
         timeline: Vec::new(),
         log: vec![log("x"); many],
     };
-    store.commit(&full).await.unwrap();
+    write(store, &full).await.unwrap();
     let first = store.log(gitspace_id, 0, 1).await.unwrap();
     assert_eq!(first[0].id, 5, "four were dropped");
     let last = store
@@ -683,6 +711,115 @@ async fn tasks_and_entries(store: &dyn Store) {
         .await
         .unwrap();
     assert_eq!(last.len(), 4);
+}
+
+/// Many in one transaction: one that is refused takes nothing of the others with it, and leaves nothing of itself.
+async fn commits_together(store: &dyn Store) {
+    let of = |record: &GitspaceRecord, said: &str| GitspaceCommit {
+        made: false,
+        gitspace: record.clone(),
+        tasks: Vec::new(),
+        timeline: vec![event(said)],
+        log: vec![log("line\n")],
+    };
+    let first = gitspace(0x200, 1, "first");
+    let second = gitspace(0x201, 1, "second");
+    let taken = gitspace(0x202, 1, "first");
+    let results = store
+        .commit(&[
+            making(first.clone(), vec![event("made")]),
+            making(taken.clone(), vec![event("made")]),
+            making(second.clone(), vec![event("made")]),
+        ])
+        .await
+        .unwrap();
+    assert!(matches!(
+        results.as_slice(),
+        [
+            Ok(()),
+            Err(StoreError::Conflict {
+                what: "gitspace name"
+            }),
+            Ok(())
+        ]
+    ));
+    assert_eq!(store.gitspace(taken.id).await.unwrap(), None);
+
+    let mut stale = first.clone();
+    stale.version = 7;
+    let unplaced = TaskRecord {
+        id: id(0x70),
+        gitspace: second.id,
+        delegate: id(0xdead),
+        kind: TaskKind::Start,
+        generation: Generation(1),
+        attempt: 1,
+        deadline: after(60),
+        trace: id(9),
+        state: TaskState::Assigned,
+        stored_seq: 0,
+        created: NOW,
+        finished: None,
+    };
+    let mut half = of(&second, "half");
+    half.tasks = vec![unplaced];
+    let third = gitspace(0x203, 1, "third");
+    let results = store
+        .commit(&[
+            of(&stale, "stale"),
+            half,
+            making(third.clone(), Vec::new()),
+            of(&first, "good"),
+        ])
+        .await
+        .unwrap();
+    assert!(
+        matches!(
+            results.as_slice(),
+            [
+                Err(StoreError::Conflict { what: "gitspace" }),
+                Err(StoreError::NotFound { what: "task" }),
+                Ok(()),
+                Ok(())
+            ]
+        ),
+        "{results:?}"
+    );
+    let version = async |id| store.gitspace(id).await.unwrap().unwrap().version;
+    assert_eq!(version(first.id).await, 1);
+    assert_eq!(version(second.id).await, 0, "its first part is taken back");
+    assert_eq!(store.timeline(second.id, 0, 9).await.unwrap().len(), 1);
+    assert_eq!(store.timeline(first.id, 0, 9).await.unwrap().len(), 2);
+    assert_eq!(store.gitspace(third.id).await.unwrap(), Some(third));
+}
+
+async fn removals(store: &dyn Store) {
+    let order = RemovalRecord {
+        gitspace: id(0x999),
+        delegate: id(0x10),
+        user: id(1),
+        created: NOW,
+    };
+    assert_eq!(store.removal(id(0x10), id(0x999)).await.unwrap(), None);
+    store.order_removal(&order).await.unwrap();
+    let again = RemovalRecord {
+        created: after(5),
+        ..order
+    };
+    store.order_removal(&again).await.unwrap();
+    assert_eq!(
+        store.removal(id(0x10), id(0x999)).await.unwrap(),
+        Some(order)
+    );
+    assert_eq!(store.removal(id(0x10), id(0x998)).await.unwrap(), None);
+    let nobody = RemovalRecord {
+        delegate: id(0xdead),
+        ..order
+    };
+    assert!(matches!(
+        store.order_removal(&nobody).await,
+        Err(StoreError::NotFound { .. })
+    ));
 }
 
 async fn codes(store: Arc<dyn Store>) {

@@ -1,9 +1,11 @@
 //! What can go wrong with storage.
 
-/// A cause from the database.
-type Cause = Box<dyn std::error::Error + Send + Sync>;
+use std::{error::Error, sync::Arc};
 
-#[derive(Debug, thiserror::Error)]
+/// A cause from the database. Shared: everybody whose change was to be written in one transaction is told why it was not.
+pub type Cause = Arc<dyn Error + Send + Sync>;
+
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The row that was to be changed does not exist.
     #[error("no such {what}")]

@@ -1,9 +1,10 @@
 //! Gitspaces with their tasks, timeline and logs.
 //!
-//! All that changes of one gitspace in one step is one [`GitspaceCommit`], written in one transaction: the timeline never tells of a state that
-//! is not stored, and an event acknowledged to a delegate is stored with all its consequences.
+//! All that changes of one gitspace in one step is one [`GitspaceCommit`], written whole or not at all: the timeline never tells of a state that
+//! is not stored, and an event acknowledged to a delegate is stored with all its consequences. Many are written in one transaction, because what a
+//! transaction costs is the wait for the disk.
 
-use crate::{Answer, PageRequest};
+use crate::{Answer, PageRequest, StoreError};
 use jiff::Timestamp;
 use wire::{
     api::{LogEntry, TimelineEvent, TimelineKind},
@@ -126,12 +127,24 @@ pub struct NewLogEntry {
 /// What is written together.
 #[derive(Clone, Debug)]
 pub struct GitspaceCommit {
-    /// The whole record; `version` is the one that was read. Its fixed fields are not written again.
+    /// The gitspace is made by this; else it is one that was read.
+    pub made: bool,
+    /// The whole record; `version` is the one that was read, and one more from then on. Its fixed fields are not written again.
     pub gitspace: GitspaceRecord,
     /// Tasks made or changed.
     pub tasks: Vec<TaskRecord>,
     pub timeline: Vec<NewTimelineEvent>,
     pub log: Vec<NewLogEntry>,
+}
+
+/// An operator's order to remove what a delegate's host holds of a gitspace that has no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemovalRecord {
+    pub gitspace: GitspaceUuid,
+    pub delegate: DelegateUuid,
+    /// Who ordered it.
+    pub user: UserUuid,
+    pub created: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -141,16 +154,15 @@ pub struct GitspaceFilter {
 }
 
 pub trait GitspaceStore {
-    /// With its first timeline events. `Conflict` where the owner has a live gitspace of that name, or the slug is taken.
-    fn create_gitspace<'a>(
+    /// Writes all of them in one transaction, in their order, each whole or not at all. The answers are in the same order: `Conflict` where the record
+    /// changed since it was read, or, of one that is made, where the owner has a live gitspace of that name or the slug is taken. Where the call
+    /// itself fails, nothing is written.
+    fn commit<'a>(
         &'a self,
-        gitspace: &'a GitspaceRecord,
-        timeline: &'a [NewTimelineEvent],
-    ) -> Answer<'a, ()>;
-    /// Answers with the record's version after it. `Conflict` where the record changed since it was read; nothing is written then.
-    fn commit<'a>(&'a self, commit: &'a GitspaceCommit) -> Answer<'a, u64>;
+        commits: &'a [GitspaceCommit],
+    ) -> Answer<'a, Vec<Result<(), StoreError>>>;
 
-    /// Deleted ones too.
+    /// Deleted ones too: their rows are kept for good, because a host may tell of what was deleted at any later time.
     fn gitspace(&self, id: GitspaceUuid) -> Answer<'_, Option<GitspaceRecord>>;
     /// Live ones only.
     fn gitspace_by_slug<'a>(&'a self, slug: &'a Slug) -> Answer<'a, Option<GitspaceRecord>>;
@@ -168,6 +180,14 @@ pub trait GitspaceStore {
     ) -> Answer<'_, Vec<GitspaceRecord>>;
     /// All live ones.
     fn live_gitspaces(&self) -> Answer<'_, Vec<GitspaceRecord>>;
+
+    /// Once ordered, it stays so: the first order is the one that is kept.
+    fn order_removal<'a>(&'a self, order: &'a RemovalRecord) -> Answer<'a, ()>;
+    fn removal(
+        &self,
+        delegate: DelegateUuid,
+        gitspace: GitspaceUuid,
+    ) -> Answer<'_, Option<RemovalRecord>>;
 
     fn task(&self, id: TaskUuid) -> Answer<'_, Option<TaskRecord>>;
     /// All that are not finished.

@@ -29,10 +29,11 @@ pub use catalog::{CatalogStore, GatewayRecord, InfraProviderRecord, MachineRecor
 pub use delegates::{
     DelegateRecord, DelegateSeen, DelegateStore, Enrolment, EnrolmentDenied, JoinTokenRecord,
 };
-pub use error::StoreError;
+pub use error::{Cause, StoreError};
 pub use gitspaces::{
     GitspaceCommit, GitspaceFilter, GitspaceRecord, GitspaceStore, MAX_LOG_ENTRIES,
-    MAX_TIMELINE_EVENTS, MachineSnapshot, NewLogEntry, NewTimelineEvent, TaskRecord, TaskState,
+    MAX_TIMELINE_EVENTS, MachineSnapshot, NewLogEntry, NewTimelineEvent, RemovalRecord, TaskRecord,
+    TaskState,
 };
 pub use page::{Cursor, CursorError, PageRequest};
 pub use users::{UserRecord, UserStore};

@@ -10,7 +10,8 @@ use crate::{
 };
 use wire::{
     api::{
-        AccessToken, CreateAccessToken, CreateUser, GitCredentialInfo, PutGitCredential, Role, User,
+        AccessToken, CreateAccessToken, CreateUser, GitCredentialInfo, PutGitCredential, Role,
+        UpdateUser, User,
     },
     gitspace::GitScheme,
     secret::Secret,
@@ -118,7 +119,19 @@ pub(super) async fn user(context: &Context, args: UserCommand) -> Result<(), Cli
             let all: Vec<Object<User>> = context.api.list("/users").await?;
             users(context, &all, &all)
         }
+        UserCommand::Disable { name } => set_disabled(context, &name, true).await,
+        UserCommand::Enable { name } => set_disabled(context, &name, false).await,
     }
+}
+
+async fn set_disabled(context: &Context, name: &str, disabled: bool) -> Result<(), CliError> {
+    let id = find_user(context, name).await?.it.id;
+    let body = UpdateUser {
+        disabled: Some(disabled),
+        ..UpdateUser::default()
+    };
+    let user: Object<User> = context.api.patch(&format!("/users/{id}"), &body).await?;
+    users(context, &user, std::slice::from_ref(&user))
 }
 
 fn users<T: serde::Serialize>(

@@ -2,15 +2,103 @@
 
 use super::{Context, access::once};
 use crate::{
-    api::Object,
+    api::{Object, segment},
     args::{DelegateCommand, JoinTokenCommand, MachineCommand},
     error::CliError,
     text,
 };
-use wire::api::{CreateJoinToken, Delegate, JoinToken, Machine};
+use wire::{
+    api::{CreateJoinToken, Delegate, JoinToken, Machine},
+    control::Inventory,
+    gitspace::ObservedState,
+};
 
 pub(super) async fn delegate(context: &Context, args: &DelegateCommand) -> Result<(), CliError> {
-    let DelegateCommand::List = args;
+    match args {
+        DelegateCommand::List => list(context).await,
+        DelegateCommand::Show { name } => {
+            let path = format!("/delegates/{}", segment(name));
+            let delegate: Object<Delegate> = context.api.get(&path).await?;
+            context
+                .out
+                .show(&delegate, || Ok(details(&delegate.it, context.clock.now())))
+        }
+        DelegateCommand::RemoveUnaccounted { name, gitspace } => {
+            let path = format!(
+                "/delegates/{}/unaccounted-gitspaces/{gitspace}",
+                segment(name)
+            );
+            context.api.delete(&path).await?;
+            context
+                .out
+                .note("ordered; `gitspace delegate show` lists it until it is gone");
+            Ok(())
+        }
+    }
+}
+
+fn details(it: &Delegate, now: jiff::Timestamp) -> String {
+    let inventory = it.inventory.as_ref();
+    let host = inventory.map(|inventory| {
+        format!(
+            "{} ({}, {})",
+            inventory.hostname, inventory.os, inventory.arch
+        )
+    });
+    let mut out = text::fields(&[
+        ("name", it.name.clone()),
+        ("id", it.id.to_string()),
+        ("state", delegate_state(it)),
+        ("tags", it.tags.join(",")),
+        ("gitspaces", it.gitspaces.to_string()),
+        ("host", host.unwrap_or_default()),
+        ("capacity", inventory.map(capacity).unwrap_or_default()),
+        ("version", it.version.clone().unwrap_or_default()),
+        (
+            "last seen",
+            it.last_seen
+                .map(|time| text::relative(time, now))
+                .unwrap_or_default(),
+        ),
+        ("created", text::relative(it.created, now)),
+    ]);
+    if !it.unaccounted_gitspaces.is_empty() {
+        let rows: Vec<_> = it
+            .unaccounted_gitspaces
+            .iter()
+            .map(|held| {
+                let state = match held.state {
+                    ObservedState::Absent => "absent",
+                    ObservedState::Provisioned => "provisioned",
+                    ObservedState::Stopped => "stopped",
+                    ObservedState::Running => "running",
+                };
+                vec![
+                    held.id.to_string(),
+                    if held.removing {
+                        format!("{state}, being removed")
+                    } else {
+                        state.to_owned()
+                    },
+                    text::relative(held.since, now),
+                ]
+            })
+            .collect();
+        out.push_str("\nUnaccounted for: no record here says what they are, so they are kept.\n");
+        out.push_str(&text::table(&["GITSPACE", "STATE", "SINCE"], &rows));
+    }
+    out
+}
+
+fn capacity(inventory: &Inventory) -> String {
+    format!(
+        "{} CPU, {}",
+        text::cpus(inventory.capacity.cpu_millis),
+        text::bytes(inventory.capacity.memory_bytes)
+    )
+}
+
+async fn list(context: &Context) -> Result<(), CliError> {
     let delegates: Vec<Object<Delegate>> = context.api.list("/delegates").await?;
     context.out.show(&delegates, || {
         let now = context.clock.now();
@@ -22,19 +110,12 @@ pub(super) async fn delegate(context: &Context, args: &DelegateCommand) -> Resul
                     Some(time) if !it.connected => text::relative(time, now),
                     _ => String::new(),
                 };
-                let capacity = it.inventory.as_ref().map(|inventory| {
-                    format!(
-                        "{} CPU, {}",
-                        text::cpus(inventory.capacity.cpu_millis),
-                        text::bytes(inventory.capacity.memory_bytes)
-                    )
-                });
                 vec![
                     it.name.clone(),
                     delegate_state(it),
                     it.tags.join(","),
                     it.gitspaces.to_string(),
-                    capacity.unwrap_or_default(),
+                    it.inventory.as_ref().map(capacity).unwrap_or_default(),
                     it.version.clone().unwrap_or_default(),
                     seen,
                 ]
@@ -71,6 +152,10 @@ fn delegate_state(it: &Delegate) -> String {
     }
     if !it.runner_ready {
         state.push_str(", runner not ready");
+    }
+    if !it.unaccounted_gitspaces.is_empty() {
+        let count = it.unaccounted_gitspaces.len();
+        state.push_str(&format!(", {count} unaccounted for"));
     }
     state
 }

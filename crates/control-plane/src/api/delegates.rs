@@ -4,6 +4,7 @@ pub(crate) mod create_join_token;
 pub(crate) mod enroll;
 pub(crate) mod list_delegates;
 pub(crate) mod list_join_tokens;
+pub(crate) mod remove_unaccounted;
 pub(crate) mod revoke_delegate;
 pub(crate) mod revoke_join_token;
 pub(crate) mod show_delegate;
@@ -13,7 +14,7 @@ use crate::state::AppState;
 use std::collections::BTreeMap;
 use store::{DelegateRecord, JoinTokenRecord};
 use wire::{
-    api::{Delegate, JoinToken},
+    api::{Delegate, JoinToken, UnaccountedGitspace},
     ids::DelegateUuid,
 };
 
@@ -80,6 +81,16 @@ fn show(state: &AppState, record: DelegateRecord, gitspaces: u32) -> Delegate {
         gitspaces,
         last_seen: record.last_seen,
         last_disconnect: record.last_disconnect,
+        unaccounted_gitspaces: view
+            .into_iter()
+            .flat_map(|view| view.unaccounted)
+            .map(|(id, held)| UnaccountedGitspace {
+                id,
+                state: held.state,
+                since: held.since,
+                removing: held.removing,
+            })
+            .collect(),
         created: record.created,
     }
 }

@@ -1,7 +1,8 @@
 //! One connection: the shell around `link::server`.
 //!
 //! One task. Each turn of its loop: act on what the machine wants, then wait for one of socket, clock, commands, the greeting, or the
-//! orchestrator's answer to the oldest body. Bodies are handed over one after the other, so their order holds.
+//! orchestrator's answer to the bodies it has. What waits is handed over together when that answer is there, so order holds, and what one wait for the
+//! disk stores grows with what a delegate sends.
 
 use super::{
     HubDeps,
@@ -9,6 +10,7 @@ use super::{
     proof::{self, Refusal},
     registry::{Command, Registry},
 };
+use crate::orchestrator::OrchestratorError;
 use axum::extract::ws::{Message, WebSocket};
 use daemon::ErrorChain;
 use futures_util::{
@@ -31,7 +33,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use wire::{
     control::{ByeCode, Down, Up},
     ids::DelegateUuid,
-    task::TaskEventKind,
 };
 
 /// A peer that does not take our last words is left.
@@ -78,7 +79,20 @@ fn instant() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-type Stored = Result<Option<Down>, Refusal>;
+/// What came of bodies that were handed over.
+struct Stored {
+    /// One for each that is stored, in order.
+    answers: Vec<Option<Down>>,
+    /// Why the rest is not.
+    refused: Option<Refusal>,
+}
+
+/// Bodies that the orchestrator has.
+struct Storing {
+    /// Their numbers.
+    seqs: Vec<u64>,
+    work: BoxFuture<'static, Stored>,
+}
 
 struct Connection {
     registry: Arc<Registry>,
@@ -95,7 +109,7 @@ struct Connection {
     admitted: Option<Admitted>,
     /// Delivered and not handed over; the link bounds it by its window.
     waiting: VecDeque<(u64, Box<Up>)>,
-    storing: Option<(u64, BoxFuture<'static, Stored>)>,
+    storing: Option<Storing>,
     /// Held until the delegate is in.
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -107,7 +121,7 @@ enum Event {
     Command(Command),
     Overrun,
     Greeted(Result<Box<Admitted>, Refusal>),
-    Stored(u64, Stored),
+    Stored(Stored),
     Stop,
 }
 
@@ -158,18 +172,21 @@ impl Connection {
         None
     }
 
-    /// The oldest body that waits goes to the orchestrator, where none is there already.
+    /// All bodies that wait go to the orchestrator, where none are there already: while those are stored, the next ones gather.
     fn hand_over(&mut self) {
-        if self.storing.is_some() {
+        if self.storing.is_some() || self.waiting.is_empty() {
             return;
         }
         let Some(admitted) = &self.admitted else {
             return;
         };
-        if let Some((seq, body)) = self.waiting.pop_front() {
-            let work = store(Arc::clone(&self.deps), admitted.delegate, *body);
-            self.storing = Some((seq, work.boxed()));
-        }
+        let (seqs, said) = self
+            .waiting
+            .drain(..)
+            .map(|(seq, body)| (seq, *body))
+            .unzip();
+        let work = store(Arc::clone(&self.deps), admitted.delegate, said).boxed();
+        self.storing = Some(Storing { seqs, work });
     }
 
     async fn wait(&mut self, stopping: bool) -> Event {
@@ -202,12 +219,7 @@ impl Connection {
             message = stream.next() => Event::Socket(message),
             () = sleep_until(deadline) => Event::Tick,
             greeted = some(greeting.as_mut()) => Event::Greeted(greeted.map(Box::new)),
-            stored = async {
-                match storing {
-                    Some((seq, work)) => (*seq, work.await),
-                    None => std::future::pending().await,
-                }
-            } => Event::Stored(stored.0, stored.1),
+            stored = some(storing.as_mut().map(|storing| &mut storing.work)) => Event::Stored(stored),
             command = async {
                 match admitted {
                     Some(admitted) if has_room => admitted.published.commands.recv().await,
@@ -265,10 +277,7 @@ impl Connection {
                 self.machine
                     .handle(now, Input::Refuse { code, reason, hint });
             }
-            Event::Stored(seq, stored) => {
-                self.storing = None;
-                self.stored(now, seq, stored);
-            }
+            Event::Stored(stored) => self.stored(now, stored),
             Event::Stop => self.close(
                 ByeCode::GoingAway,
                 "the control plane is stopping".to_owned(),
@@ -277,22 +286,22 @@ impl Connection {
         }
     }
 
-    fn stored(&mut self, now: Instant, seq: u64, stored: Stored) {
-        match stored {
-            Ok(answer) => {
-                self.machine.consumed(now, seq);
-                if let Some(body) = answer
-                    && let Err(refused) = self.machine.send(&body, Class::Control)
-                    && refused != SendRefused::Closed
-                {
-                    self.close(ByeCode::Overloaded, refused.to_string(), None);
-                }
+    /// What was handed over is done with.
+    fn stored(&mut self, now: Instant, stored: Stored) {
+        let seqs = self.storing.take().map(|storing| storing.seqs);
+        for (seq, answer) in seqs.into_iter().flatten().zip(stored.answers) {
+            self.machine.consumed(now, seq);
+            if let Some(body) = answer
+                && let Err(refused) = self.machine.send(&body, Class::Control)
+                && refused != SendRefused::Closed
+            {
+                self.close(ByeCode::Overloaded, refused.to_string(), None);
             }
-            // It is sent again on the next connection, and so is what came after it.
-            Err(Refusal { code, reason, hint }) => {
-                self.waiting.clear();
-                self.close(code, reason, hint);
-            }
+        }
+        // It is sent again on the next connection, and so is what came after it.
+        if let Some(Refusal { code, reason, hint }) = stored.refused {
+            self.waiting.clear();
+            self.close(code, reason, hint);
         }
     }
 
@@ -323,11 +332,11 @@ impl Connection {
     async fn store_rest(&mut self) {
         loop {
             self.hand_over();
-            let Some((seq, work)) = self.storing.take() else {
+            let Some(storing) = &mut self.storing else {
                 return;
             };
-            let stored = work.await;
-            self.stored(instant(), seq, stored);
+            let stored = (&mut storing.work).await;
+            self.stored(instant(), stored);
         }
     }
 
@@ -385,40 +394,13 @@ async fn some<F: Future + Unpin>(future: Option<F>) -> F::Output {
     }
 }
 
-/// One body to the orchestrator. The answer is what the delegate is told of it.
-async fn store(deps: Arc<HubDeps>, delegate: DelegateUuid, body: Up) -> Stored {
-    let orchestrator = &deps.orchestrator;
-    let done = match body {
-        Up::TaskEvent { task, event, .. } => {
-            let last = matches!(event.event, TaskEventKind::Finished { .. });
-            orchestrator
-                .task_event(delegate, task, event)
-                .await
-                .map(|seq| last.then_some(Down::Stored { task, seq }))
-        }
-        Up::TaskRefused { task, failure, .. } => orchestrator
-            .task_refused(delegate, task, failure)
-            .await
-            .map(|()| None),
-        Up::Observed { observed } => orchestrator
-            .observed(delegate, observed)
-            .await
-            .map(|()| None),
-        Up::Inventory { inventory } => orchestrator
-            .inventory(delegate, inventory)
-            .await
-            .map(|()| None),
-        Up::RunnerReady { ready } => orchestrator
-            .runner_ready(delegate, ready)
-            .await
-            .map(|()| None),
-        Up::Draining { draining } => orchestrator
-            .draining(delegate, draining)
-            .await
-            .map(|()| None),
+/// Bodies to the orchestrator, in order.
+async fn store(deps: Arc<HubDeps>, delegate: DelegateUuid, said: Vec<Up>) -> Stored {
+    let (answers, refused) = match deps.orchestrator.said(delegate, said).await {
+        Ok(heard) => (heard.answers, heard.refused),
+        Err(error) => (Vec::new(), Some(error)),
     };
-    done.map_err(|error| {
-        use crate::orchestrator::OrchestratorError;
+    let refused = refused.map(|error| {
         let code = match &error {
             OrchestratorError::Stopping => ByeCode::GoingAway,
             OrchestratorError::Store { .. } => ByeCode::Overloaded,
@@ -427,5 +409,6 @@ async fn store(deps: Arc<HubDeps>, delegate: DelegateUuid, body: Up) -> Stored {
         };
         tracing::warn!(%delegate, error = %ErrorChain(&error), "Cannot store what a delegate said");
         Refusal::new(code, ErrorChain(&error).to_string(), None)
-    })
+    });
+    Stored { answers, refused }
 }

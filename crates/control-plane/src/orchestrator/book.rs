@@ -1,6 +1,6 @@
 //! What the orchestrator's task holds in memory: a copy of the live gitspaces and their open tasks, and how the delegates are.
 //!
-//! Invariant: a gitspace's copy is what was stored last; it is replaced only after a commit.
+//! Invariant: a gitspace's copy is what was stored last, with what is staged in the batch; a copy whose commit is refused is put back.
 
 use super::{
     placement::Candidate,
@@ -60,6 +60,21 @@ impl Book {
         }
         let due = self.entries.get(&id).and_then(|entry| entry.due);
         self.entries.insert(id, Entry { record, task, due });
+    }
+
+    /// Takes a staged change back.
+    pub(super) fn restore(&mut self, id: GitspaceUuid, before: Option<Entry>) {
+        if let Some(entry) = self.entries.remove(&id)
+            && let Some(task) = entry.task
+        {
+            self.by_task.remove(&task.id);
+        }
+        if let Some(entry) = before {
+            if let Some(task) = &entry.task {
+                self.by_task.insert(task.id, id);
+            }
+            self.entries.insert(id, entry);
+        }
     }
 
     /// What a delegate's gitspaces use, without one of them.

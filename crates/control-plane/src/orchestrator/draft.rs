@@ -59,6 +59,7 @@ impl Draft {
             .filter(|task| task.state != TaskState::Finished);
         (
             GitspaceCommit {
+                made: false,
                 gitspace: self.record,
                 tasks: self
                     .task

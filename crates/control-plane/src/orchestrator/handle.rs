@@ -10,11 +10,10 @@ use store::{GitspaceRecord, MachineSnapshot, StoreError};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use wire::{
     api::GitspaceAction,
-    control::{Hello, Inventory, TaskVerdict},
-    failure::Failure,
-    gitspace::{GitspaceState, Observed, RepoSpec},
+    control::{Down, Hello, TaskVerdict, Up},
+    gitspace::{GitspaceState, RepoSpec},
     ids::{DelegateUuid, GitspaceUuid, TaskUuid, TraceUuid, UserUuid},
-    task::{Phase, TaskEvent},
+    task::Phase,
     text::{GitspaceName, Slug},
 };
 
@@ -109,6 +108,27 @@ pub enum CreateDenied {
     Conflict { what: &'static str },
     #[error(transparent)]
     Orchestrator(#[from] OrchestratorError),
+}
+
+/// Why a removal was not ordered.
+#[derive(Debug, thiserror::Error)]
+pub enum RemovalDenied {
+    #[error("the delegate is not known to hold such a gitspace")]
+    NotFound,
+    /// It is removed by deleting it.
+    #[error("the gitspace has a record")]
+    Known,
+    #[error(transparent)]
+    Orchestrator(#[from] OrchestratorError),
+}
+
+/// What became of what a delegate said.
+#[derive(Debug)]
+pub struct Heard {
+    /// For each body that was taken, in order: what the delegate is told of it.
+    pub answers: Vec<Option<Down>>,
+    /// Why the one after these was not taken. What came behind it was not looked at.
+    pub refused: Option<OrchestratorError>,
 }
 
 /// A gitspace to be made.
@@ -228,99 +248,37 @@ impl OrchestratorHandle {
         .await
     }
 
-    /// Stores the event with all that follows from it, once. Answers with the number up to which all are stored, which is to be acknowledged.
+    /// Takes what a connected delegate said, in order. Answers when all that was taken is stored with all that follows from it.
     ///
     /// # Errors
-    /// It cannot be stored, or one before it is missing: it must not be acknowledged.
-    pub async fn task_event(
+    /// The control plane is stopping, or it cannot be stored: nothing of it must be acknowledged.
+    pub async fn said(
         &self,
         delegate: DelegateUuid,
-        task: TaskUuid,
-        event: TaskEvent,
-    ) -> Result<u64, OrchestratorError> {
-        self.ask(|reply| Request::Event {
+        said: Vec<Up>,
+    ) -> Result<Heard, OrchestratorError> {
+        self.ask(|reply| Request::Said {
             delegate,
-            task,
-            event: Box::new(event),
+            said,
             reply,
         })
         .await
     }
 
-    /// The runner would not take the task.
+    /// Orders the removal of what a delegate's host holds of a gitspace that is not accounted for. Ordered once, it holds for ever.
     ///
     /// # Errors
-    /// It cannot be stored.
-    pub async fn task_refused(
+    /// The delegate is not known to hold such a gitspace, there is a record of it, or the order cannot be stored.
+    pub async fn remove(
         &self,
         delegate: DelegateUuid,
-        task: TaskUuid,
-        failure: Failure,
-    ) -> Result<(), OrchestratorError> {
-        self.ask(|reply| Request::Refused {
+        gitspace: GitspaceUuid,
+        user: UserUuid,
+    ) -> Result<(), RemovalDenied> {
+        self.ask(|reply| Request::Remove {
             delegate,
-            task,
-            failure: Box::new(failure),
-            reply,
-        })
-        .await
-    }
-
-    /// # Errors
-    /// It cannot be stored.
-    pub async fn observed(
-        &self,
-        delegate: DelegateUuid,
-        observed: Observed,
-    ) -> Result<(), OrchestratorError> {
-        self.ask(|reply| Request::Observed {
-            delegate,
-            observed: Box::new(observed),
-            reply,
-        })
-        .await
-    }
-
-    /// # Errors
-    /// It cannot be stored.
-    pub async fn runner_ready(
-        &self,
-        delegate: DelegateUuid,
-        ready: bool,
-    ) -> Result<(), OrchestratorError> {
-        self.ask(|reply| Request::RunnerReady {
-            delegate,
-            ready,
-            reply,
-        })
-        .await
-    }
-
-    /// # Errors
-    /// It cannot be stored.
-    pub async fn inventory(
-        &self,
-        delegate: DelegateUuid,
-        inventory: Inventory,
-    ) -> Result<(), OrchestratorError> {
-        self.ask(|reply| Request::Inventory {
-            delegate,
-            inventory: Box::new(inventory),
-            reply,
-        })
-        .await
-    }
-
-    /// # Errors
-    /// The control plane is stopping.
-    pub async fn draining(
-        &self,
-        delegate: DelegateUuid,
-        draining: bool,
-    ) -> Result<(), OrchestratorError> {
-        self.ask(|reply| Request::Draining {
-            delegate,
-            draining,
+            gitspace,
+            user,
             reply,
         })
         .await

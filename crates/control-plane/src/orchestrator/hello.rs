@@ -101,12 +101,12 @@ impl OrchestratorTask {
             TaskState::Queued | TaskState::Assigned | TaskState::Finished if !wanted => {
                 let until = later(self.now(), self.cancel_limit());
                 draft.set_task_state(TaskState::Cancelling, Some(until));
-                self.commit(draft).await?;
+                self.stage(draft);
                 Ok(TaskVerdict::Cancel { task, after })
             }
             TaskState::Queued => {
                 draft.set_task_state(TaskState::Assigned, None);
-                self.commit(draft).await?;
+                self.stage(draft);
                 Ok(TaskVerdict::Continue { task, after })
             }
             TaskState::Assigned | TaskState::Finished => Ok(TaskVerdict::Continue { task, after }),
@@ -149,7 +149,7 @@ impl OrchestratorTask {
                 TaskState::Cancelling => draft.task_lost(),
                 TaskState::Queued | TaskState::Finished => continue,
             }
-            self.commit(draft).await?;
+            self.stage(draft);
         }
         Ok(())
     }
@@ -174,30 +174,22 @@ impl OrchestratorTask {
             };
             let config = *self.task_config();
             if draft.take_observed(observed, Source::Hello, &config) {
-                self.commit(draft).await?;
+                self.stage(draft);
             }
         }
+        // The list is of what the host tells this time.
+        self.change_delegate(delegate, |view| {
+            view.unaccounted.retain(|id, _| seen.contains_key(id));
+        });
         for observed in seen.into_values() {
             let placed = self
                 .book
                 .entries
                 .get(&observed.gitspace)
-                .map(|entry| entry.record.delegate);
-            match placed {
-                Some(Some(place)) if place == delegate => {}
-                // Live and placed nowhere: what is known here is older than what the host holds.
-                Some(None) => {
-                    let config = *self.task_config();
-                    if let Some(mut draft) = self.draft(observed.gitspace) {
-                        draft.record.delegate = Some(delegate);
-                        draft.take_observed(observed, Source::Hello, &config);
-                        self.commit(draft).await?;
-                    }
-                }
-                // Handed over when it counts as connected.
-                Some(Some(_)) | None => {
-                    self.orphan(delegate, &observed);
-                }
+                .and_then(|entry| entry.record.delegate);
+            if placed != Some(delegate) {
+                // A removal is handed over when the delegate counts as connected.
+                self.account_for(delegate, observed).await?;
             }
         }
         Ok(())

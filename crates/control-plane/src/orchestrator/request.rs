@@ -1,15 +1,14 @@
 //! What reaches the orchestrator's task. Each is answered when all that follows from it is stored.
 
-use super::handle::{ActionDenied, CreateDenied, NewGitspace, OrchestratorError};
+use super::handle::{
+    ActionDenied, CreateDenied, Heard, NewGitspace, OrchestratorError, RemovalDenied,
+};
 use store::GitspaceRecord;
 use tokio::sync::oneshot;
 use wire::{
     api::GitspaceAction,
-    control::{Hello, Inventory, TaskVerdict},
-    failure::Failure,
-    gitspace::Observed,
-    ids::{DelegateUuid, GitspaceUuid, TaskUuid, TraceUuid},
-    task::TaskEvent,
+    control::{Hello, TaskVerdict, Up},
+    ids::{DelegateUuid, GitspaceUuid, TraceUuid, UserUuid},
 };
 
 pub(super) type Reply<T, E = OrchestratorError> = oneshot::Sender<Result<T, E>>;
@@ -41,37 +40,17 @@ pub(super) enum Request {
         reason: String,
         reply: Reply<()>,
     },
-    Event {
+    /// What a connected delegate said, in order.
+    Said {
         delegate: DelegateUuid,
-        task: TaskUuid,
-        event: Box<TaskEvent>,
-        reply: Reply<u64>,
+        said: Vec<Up>,
+        reply: Reply<Heard>,
     },
-    Refused {
+    Remove {
         delegate: DelegateUuid,
-        task: TaskUuid,
-        failure: Box<Failure>,
-        reply: Reply<()>,
-    },
-    Observed {
-        delegate: DelegateUuid,
-        observed: Box<Observed>,
-        reply: Reply<()>,
-    },
-    RunnerReady {
-        delegate: DelegateUuid,
-        ready: bool,
-        reply: Reply<()>,
-    },
-    Inventory {
-        delegate: DelegateUuid,
-        inventory: Box<Inventory>,
-        reply: Reply<()>,
-    },
-    Draining {
-        delegate: DelegateUuid,
-        draining: bool,
-        reply: Reply<()>,
+        gitspace: GitspaceUuid,
+        user: UserUuid,
+        reply: Reply<(), RemovalDenied>,
     },
     DelegateChanged {
         delegate: DelegateUuid,
@@ -80,4 +59,21 @@ pub(super) enum Request {
     Wake {
         reply: Reply<()>,
     },
+}
+
+impl Request {
+    /// How much it adds to a batch.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Said { said, .. } => said.len(),
+            Self::Create { .. }
+            | Self::Act { .. }
+            | Self::Hello { .. }
+            | Self::Connected { .. }
+            | Self::Gone { .. }
+            | Self::Remove { .. }
+            | Self::DelegateChanged { .. }
+            | Self::Wake { .. } => 1,
+        }
+    }
 }

@@ -1,12 +1,12 @@
 //! What the orchestrator needs of others, and what others follow of it.
 
 use jiff::Timestamp;
-use std::pin::Pin;
+use std::{collections::BTreeMap, pin::Pin};
 use store::GitspaceRecord;
 use wire::{
     control::Capacity,
     failure::Failure,
-    gitspace::GitspaceSpec,
+    gitspace::{Generation, GitspaceSpec, ObservedState},
     ids::{DelegateUuid, GitspaceUuid, TaskUuid},
     task::Task,
 };
@@ -62,6 +62,19 @@ pub struct DelegateView {
     pub runner_ready: bool,
     /// What its operator gives to gitspaces; `None` before its first hello.
     pub capacity: Option<Capacity>,
+    /// What its host holds of gitspaces that no record accounts for, as it told last.
+    pub unaccounted: BTreeMap<GitspaceUuid, Unaccounted>,
+}
+
+/// What a host holds of a gitspace that no record accounts for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unaccounted {
+    pub state: ObservedState,
+    /// Since when the runner sees it so.
+    pub since: Timestamp,
+    pub generation: Generation,
+    /// Its removal is under way.
+    pub removing: bool,
 }
 
 impl DelegateView {

@@ -1,7 +1,7 @@
-//! Deciding for one gitspace after the other, and carrying decisions out.
+//! Deciding for one gitspace after the other, and staging what is decided.
 
 use super::{
-    book::Orphan,
+    batch::RETRY,
     draft::Draft,
     handle::OrchestratorError,
     placement,
@@ -9,19 +9,16 @@ use super::{
     task::{OrchestratorTask, stored},
 };
 use daemon::{ErrorChain, IdsExt as _};
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 use store::{GitspaceRecord, TaskRecord, TaskState};
 use wire::{
     failure::{Failure, FailureCode},
-    gitspace::{Observed, ObservedState},
-    ids::{DelegateUuid, GitspaceUuid, TaskUuid},
-    task::{Task, TaskKind, TaskVerb},
+    ids::{DelegateUuid, GitspaceUuid},
+    task::TaskKind,
 };
 
 /// Steps for one gitspace in a row. More would be a defect; the rest is done a little later.
 const MAX_STEPS: usize = 8;
-/// Before what could not be stored or handed over is tried again.
-const RETRY: Duration = Duration::from_secs(5);
 
 impl OrchestratorTask {
     /// Also those that wait for the capacity that this gave free.
@@ -64,7 +61,7 @@ impl OrchestratorTask {
         self.replan(waiting).await;
     }
 
-    /// One decision, carried out. `false` where there is nothing more to do for the time being.
+    /// One decision, staged. `false` where there is nothing more to do for the time being.
     pub(super) async fn step(&mut self, id: GitspaceUuid) -> Result<bool, OrchestratorError> {
         let now = self.clock.now();
         let Some(entry) = self.book.entries.get(&id) else {
@@ -83,7 +80,7 @@ impl OrchestratorTask {
             Decision::Wait { why, until } => {
                 self.set_due(id, until);
                 if draft.wait(why) {
-                    self.commit(draft).await?;
+                    self.stage(draft);
                 }
                 return Ok(false);
             }
@@ -92,44 +89,39 @@ impl OrchestratorTask {
                     Ok(delegate) => draft.record.delegate = Some(delegate),
                     Err(why) => {
                         if draft.wait(why) {
-                            self.commit(draft).await?;
+                            self.stage(draft);
                         }
                         return Ok(false);
                     }
                 }
-                self.issue(draft, TaskKind::Start).await?;
+                self.issue(draft, TaskKind::Start)?;
             }
-            Decision::Issue(kind) => self.issue(draft, kind).await?,
+            Decision::Issue(kind) => self.issue(draft, kind)?,
             Decision::Send => {
-                if !self.send(id).await {
-                    self.set_due(id, Some(later(now, RETRY)));
-                    return Ok(false);
-                }
-                if let Some(mut draft) = self.draft(id).filter(|draft| draft.task.is_some()) {
-                    draft.set_task_state(TaskState::Assigned, None);
-                    self.commit(draft).await?;
-                }
+                draft.set_task_state(TaskState::Assigned, None);
+                self.stage(draft);
+                self.stage_hand_over(id);
             }
             Decision::Cancel => {
                 let task = draft.task.as_ref().map(|task| (task.delegate, task.id));
                 let until = later(now, self.config.cancel_limit);
                 draft.set_task_state(TaskState::Cancelling, Some(until));
-                self.commit(draft).await?;
+                self.stage(draft);
                 if let Some((delegate, task)) = task {
-                    self.sink.cancel(delegate, task);
+                    self.stage_cancel(id, delegate, task);
                 }
             }
             Decision::Drop => {
                 draft.task_cancelled(&self.config);
-                self.commit(draft).await?;
+                self.stage(draft);
             }
             Decision::Fail(failure) => {
                 draft.fail(failure);
-                self.commit(draft).await?;
+                self.stage(draft);
             }
             Decision::Remove => {
                 draft.remove();
-                self.commit(draft).await?;
+                self.stage(draft);
             }
         }
         Ok(true)
@@ -160,7 +152,7 @@ impl OrchestratorTask {
         ))
     }
 
-    pub(super) async fn issue(
+    pub(super) fn issue(
         &mut self,
         mut draft: Draft,
         kind: TaskKind,
@@ -195,97 +187,8 @@ impl OrchestratorTask {
             finished: None,
         };
         draft.issue(task, &delegate.name);
-        self.commit(draft).await?;
-        if !self.send(id).await
-            && let Some(mut draft) = self.draft(id).filter(|draft| draft.task.is_some())
-        {
-            draft.set_task_state(TaskState::Queued, None);
-            self.commit(draft).await?;
-        }
+        self.stage(draft);
+        self.stage_hand_over(id);
         Ok(())
-    }
-
-    /// Hands the open task over. `false` where the delegate does not take it.
-    pub(super) async fn send(&mut self, id: GitspaceUuid) -> bool {
-        let Some(entry) = self.book.entries.get(&id) else {
-            return false;
-        };
-        let Some(task) = entry.task.clone() else {
-            return false;
-        };
-        // Credentials are not unsealed for nobody.
-        if !self.sink.is_connected(task.delegate) {
-            return false;
-        }
-        let verb = match task.kind {
-            TaskKind::Provision | TaskKind::Start => match self.specs.spec(&entry.record).await {
-                Ok(spec) if task.kind == TaskKind::Start => TaskVerb::Start { spec },
-                Ok(spec) => TaskVerb::Provision { spec },
-                Err(failure) => {
-                    let now = self.clock.now();
-                    let mut draft = Draft::new(&entry.record, Some(&task), now);
-                    draft.task_failed(failure, &self.config);
-                    if let Err(error) = self.commit(draft).await {
-                        tracing::warn!(gitspace = %id, error = %ErrorChain(&error), "Failure not stored");
-                        return false;
-                    }
-                    return true;
-                }
-            },
-            TaskKind::Stop => TaskVerb::Stop {},
-            TaskKind::Reset => TaskVerb::Reset {},
-            TaskKind::Delete => TaskVerb::Delete {},
-            TaskKind::Observe => TaskVerb::Observe {},
-        };
-        let sent = Task {
-            id: task.id,
-            gitspace: task.gitspace,
-            generation: task.generation,
-            attempt: task.attempt,
-            deadline: task.deadline,
-            trace: task.trace,
-            verb,
-        };
-        tracing::info!(gitspace = %id, task = %task.id, kind = task.kind.as_str(), trace = %task.trace, delegate = %task.delegate, "Task assigned");
-        self.sink.assign(task.delegate, sent).is_ok()
-    }
-
-    /// A task that removes what this delegate holds of no live gitspace. `None` where there is nothing to remove, or it is under way.
-    pub(super) fn orphan(
-        &mut self,
-        delegate: DelegateUuid,
-        observed: &Observed,
-    ) -> Option<TaskUuid> {
-        let known =
-            self.book.orphans.values().any(|orphan| {
-                orphan.task.gitspace == observed.gitspace && orphan.delegate == delegate
-            });
-        if observed.state == ObservedState::Absent || known {
-            return None;
-        }
-        tracing::warn!(%delegate, gitspace = %observed.gitspace, "The runner holds what no live gitspace accounts for; it is removed");
-        let task = Task {
-            id: self.ids.typed(),
-            gitspace: observed.gitspace,
-            generation: observed.generation.next(),
-            attempt: 1,
-            deadline: later(self.clock.now(), self.config.delete_limit),
-            trace: self.ids.typed(),
-            verb: TaskVerb::Delete {},
-        };
-        let id = task.id;
-        self.book.orphans.insert(id, Orphan { delegate, task });
-        Some(id)
-    }
-
-    pub(super) fn assign_orphan(&self, task: TaskUuid) {
-        if let Some(orphan) = self.book.orphans.get(&task)
-            && self
-                .sink
-                .assign(orphan.delegate, orphan.task.clone())
-                .is_err()
-        {
-            tracing::debug!(%task, "Removal of an orphan not handed over; the next hello tells of it again");
-        }
     }
 }

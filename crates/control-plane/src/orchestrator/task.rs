@@ -1,9 +1,10 @@
 //! The task that owns it all.
 //!
-//! Channels: requests in (bounded; answered one by one, each after all that follows from it is stored), changes out (a broadcast, whose followers may
-//! lag), delegates out (a watch). It wakes for a request, for what is due next, and at least once a minute, because the wall clock may step.
+//! Channels: requests in (bounded; what has queued up is carried out one by one, stored together, and then answered, see [`batch`](super::batch)),
+//! changes out (a broadcast, whose followers may lag), delegates out (a watch). It wakes for a request, for what is due next, and at least once a minute, because the wall clock may step.
 
 use super::{
+    batch::Batch,
     book::{Book, uses_capacity},
     draft::Draft,
     handle::{
@@ -11,7 +12,6 @@ use super::{
     },
     request::Request,
     seams::{Change, DelegateView, SpecSource, TaskSink},
-    view::visible_state,
 };
 use daemon::{Clock, Ids};
 use jiff::Timestamp;
@@ -23,6 +23,8 @@ use wire::ids::{DelegateUuid, GitspaceUuid, TaskUuid};
 
 /// Longest sleep, because the wall clock may step.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
+/// Requests and delegates' bodies that are stored together. The wait for the disk is shared by then, and the first of them should not wait for long.
+const MAX_BATCH: usize = 1024;
 
 /// Owns all gitspaces' records and tasks. See the module's documentation.
 pub struct OrchestratorTask {
@@ -36,6 +38,7 @@ pub struct OrchestratorTask {
     changes: broadcast::Sender<Change>,
     delegates: watch::Sender<Arc<BTreeMap<DelegateUuid, DelegateView>>>,
     pub(super) book: Book,
+    pub(super) batch: Batch,
     /// Capacity may have become free: who waits is looked at.
     pub(super) recheck_waiting: bool,
 }
@@ -112,6 +115,7 @@ impl OrchestratorTask {
             changes,
             delegates,
             book,
+            batch: Batch::default(),
             recheck_waiting: false,
         };
         Ok((task, handle))
@@ -124,17 +128,31 @@ impl OrchestratorTask {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), OrchestratorError> {
         let all: Vec<_> = self.book.entries.keys().copied().collect();
         self.replan(all).await;
+        self.flush().await;
         loop {
             let sleep = self.sleep();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 request = self.requests.recv() => match request {
-                    Some(request) => self.handle(request).await,
+                    Some(request) => self.take(request).await,
                     None => return Ok(()),
                 },
                 () = tokio::time::sleep(sleep) => self.wake().await,
             }
+            self.flush().await;
+        }
+    }
+
+    /// The request, and what has queued up behind it.
+    async fn take(&mut self, first: Request) {
+        let mut taken = first.weight();
+        self.handle(first).await;
+        while taken < MAX_BATCH
+            && let Ok(next) = self.requests.try_recv()
+        {
+            taken += next.weight();
+            self.handle(next).await;
         }
     }
 
@@ -160,7 +178,8 @@ impl OrchestratorTask {
         &self.config
     }
 
-    pub(super) fn draft(&self, id: GitspaceUuid) -> Option<Draft> {
+    pub(super) fn draft(&mut self, id: GitspaceUuid) -> Option<Draft> {
+        self.batch.look_at(id);
         let entry = self.book.entries.get(&id)?;
         Some(Draft::new(
             &entry.record,
@@ -169,7 +188,11 @@ impl OrchestratorTask {
         ))
     }
 
-    pub(super) fn draft_of_task(&self, delegate: DelegateUuid, task: TaskUuid) -> Option<Draft> {
+    pub(super) fn draft_of_task(
+        &mut self,
+        delegate: DelegateUuid,
+        task: TaskUuid,
+    ) -> Option<Draft> {
         let draft = self.draft(*self.book.by_task.get(&task)?)?;
         let ours = draft
             .task
@@ -188,43 +211,18 @@ impl OrchestratorTask {
         }
     }
 
-    /// Stores a draft and tells of it.
-    pub(super) async fn commit(&mut self, draft: Draft) -> Result<(), OrchestratorError> {
-        let (mut commit, open) = draft.into_commit();
-        let id = commit.gitspace.id;
-        match self.store.commit(&commit).await {
-            Ok(version) => commit.gitspace.version = version,
-            Err(error) => {
-                if matches!(error, StoreError::Conflict { .. }) {
-                    self.reload(id).await?;
-                }
-                return Err(stored(error));
-            }
-        }
+    /// Whether this change of a record gives capacity free.
+    pub(super) fn note_capacity(&mut self, record: &GitspaceRecord) {
         let used_before = self
             .book
             .entries
-            .get(&id)
+            .get(&record.id)
             .is_some_and(|entry| uses_capacity(&entry.record));
-        self.recheck_waiting |= used_before && !uses_capacity(&commit.gitspace);
-        let (timeline, log) = (!commit.timeline.is_empty(), !commit.log.is_empty());
-        if timeline {
-            let state = visible_state(&commit.gitspace);
-            tracing::debug!(gitspace = %id, trace = %commit.gitspace.trace, %state, "Gitspace changed");
-        }
-        self.book.put(commit.gitspace, open);
-        self.publish(Change::Gitspace(id));
-        if timeline {
-            self.publish(Change::Timeline(id));
-        }
-        if log {
-            self.publish(Change::Log(id));
-        }
-        Ok(())
+        self.recheck_waiting |= used_before && !uses_capacity(record);
     }
 
-    /// Somebody else changed it: what is stored holds.
-    async fn reload(&mut self, id: GitspaceUuid) -> Result<(), OrchestratorError> {
+    /// Reads again what is stored of it.
+    pub(super) async fn reload(&mut self, id: GitspaceUuid) -> Result<(), OrchestratorError> {
         let Some(record) = self.store.gitspace(id).await.map_err(stored)? else {
             return Ok(());
         };
@@ -268,6 +266,7 @@ pub(super) fn view(record: &DelegateRecord, now: Timestamp) -> DelegateView {
         since: now,
         draining: false,
         runner_ready: false,
+        unaccounted: BTreeMap::new(),
         capacity: record
             .inventory
             .as_ref()

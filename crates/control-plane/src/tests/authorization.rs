@@ -38,6 +38,11 @@ fn endpoints() -> Vec<(&'static str, &'static str, For)> {
         ("get", "/delegates", Admins),
         ("get", "/delegates/{delegate}", Admins),
         ("delete", "/delegates/{delegate}", Admins),
+        (
+            "delete",
+            "/delegates/{delegate}/unaccounted-gitspaces/{unaccounted}",
+            Admins,
+        ),
         ("get", "/join-tokens", Admins),
         ("post", "/join-tokens", Admins),
         ("delete", "/join-tokens/{join_token}", Admins),

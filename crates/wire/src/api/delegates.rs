@@ -2,7 +2,8 @@
 
 use crate::{
     control::Inventory,
-    ids::{DelegateUuid, InfraProviderUuid, JoinTokenUuid},
+    gitspace::ObservedState,
+    ids::{DelegateUuid, GitspaceUuid, InfraProviderUuid, JoinTokenUuid},
     secret::Secret,
 };
 use jiff::Timestamp;
@@ -31,8 +32,25 @@ pub struct Delegate {
     /// Why its last connection ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_disconnect: Option<String>,
+    /// What its host holds of gitspaces that no record accounts for: they are kept until an administrator has them removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unaccounted_gitspaces: Vec<UnaccountedGitspace>,
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub created: Timestamp,
+}
+
+/// A gitspace on a delegate's host of which the control plane has no record, or one on a delegate that is revoked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct UnaccountedGitspace {
+    #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
+    pub id: GitspaceUuid,
+    pub state: ObservedState,
+    /// Since when the host's runner sees it so.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub since: Timestamp,
+    /// Its removal was ordered and is under way.
+    pub removing: bool,
 }
 
 /// `POST /join-tokens`.

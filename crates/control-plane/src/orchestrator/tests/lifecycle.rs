@@ -5,6 +5,7 @@ use crate::orchestrator::{ActionDenied, Change, actions};
 use std::time::Duration;
 use wire::{
     api::{GitspaceAction, TimelineKind},
+    control::Up,
     failure::{Failure, FailureCode},
     gitspace::{DesiredState, GitspaceState, ObservedState},
     task::{LogStream, Phase, TaskEventKind, TaskKind, TaskOutcome},
@@ -297,11 +298,7 @@ async fn a_container_that_dies_is_started_again_three_times_and_then_an_error() 
     for exit in 1..=4 {
         let mut observed = world.observed(&task, ObservedState::Stopped);
         observed.failure = Some(Failure::new(FailureCode::OutOfMemory, "out of memory"));
-        world
-            .handle
-            .observed(world.delegate, observed)
-            .await
-            .unwrap();
+        world.say(Up::Observed { observed }).await.unwrap();
         let event = world.timeline(gitspace).await;
         assert!(
             event.iter().rev().any(|event| event
@@ -372,8 +369,11 @@ async fn a_refused_task_fails_with_the_runners_reason() {
     let task = world.task(TaskKind::Start);
     let failure = Failure::new(FailureCode::DiskFull, "no space left");
     world
-        .handle
-        .task_refused(world.delegate, task.id, failure)
+        .say(Up::TaskRefused {
+            task: task.id,
+            gitspace,
+            failure,
+        })
         .await
         .unwrap();
     let record = world.record(gitspace).await;

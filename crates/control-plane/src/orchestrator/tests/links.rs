@@ -5,7 +5,7 @@ use crate::orchestrator::OrchestratorError;
 use std::time::Duration;
 use wire::{
     api::{GitspaceAction, TimelineKind},
-    control::TaskVerdict,
+    control::{TaskVerdict, Up},
     failure::FailureCode,
     gitspace::{GitspaceState, ObservedState},
     task::{Phase, TaskEventKind, TaskKind, TaskOutcome},
@@ -196,28 +196,6 @@ async fn a_task_cancelled_while_its_delegate_was_away_is_cancelled_by_the_hello(
 }
 
 #[tokio::test]
-async fn what_a_runner_holds_of_no_live_gitspace_is_removed() {
-    let world = World::new().await;
-    let stray = super::support::id(0x999);
-    world
-        .connect(
-            Vec::new(),
-            vec![observed(stray, ObservedState::Stopped, 7, 1)],
-        )
-        .await;
-    let task = world.task(TaskKind::Delete);
-    assert_eq!((task.gitspace, task.generation.0), (stray, 8));
-    // Its events have no timeline to go to; they are acknowledged, so that the runner forgets it.
-    assert_eq!(
-        world
-            .finish(&task, 1, TaskOutcome::Done {}, ObservedState::Absent)
-            .await,
-        1
-    );
-    assert_eq!(world.count_assigned(), 1);
-}
-
-#[tokio::test]
 async fn a_running_gitspace_that_the_runner_forgot_is_made_again() {
     let world = World::new().await;
     let (gitspace, _) = world.running().await;
@@ -253,7 +231,7 @@ async fn an_older_observation_changes_nothing() {
     let world = World::new().await;
     let (gitspace, task) = world.running().await;
     let old = observed(gitspace, ObservedState::Stopped, task.generation.0, 0);
-    world.handle.observed(world.delegate, old).await.unwrap();
+    world.say(Up::Observed { observed: old }).await.unwrap();
     assert_eq!(world.state(gitspace).await, GitspaceState::Running);
 }
 
@@ -264,11 +242,7 @@ async fn a_runner_that_comes_back_is_given_its_task_again() {
     world.create(0x100, "app").await;
     let task = world.task(TaskKind::Start);
     for ready in [false, true] {
-        world
-            .handle
-            .runner_ready(world.delegate, ready)
-            .await
-            .unwrap();
+        world.say(Up::RunnerReady { ready }).await.unwrap();
     }
     assert_eq!(world.count_assigned(), 2);
     assert_eq!(world.task(TaskKind::Start).id, task.id);

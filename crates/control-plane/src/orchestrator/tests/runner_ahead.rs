@@ -4,6 +4,7 @@ use super::support::{World, observed};
 use std::time::Duration;
 use wire::{
     api::GitspaceAction,
+    control::Up,
     failure::{Failure, FailureCode},
     gitspace::{Generation, GitspaceState, ObservedState},
     task::TaskKind,
@@ -17,11 +18,8 @@ async fn a_task_that_the_runner_calls_superseded_is_not_given_again_and_the_next
     // As after a control plane was put back to a backup: the runner has taken more than is known here.
     let mut seen = observed(gitspace, ObservedState::Running, 7, world.revision());
     seen.generation = Generation(start.generation.0 + 6);
-    world
-        .handle
-        .observed(world.delegate, seen.clone())
-        .await
-        .unwrap();
+    let observed = seen.clone();
+    world.say(Up::Observed { observed }).await.unwrap();
     let behind = world.record(gitspace).await.generation;
     assert!(behind < seen.generation);
 
@@ -32,8 +30,11 @@ async fn a_task_that_the_runner_calls_superseded_is_not_given_again_and_the_next
     let assigned = world.count_assigned();
     let failure = Failure::new(FailureCode::Superseded, "a later one was taken").hint("repeat it");
     world
-        .handle
-        .task_refused(world.delegate, stop.id, failure)
+        .say(Up::TaskRefused {
+            task: stop.id,
+            gitspace,
+            failure,
+        })
         .await
         .unwrap();
     for _ in 0..10 {
@@ -61,7 +62,7 @@ async fn what_is_wrong_in_a_gitspace_that_runs_on_is_told_once() {
         let mut seen = world.observed(&task, ObservedState::Running);
         let failure = Failure::new(FailureCode::OutOfMemory, "a process was killed").detail(at);
         seen.failure = Some(failure);
-        world.handle.observed(world.delegate, seen).await.unwrap();
+        world.say(Up::Observed { observed: seen }).await.unwrap();
     }
     assert_eq!(world.state(gitspace).await, GitspaceState::Running);
     let told: Vec<_> = world

@@ -9,7 +9,7 @@ use daemon::{Clock as _, ManualClock, SequentialIds};
 use jiff::Timestamp;
 use newtype_uuid::{GenericUuid as _, TypedUuid, TypedUuidKind};
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     pin::Pin,
     sync::{Arc, Mutex},
     time::Duration,
@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wire::{
     api::{GitspaceAction, InfraProviderKind, Role, TimelineEvent},
-    control::{Capacity, Epoch, Hello, Inventory, TaskStatus, TaskVerdict},
+    control::{Capacity, Down, Epoch, Hello, Inventory, TaskStatus, TaskVerdict, Up},
     failure::{Failure, FailureCode},
     gitspace::{
         DesiredState, DevContainer, Generation, GitspaceSpec, GitspaceState, Observed,
@@ -54,6 +54,7 @@ pub(crate) fn delegate(number: u128, name: &str) -> DelegateView {
         since: Timestamp::UNIX_EPOCH,
         draining: false,
         runner_ready: true,
+        unaccounted: BTreeMap::new(),
         capacity: Some(inventory().capacity),
     }
 }
@@ -193,15 +194,16 @@ pub(crate) struct World {
     running: JoinSet<Result<(), OrchestratorError>>,
     stop: CancellationToken,
     revision: Mutex<u64>,
-    _directory: tempfile::TempDir,
+    sql: SqlStore,
+    directory: tempfile::TempDir,
 }
 
 impl World {
     /// One user, one machine, one delegate, not connected.
     pub(crate) async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let path = Utf8PathBuf::from_path_buf(directory.path().join("control-plane.db")).unwrap();
-        let store: Arc<dyn Store> = Arc::new(SqlStore::open_sqlite(&path).await.unwrap());
+        let sql = open(&directory).await;
+        let store: Arc<dyn Store> = Arc::new(sql.clone());
         let clock = Arc::new(ManualClock::default());
         let now = clock.now();
         store
@@ -237,27 +239,7 @@ impl World {
             })
             .await
             .unwrap();
-        let enrolled = store
-            .enrol_delegate(
-                &[3; 32],
-                &DelegateRecord {
-                    id: id(0x10),
-                    name: "host-1".to_owned(),
-                    tags: Vec::new(),
-                    public_key: [1; 32],
-                    revoked: false,
-                    version: None,
-                    inventory: None,
-                    last_seen: None,
-                    last_disconnect: None,
-                    epoch: Epoch(0),
-                    created: now,
-                },
-                now,
-            )
-            .await
-            .unwrap();
-        assert_eq!(enrolled, Enrolment::Enrolled(id(0x10)));
+        enrol(&*store, 0x10, "host-1", now).await;
         let (sink, ids) = (
             Arc::new(Sink::default()),
             Arc::new(SequentialIds::default()),
@@ -275,7 +257,8 @@ impl World {
             running,
             stop,
             revision: Mutex::new(0),
-            _directory: directory,
+            sql,
+            directory,
         }
     }
 
@@ -292,6 +275,23 @@ impl World {
             &self.stop,
         )
         .await;
+    }
+
+    /// One more delegate.
+    pub(crate) async fn enrol(&self, number: u8, name: &str) -> DelegateUuid {
+        enrol(&*self.store, number, name, self.clock.now()).await
+    }
+
+    /// The database answers no more, until the process starts again.
+    pub(crate) async fn lose_store(&self) {
+        self.sql.close().await;
+    }
+
+    /// [`restart`](Self::restart), with the database as it is on the disk.
+    pub(crate) async fn restart_with_store(&mut self) {
+        self.sql = open(&self.directory).await;
+        self.store = Arc::new(self.sql.clone());
+        self.restart().await;
     }
 
     pub(crate) async fn hello(
@@ -337,19 +337,8 @@ impl World {
     }
 
     pub(crate) async fn create(&self, number: u128, name: &str) -> GitspaceUuid {
-        let made = record(DesiredState::Running);
         self.handle
-            .create(NewGitspace {
-                id: id(number),
-                owner: id(1),
-                owner_name: "ann".to_owned(),
-                name: name.parse().unwrap(),
-                slug: format!("{name}-abc234").parse().unwrap(),
-                repo: made.repo,
-                machine: made.machine,
-                start: true,
-                trace: id(9),
-            })
+            .create(new_gitspace(number, name))
             .await
             .unwrap()
             .id
@@ -412,9 +401,25 @@ impl World {
         event: TaskEventKind,
     ) -> Result<u64, OrchestratorError> {
         let at = self.clock.now();
-        self.handle
-            .task_event(self.delegate, task.id, TaskEvent { seq, at, event })
-            .await
+        self.say(Up::TaskEvent {
+            task: task.id,
+            gitspace: task.gitspace,
+            event: TaskEvent { seq, at, event },
+        })
+        .await
+        .map(|answer| match answer {
+            Some(Down::Stored { seq, .. }) => seq,
+            _ => seq,
+        })
+    }
+
+    /// One body of the delegate's.
+    pub(crate) async fn say(&self, body: Up) -> Result<Option<Down>, OrchestratorError> {
+        let mut heard = self.handle.said(self.delegate, vec![body]).await?;
+        match heard.refused {
+            Some(error) => Err(error),
+            None => Ok(heard.answers.remove(0)),
+        }
     }
 
     pub(crate) async fn finish(
@@ -453,6 +458,48 @@ impl World {
         assert_eq!(self.state(gitspace).await, GitspaceState::Running);
         (gitspace, task)
     }
+}
+
+async fn enrol(store: &dyn Store, number: u8, name: &str, now: Timestamp) -> DelegateUuid {
+    let delegate = DelegateRecord {
+        id: id(number.into()),
+        name: name.to_owned(),
+        tags: Vec::new(),
+        public_key: [number; 32],
+        revoked: false,
+        version: None,
+        inventory: None,
+        last_seen: None,
+        last_disconnect: None,
+        epoch: Epoch(0),
+        created: now,
+    };
+    let enrolled = store
+        .enrol_delegate(&[3; 32], &delegate, now)
+        .await
+        .unwrap();
+    assert_eq!(enrolled, Enrolment::Enrolled(delegate.id));
+    delegate.id
+}
+
+pub(crate) fn new_gitspace(number: u128, name: &str) -> NewGitspace {
+    let made = record(DesiredState::Running);
+    NewGitspace {
+        id: id(number),
+        owner: id(1),
+        owner_name: "ann".to_owned(),
+        name: name.parse().unwrap(),
+        slug: format!("{name}-abc234").parse().unwrap(),
+        repo: made.repo,
+        machine: made.machine,
+        start: true,
+        trace: id(9),
+    }
+}
+
+async fn open(directory: &tempfile::TempDir) -> SqlStore {
+    let path = Utf8PathBuf::from_path_buf(directory.path().join("control-plane.db")).unwrap();
+    SqlStore::open_sqlite(&path).await.unwrap()
 }
 
 async fn start(
