@@ -1,8 +1,12 @@
 //! Pages of lists.
 
 use super::error::ApiError;
+use axum::Json;
 use serde::Deserialize;
-use store::{Cursor, PageRequest};
+use store::{
+    AccessTokenRecord, Cursor, DelegateRecord, GitCredentialRecord, GitspaceRecord,
+    InfraProviderRecord, JoinTokenRecord, MachineRecord, PageRequest, UserRecord,
+};
 use wire::api::{MAX_PAGE, Page};
 
 /// Query of every list.
@@ -29,19 +33,42 @@ pub(crate) fn limit(asked: Option<u32>) -> Result<u32, ApiError> {
     }
 }
 
+/// The page that a query asks for.
+pub(crate) fn page_request(
+    cursor: Option<&str>,
+    asked: Option<u32>,
+) -> Result<PageRequest, ApiError> {
+    let after = cursor
+        .map(str::parse::<Cursor>)
+        .transpose()
+        .map_err(|error| ApiError::invalid("`cursor`", error.to_string()))?;
+    Ok(PageRequest {
+        after,
+        limit: limit(asked)?,
+    })
+}
+
 impl PageQuery {
     pub(crate) fn request(&self) -> Result<PageRequest, ApiError> {
-        let after = match &self.cursor {
-            None => None,
-            Some(text) => Some(
-                text.parse::<Cursor>()
-                    .map_err(|error| ApiError::invalid("`cursor`", error.to_string()))?,
-            ),
+        page_request(self.cursor.as_deref(), self.limit)
+    }
+
+    /// The page of a list that the store gives whole.
+    pub(crate) fn page_of_all<R: Listed, T>(
+        &self,
+        mut rows: Vec<R>,
+        show: impl FnMut(R) -> T,
+    ) -> Result<Json<Page<T>>, ApiError> {
+        let page = self.request()?;
+        let key = |row: &R| {
+            let cursor = row.cursor();
+            (cursor.created.as_microsecond(), cursor.id)
         };
-        Ok(PageRequest {
-            after,
-            limit: limit(self.limit)?,
-        })
+        rows.sort_by_key(key);
+        if let Some(after) = page.after {
+            rows.retain(|row| key(row) > (after.created.as_microsecond(), after.id));
+        }
+        Ok(Json(page_of(page, rows, show)))
     }
 }
 
@@ -53,11 +80,36 @@ pub(crate) const fn probe(page: PageRequest) -> PageRequest {
     }
 }
 
+/// A record that lists hold, oldest first.
+pub(crate) trait Listed {
+    /// Where a page that ends with it goes on.
+    fn cursor(&self) -> Cursor;
+}
+
+macro_rules! listed {
+    ($($record:ty),+ $(,)?) => {$(
+        impl Listed for $record {
+            fn cursor(&self) -> Cursor {
+                Cursor::new(self.created, self.id)
+            }
+        }
+    )+};
+}
+listed!(
+    AccessTokenRecord,
+    DelegateRecord,
+    GitCredentialRecord,
+    GitspaceRecord,
+    InfraProviderRecord,
+    JoinTokenRecord,
+    MachineRecord,
+    UserRecord,
+);
+
 /// The page of what [`probe`] found.
-pub(crate) fn page_of<R, T>(
+pub(crate) fn page_of<R: Listed, T>(
     page: PageRequest,
     mut rows: Vec<R>,
-    cursor: impl Fn(&R) -> Cursor,
     show: impl FnMut(R) -> T,
 ) -> Page<T> {
     let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
@@ -66,27 +118,9 @@ pub(crate) fn page_of<R, T>(
     let next = rows
         .last()
         .filter(|_| more)
-        .map(|row| cursor(row).to_string());
+        .map(|row| row.cursor().to_string());
     Page {
         items: rows.into_iter().map(show).collect(),
         next,
     }
-}
-
-/// The page of a list that the store gives whole, oldest first.
-pub(crate) fn page_of_all<R, T>(
-    page: PageRequest,
-    mut rows: Vec<R>,
-    cursor: impl Fn(&R) -> Cursor,
-    show: impl FnMut(R) -> T,
-) -> Page<T> {
-    let key = |row: &R| {
-        let cursor = cursor(row);
-        (cursor.created.as_microsecond(), cursor.id)
-    };
-    rows.sort_by_key(&key);
-    if let Some(after) = page.after {
-        rows.retain(|row| key(row) > (after.created.as_microsecond(), after.id));
-    }
-    page_of(page, rows, cursor, show)
 }

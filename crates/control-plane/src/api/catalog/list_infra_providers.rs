@@ -2,16 +2,11 @@
 
 use super::show_infra_provider;
 use crate::{
-    api::{
-        error::ApiError,
-        extract::Params,
-        page::{PageQuery, page_of_all},
-    },
+    api::{error::ApiError, extract::Params, page::PageQuery},
     identity::caller::Caller,
     state::AppState,
 };
 use axum::{Json, extract::State};
-use store::Cursor;
 use wire::{
     api::{InfraProvider, Page},
     problem::Problem,
@@ -28,12 +23,5 @@ pub(crate) async fn list_infra_providers(
     _caller: Caller,
     Params(query): Params<PageQuery>,
 ) -> Result<Json<Page<InfraProvider>>, ApiError> {
-    let page = query.request()?;
-    let rows = state.store.infra_providers().await?;
-    Ok(Json(page_of_all(
-        page,
-        rows,
-        |row| Cursor::new(row.created, row.id),
-        show_infra_provider,
-    )))
+    query.page_of_all(state.store.infra_providers().await?, show_infra_provider)
 }

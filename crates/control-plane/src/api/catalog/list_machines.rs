@@ -2,16 +2,11 @@
 
 use super::show_machine;
 use crate::{
-    api::{
-        error::ApiError,
-        extract::Params,
-        page::{PageQuery, page_of_all},
-    },
+    api::{error::ApiError, extract::Params, page::PageQuery},
     identity::caller::Caller,
     state::AppState,
 };
 use axum::{Json, extract::State};
-use store::Cursor;
 use wire::{
     api::{Machine, Page},
     problem::Problem,
@@ -28,12 +23,5 @@ pub(crate) async fn list_machines(
     _caller: Caller,
     Params(query): Params<PageQuery>,
 ) -> Result<Json<Page<Machine>>, ApiError> {
-    let page = query.request()?;
-    let rows = state.store.machines().await?;
-    Ok(Json(page_of_all(
-        page,
-        rows,
-        |row| Cursor::new(row.created, row.id),
-        show_machine,
-    )))
+    query.page_of_all(state.store.machines().await?, show_machine)
 }

@@ -2,16 +2,11 @@
 
 use super::{placed, show};
 use crate::{
-    api::{
-        error::ApiError,
-        extract::Params,
-        page::{PageQuery, page_of_all},
-    },
+    api::{error::ApiError, extract::Params, page::PageQuery},
     identity::caller::Caller,
     state::AppState,
 };
 use axum::{Json, extract::State};
-use store::Cursor;
 use wire::{
     api::{Delegate, Page},
     problem::Problem,
@@ -29,16 +24,9 @@ pub(crate) async fn list_delegates(
     Params(query): Params<PageQuery>,
 ) -> Result<Json<Page<Delegate>>, ApiError> {
     caller.require_admin()?;
-    let page = query.request()?;
     let counts = placed(&state).await?;
-    let rows = state.store.delegates().await?;
-    Ok(Json(page_of_all(
-        page,
-        rows,
-        |row| Cursor::new(row.created, row.id),
-        |row| {
-            let gitspaces = counts.get(&row.id).copied().unwrap_or_default();
-            show(&state, row, gitspaces)
-        },
-    )))
+    query.page_of_all(state.store.delegates().await?, |row| {
+        let gitspaces = counts.get(&row.id).copied().unwrap_or_default();
+        show(&state, row, gitspaces)
+    })
 }

@@ -2,16 +2,11 @@
 
 use super::show_join_token;
 use crate::{
-    api::{
-        error::ApiError,
-        extract::Params,
-        page::{PageQuery, page_of_all},
-    },
+    api::{error::ApiError, extract::Params, page::PageQuery},
     identity::caller::Caller,
     state::AppState,
 };
 use axum::{Json, extract::State};
-use store::Cursor;
 use wire::{
     api::{JoinToken, Page},
     problem::Problem,
@@ -29,12 +24,5 @@ pub(crate) async fn list_join_tokens(
     Params(query): Params<PageQuery>,
 ) -> Result<Json<Page<JoinToken>>, ApiError> {
     caller.require_admin()?;
-    let page = query.request()?;
-    let rows = state.store.join_tokens().await?;
-    Ok(Json(page_of_all(
-        page,
-        rows,
-        |row| Cursor::new(row.created, row.id),
-        show_join_token,
-    )))
+    query.page_of_all(state.store.join_tokens().await?, show_join_token)
 }

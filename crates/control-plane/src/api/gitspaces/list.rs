@@ -5,14 +5,14 @@ use crate::{
     api::{
         error::ApiError,
         extract::Params,
-        page::{self, page_of, probe},
+        page::{page_of, page_request, probe},
     },
     identity::caller::Caller,
     state::AppState,
 };
 use axum::{Json, extract::State};
 use serde::Deserialize;
-use store::{Cursor, GitspaceFilter, PageRequest};
+use store::GitspaceFilter;
 use wire::{
     api::{Gitspace, Page},
     problem::Problem,
@@ -47,25 +47,10 @@ pub(crate) async fn list_gitspaces(
     if query.all {
         caller.require_admin()?;
     }
-    let after = match &query.cursor {
-        None => None,
-        Some(text) => Some(
-            text.parse::<Cursor>()
-                .map_err(|error| ApiError::invalid("`cursor`", error.to_string()))?,
-        ),
-    };
-    let page = PageRequest {
-        after,
-        limit: page::limit(query.limit)?,
-    };
+    let page = page_request(query.cursor.as_deref(), query.limit)?;
     let filter = GitspaceFilter {
         owner: (!query.all).then_some(caller.user.id),
     };
     let rows = state.store.gitspaces(filter, probe(page)).await?;
-    Ok(Json(page_of(
-        page,
-        rows,
-        |row| Cursor::new(row.created, row.id),
-        |row| show_record(&state, row),
-    )))
+    Ok(Json(page_of(page, rows, |row| show_record(&state, row))))
 }

@@ -1,16 +1,12 @@
 //! `GET /git-credentials`
 
 use crate::{
-    api::{
-        error::ApiError,
-        extract::Params,
-        page::{PageQuery, page_of_all},
-    },
+    api::{error::ApiError, extract::Params, page::PageQuery},
     identity::caller::Caller,
     state::AppState,
 };
 use axum::{Json, extract::State};
-use store::{Cursor, GitCredentialRecord};
+use store::GitCredentialRecord;
 use wire::{
     api::{GitCredentialInfo, Page},
     problem::Problem,
@@ -36,12 +32,5 @@ pub(crate) async fn list_git_credentials(
     caller: Caller,
     Params(query): Params<PageQuery>,
 ) -> Result<Json<Page<GitCredentialInfo>>, ApiError> {
-    let page = query.request()?;
-    let rows = state.store.git_credentials(caller.user.id).await?;
-    Ok(Json(page_of_all(
-        page,
-        rows,
-        |row| Cursor::new(row.created, row.id),
-        show,
-    )))
+    query.page_of_all(state.store.git_credentials(caller.user.id).await?, show)
 }

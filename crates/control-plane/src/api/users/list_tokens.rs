@@ -2,16 +2,11 @@
 
 use super::show_token;
 use crate::{
-    api::{
-        error::ApiError,
-        extract::Params,
-        page::{PageQuery, page_of_all},
-    },
+    api::{error::ApiError, extract::Params, page::PageQuery},
     identity::caller::Caller,
     state::AppState,
 };
 use axum::{Json, extract::State};
-use store::Cursor;
 use wire::{
     api::{AccessToken, Page},
     problem::Problem,
@@ -30,12 +25,5 @@ pub(crate) async fn list_tokens(
     Params(query): Params<PageQuery>,
 ) -> Result<Json<Page<AccessToken>>, ApiError> {
     let user = caller.user.id;
-    let page = query.request()?;
-    let rows = state.store.access_tokens(user).await?;
-    Ok(Json(page_of_all(
-        page,
-        rows,
-        |row| Cursor::new(row.created, row.id),
-        show_token,
-    )))
+    query.page_of_all(state.store.access_tokens(user).await?, show_token)
 }

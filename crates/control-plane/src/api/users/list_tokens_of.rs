@@ -5,13 +5,12 @@ use crate::{
     api::{
         error::ApiError,
         extract::{Param, Params},
-        page::{PageQuery, page_of_all},
+        page::PageQuery,
     },
     identity::caller::Caller,
     state::AppState,
 };
 use axum::{Json, extract::State};
-use store::Cursor;
 use wire::{
     api::{AccessToken, Page},
     ids::UserUuid,
@@ -34,12 +33,5 @@ pub(crate) async fn list_tokens_of(
     if state.store.user(user).await?.is_none() {
         return Err(ApiError::NotFound { what: "user" });
     }
-    let page = query.request()?;
-    let rows = state.store.access_tokens(user).await?;
-    Ok(Json(page_of_all(
-        page,
-        rows,
-        |row| Cursor::new(row.created, row.id),
-        show_token,
-    )))
+    query.page_of_all(state.store.access_tokens(user).await?, show_token)
 }

@@ -11,7 +11,6 @@ use crate::{
     state::AppState,
 };
 use axum::{Json, extract::State};
-use store::Cursor;
 use wire::{
     api::{Page, User},
     problem::Problem,
@@ -31,10 +30,5 @@ pub(crate) async fn list_users(
     caller.require_admin()?;
     let page = query.request()?;
     let rows = state.store.users(probe(page)).await?;
-    Ok(Json(page_of(
-        page,
-        rows,
-        |row| Cursor::new(row.created, row.id),
-        show_user,
-    )))
+    Ok(Json(page_of(page, rows, show_user)))
 }
