@@ -1,7 +1,8 @@
 //! `Idempotency-Key`: a repeated POST gets the first answer and has no second effect.
 //!
 //! The claim is stored before the request is carried out, and the answer after it, sealed, because answers can hold tokens. A refused request
-//! frees its key: nothing was done. A request is finished although its client goes away. A claim whose process died is free again
+//! frees its key: nothing was done. An answer that shows a secret once is repeated for [`SECRET_REPEATED`] only, which is for a lost answer;
+//! after that a repetition is told that it was shown. A request is finished although its client goes away. A claim whose process died is free again
 //! after [`ABANDONED`]; a gitspace made under a key has an id made of that key, so that not even then a second one is made.
 
 use super::{error::ApiError, extract::read_body};
@@ -13,6 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use std::time::Duration;
 use store::{Claimed, IdempotencyClaim};
@@ -22,6 +24,10 @@ const MAX_KEY: usize = 128;
 /// No request takes as long.
 const ABANDONED: Duration = Duration::from_secs(120);
 const KEPT: Duration = Duration::from_secs(24 * 3600);
+/// How long an answer that is [`ShownOnce`] is repeated.
+const SECRET_REPEATED: Duration = Duration::from_secs(5 * 60);
+/// Before a kept answer that is [`ShownOnce`], and the time until which it is repeated. No JSON begins with it.
+const SECRET_MARK: u8 = 1;
 /// Answers to POSTs are small.
 const MAX_ANSWER: usize = 1024 * 1024;
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -29,6 +35,51 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// The key of a request that is carried out under one.
 #[derive(Clone, Debug)]
 pub(crate) struct IdempotencyKey(pub(crate) String);
+
+/// Put on an answer with a secret that is not shown again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ShownOnce;
+
+/// The answer as it is kept.
+fn pack(body: &[u8], repeated_until: Option<Timestamp>) -> Vec<u8> {
+    match repeated_until {
+        None => body.to_vec(),
+        Some(until) => {
+            let mut packed = vec![SECRET_MARK];
+            packed.extend(until.as_microsecond().to_be_bytes());
+            packed.extend(body);
+            packed
+        }
+    }
+}
+
+/// The answer, unless it is one that is not repeated any more.
+fn unpack(packed: Vec<u8>, now: Timestamp) -> Result<Vec<u8>, ApiError> {
+    if packed.first() != Some(&SECRET_MARK) {
+        return Ok(packed);
+    }
+    match packed.get(1..).and_then(<[u8]>::split_first_chunk) {
+        Some((until, body)) if now.as_microsecond() < i64::from_be_bytes(*until) => {
+            Ok(body.to_vec())
+        }
+        Some(_) => Err(ApiError::Refused {
+            code: "shown_once",
+            message: "what this request made exists, and its secret was shown".to_owned(),
+            why: Some(format!(
+                "an answer with a secret is repeated for {} minutes only",
+                SECRET_REPEATED.as_secs() / 60
+            )),
+            hint: Some(
+                "if its secret is lost, revoke it and make another, with a fresh idempotency key"
+                    .to_owned(),
+            ),
+        }),
+        None => Err(ApiError::internal(
+            "reading a kept answer",
+            "it is cut short",
+        )),
+    }
+}
 
 fn label<'a>(owner: &'a str, key: &'a str) -> Label<'a> {
     Label {
@@ -144,7 +195,11 @@ async fn carry_out(
         .await
         .map_err(|error| ApiError::internal("keeping an answer", error))?;
     let owner = user.to_string();
-    let kept = match state.seal.seal(label(&owner, &key), &bytes) {
+    let until = parts
+        .extensions
+        .get::<ShownOnce>()
+        .map(|ShownOnce| state.now() + SECRET_REPEATED);
+    let kept = match state.seal.seal(label(&owner, &key), &pack(&bytes, until)) {
         Ok(sealed) => state
             .store
             .complete_idempotency(user, &key, parts.status.as_u16(), &sealed)
@@ -177,6 +232,7 @@ fn replay(
         .seal
         .open(label(&owner, key), sealed)
         .map_err(|error| ApiError::internal("opening a kept answer", error))?;
+    let body = unpack(body, state.now())?;
     let status = StatusCode::from_u16(status)
         .map_err(|error| ApiError::internal("reading a kept answer", error))?;
     let has_body = !body.is_empty();

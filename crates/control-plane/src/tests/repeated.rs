@@ -61,6 +61,37 @@ async fn a_token_is_answered_again_and_lies_sealed_in_the_store() {
 }
 
 #[tokio::test]
+async fn a_secret_is_repeated_for_minutes_and_then_said_to_have_been_shown() {
+    let plane = TestPlane::start().await;
+    for (path, body) in [
+        ("/tokens", json!({"name": "laptop"})),
+        ("/join-tokens", json!({})),
+    ] {
+        let key = path.trim_matches('/');
+        let first = keyed(&plane, &plane.admin, path, key, &body)
+            .await
+            .expect(201);
+        plane.clock.advance(Duration::from_secs(299));
+        let soon = keyed(&plane, &plane.admin, path, key, &body)
+            .await
+            .expect(201);
+        assert_eq!(first.text, soon.text);
+        plane.clock.advance(Duration::from_secs(2));
+        let late = keyed(&plane, &plane.admin, path, key, &body).await;
+        assert_eq!(
+            (late.status.as_u16(), late.code().as_str()),
+            (409, "shown_once"),
+            "{path}"
+        );
+        let listed = plane.get(&plane.admin, path).await.expect(200);
+        let secret = first.json()["token"].as_str().unwrap().to_owned();
+        assert!(!late.text.contains(&secret) && !listed.text.contains(&secret));
+    }
+    let made = plane.get(&plane.admin, "/join-tokens").await.json();
+    assert_eq!(made["items"].as_array().unwrap().len(), 1, "one effect");
+}
+
+#[tokio::test]
 async fn a_key_belongs_to_one_request_of_one_user() {
     let plane = TestPlane::start().await;
     let user = plane.user("ada").await;
@@ -118,12 +149,13 @@ async fn a_refused_request_leaves_its_key_free() {
 #[tokio::test]
 async fn a_key_is_free_again_after_a_day() {
     let plane = TestPlane::start().await;
+    let user = plane.user("ada").await;
     let body = json!({"name": "laptop"});
-    let first = keyed(&plane, &plane.admin, "/tokens", "k", &body)
+    let first = keyed(&plane, &user.token, "/tokens", "k", &body)
         .await
         .expect(201);
     plane.clock.advance(Duration::from_secs(24 * 3600 + 1));
-    let later = keyed(&plane, &plane.admin, "/tokens", "k", &body)
+    let later = keyed(&plane, &user.token, "/tokens", "k", &body)
         .await
         .expect(201);
     assert_ne!(first.json()["id"], later.json()["id"]);

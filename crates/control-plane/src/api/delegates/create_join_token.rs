@@ -5,11 +5,12 @@ use crate::{
     api::{
         error::ApiError,
         extract::{Body, check_label},
+        idempotency::ShownOnce,
     },
     identity::caller::Caller,
     state::AppState,
 };
-use axum::{Json, extract::State};
+use axum::{Extension, Json, extract::State};
 use daemon::IdsExt as _;
 use http::StatusCode;
 use jiff::Timestamp;
@@ -36,11 +37,11 @@ pub(crate) async fn create_join_token(
     State(state): State<AppState>,
     caller: Caller,
     Body(body): Body<CreateJoinToken>,
-) -> Result<(StatusCode, Json<JoinToken>), ApiError> {
+) -> Result<(StatusCode, Extension<ShownOnce>, Json<JoinToken>), ApiError> {
     caller.require_admin()?;
     let shown = make(&state, body).await?;
     tracing::info!(by = %caller.user.id, join_token = %shown.id, "Join token made");
-    Ok((StatusCode::CREATED, Json(shown)))
+    Ok((StatusCode::CREATED, Extension(ShownOnce), Json(shown)))
 }
 
 /// Also for the delegate that embeds this control plane.

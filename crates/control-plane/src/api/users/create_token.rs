@@ -5,11 +5,12 @@ use crate::{
     api::{
         error::ApiError,
         extract::{Body, check_label},
+        idempotency::ShownOnce,
     },
     identity::caller::Caller,
     state::AppState,
 };
-use axum::{Json, extract::State};
+use axum::{Extension, Json, extract::State};
 use daemon::IdsExt as _;
 use http::StatusCode;
 use jiff::Timestamp;
@@ -38,7 +39,7 @@ pub(crate) async fn create_token(
     State(state): State<AppState>,
     caller: Caller,
     Body(body): Body<CreateAccessToken>,
-) -> Result<(StatusCode, Json<AccessToken>), ApiError> {
+) -> Result<(StatusCode, Extension<ShownOnce>, Json<AccessToken>), ApiError> {
     make(&state, caller.user.id, body).await
 }
 
@@ -46,7 +47,7 @@ pub(super) async fn make(
     state: &AppState,
     user: UserUuid,
     body: CreateAccessToken,
-) -> Result<(StatusCode, Json<AccessToken>), ApiError> {
+) -> Result<(StatusCode, Extension<ShownOnce>, Json<AccessToken>), ApiError> {
     check_label("name", &body.name, 100)?;
     let life = body.expires_in.unwrap_or(DEFAULT_LIFE);
     if !(1..=MAX_LIFE).contains(&life) {
@@ -89,5 +90,5 @@ pub(super) async fn make(
         token: Some(token.to_secret()),
         ..show_token(record)
     };
-    Ok((StatusCode::CREATED, Json(shown)))
+    Ok((StatusCode::CREATED, Extension(ShownOnce), Json(shown)))
 }

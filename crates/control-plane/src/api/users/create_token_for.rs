@@ -4,11 +4,12 @@ use crate::{
     api::{
         error::ApiError,
         extract::{Body, Param},
+        idempotency::ShownOnce,
     },
     identity::caller::Caller,
     state::AppState,
 };
-use axum::{Json, extract::State};
+use axum::{Extension, Json, extract::State};
 use http::StatusCode;
 use wire::{
     api::{AccessToken, CreateAccessToken},
@@ -30,7 +31,7 @@ pub(crate) async fn create_token_for(
     caller: Caller,
     Param(user): Param<UserUuid>,
     Body(body): Body<CreateAccessToken>,
-) -> Result<(StatusCode, Json<AccessToken>), ApiError> {
+) -> Result<(StatusCode, Extension<ShownOnce>, Json<AccessToken>), ApiError> {
     caller.require_admin()?;
     if state.store.user(user).await?.is_none() {
         return Err(ApiError::NotFound { what: "user" });
