@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import subprocess
+import tomllib
 import uuid
 from pathlib import Path
 from typing import Any, Iterator
@@ -27,20 +28,28 @@ class BenchError(Exception):
         self.hint = hint
 
 
+def access_token() -> str:
+    """The one in GITSPACES_TOKEN_FILE, or the one that `gitspace login` keeps."""
+    named = os.environ.get("GITSPACES_TOKEN_FILE")
+    config = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config"))
+    path = Path(named) if named else config / "gitspaces" / "cli.toml"
+    try:
+        text = path.read_text()
+        return text.strip() if named else tomllib.loads(text)["token"]
+    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        raise BenchError(
+            f"cannot read the access token in {path}: {error}",
+            "run ./quickstart first, or set GITSPACES_URL and GITSPACES_TOKEN_FILE",
+        ) from error
+
+
 class Deployment:
     def __init__(self) -> None:
         home = Path(os.environ.get("GITSPACES_HOME", Path.home() / ".gitspaces"))
         self._run = home / "run"
         self._base = int(os.environ.get("GITSPACES_PORT_BASE", "7070"))
         self.url = os.environ.get("GITSPACES_URL", f"http://localhost:{self._base}").rstrip("/")
-        token_file = Path(os.environ.get("GITSPACES_TOKEN_FILE", home / "control-plane" / "admin-token"))
-        try:
-            self._token = token_file.read_text().strip()
-        except OSError as error:
-            raise BenchError(
-                f"cannot read the access token {token_file}: {error.strerror}",
-                "run ./quickstart first, or set GITSPACES_URL and GITSPACES_TOKEN_FILE",
-            ) from error
+        self._token = access_token()
         self._connection: http.client.HTTPConnection | None = None
         self._made: set[str] = set()
         # Last event of each gitspace's timeline that was read.

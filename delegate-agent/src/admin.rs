@@ -6,6 +6,7 @@
 //! | `GET /readyz` | 200 where the link is live, the runner answers and the clock is right, else 503; says which |
 //! | `GET /status` | [`crate::status`], whole |
 //! | `POST /reconnect` | 202; hangs up and dials at once |
+//! | `POST /admin-token` | 201; the embedded control plane makes a token for its first administrator, and the answer is the file it lies in |
 
 use crate::{
     VERSION,
@@ -14,6 +15,7 @@ use crate::{
     uplink::{LinkHandle, clock_is_right},
 };
 use camino::Utf8Path;
+use control_plane::Bootstrap;
 use daemon::ErrorChain;
 use http::{Method, Request, Response, StatusCode};
 use local_rpc::{
@@ -23,6 +25,7 @@ use local_rpc::{
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+use wire::problem::Problem;
 
 /// Whoever asks wants to know how it is, not how long the runner may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
@@ -34,6 +37,8 @@ pub struct Admin {
     pub board: Board,
     pub runner: Runner,
     pub link: LinkHandle,
+    /// Of the control plane in this process.
+    pub bootstrap: Option<Bootstrap>,
 }
 
 /// Binds the socket: root, this user and the socket's group get in.
@@ -85,7 +90,25 @@ impl Admin {
                 self.link.reconnect();
                 server::empty(StatusCode::ACCEPTED)
             }
+            (&Method::POST, ["admin-token"]) => self.admin_token().await,
             _ => server::no_route(&head),
+        }
+    }
+
+    /// The token itself is not in the answer: the socket's group may ask, and the file is for this user and root.
+    async fn admin_token(&self) -> Response<Body> {
+        let Some(bootstrap) = &self.bootstrap else {
+            let problem = Problem::new("no_control_plane", "no control plane runs in this process")
+                .hint("ask the delegate-agent that embeds it");
+            return server::json(StatusCode::NOT_FOUND, &problem);
+        };
+        match bootstrap.mint().await {
+            Ok(file) => server::json(StatusCode::CREATED, &json!({"file": file})),
+            Err(error) => {
+                let problem = Problem::new("not_made", "cannot make the token")
+                    .cause(ErrorChain(&error).to_string());
+                server::json(StatusCode::INTERNAL_SERVER_ERROR, &problem)
+            }
         }
     }
 

@@ -206,6 +206,7 @@ pub async fn start(
         board,
         runner,
         link: handle,
+        bootstrap: embedded.as_ref().map(EmbeddedControlPlane::bootstrap),
     };
     lifecycle.spawn("tasks", tasks.run(drain.clone()));
     lifecycle.spawn("watch", watch.run(drain.clone()));

@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use daemon::{
     Exit, Hint, Lifecycle, Loaded, RandomIds, SystemClock, logging, report, settings::Loader,
 };
+use serde::Deserialize;
 use std::{io::Write as _, process::ExitCode, sync::Arc, time::Duration};
 use wire::secret::Secret;
 
@@ -45,6 +46,10 @@ enum Command {
     Enroll(EnrollArgs),
     /// Show how the daemon is.
     Status,
+    /// Make a token for the first administrator of the control plane that the daemon embeds, and print the file it lies in.
+    ///
+    /// It holds for a day, in place of the one before; `gitspace login --token-file` exchanges it for one to keep.
+    AdminToken,
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -100,6 +105,8 @@ enum CliError {
     Start(#[from] app::StartError),
     #[error("delegate-agent does not answer on its admin socket")]
     Status(#[source] local_rpc::ClientError),
+    #[error("delegate-agent makes no token for the first administrator")]
+    AdminToken(#[source] local_rpc::ClientError),
 }
 
 impl Hint for CliError {
@@ -116,7 +123,9 @@ impl Hint for CliError {
             Self::Tls(error) => error.hint(),
             Self::Enrol(error) => error.hint(),
             Self::Start(error) => error.hint(),
-            Self::Status(_) => Some("systemctl status delegate-agent".to_owned()),
+            Self::Status(_) | Self::AdminToken(_) => {
+                Some("systemctl status delegate-agent".to_owned())
+            }
         }
     }
 
@@ -130,7 +139,7 @@ impl Hint for CliError {
             Self::Tls(error) => error.exit(),
             Self::Enrol(error) => error.exit(),
             Self::Start(error) => error.exit(),
-            Self::Status(_) => Exit::Unavailable,
+            Self::Status(_) | Self::AdminToken(_) => Exit::Unavailable,
         }
     }
 }
@@ -143,6 +152,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Run => serve(path),
         Command::Enroll(args) => enroll(path, args),
         Command::Status => status(path),
+        Command::AdminToken => admin_token(path),
         Command::Config(ConfigCommand::Check) => check(path),
     };
     done.unwrap_or_else(|error| report(&error))
@@ -211,6 +221,21 @@ fn status(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
         .map_err(CliError::Status)?;
     say(&serde_json::to_string_pretty(&status).unwrap_or_default());
     Ok(ExitCode::SUCCESS)
+}
+
+fn admin_token(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
+    let config = load(path)?.value.check()?;
+    let made: AdminTokenFile = runtime()?
+        .block_on(local_rpc::Client::new(&config.admin_socket).post("/admin-token", &()))
+        .map_err(CliError::AdminToken)?;
+    say(made.file.as_str());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What `POST /admin-token` answers.
+#[derive(Debug, Deserialize)]
+struct AdminTokenFile {
+    file: Utf8PathBuf,
 }
 
 fn check(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {

@@ -11,7 +11,9 @@ use crate::{
     runner::Runner,
     transport::Transport,
 };
-use control_plane::{BuildError, ControlPlane, ControlPlaneConfig, Deps, MintError, StartError};
+use control_plane::{
+    Bootstrap, BuildError, ControlPlane, ControlPlaneConfig, Deps, MintError, StartError,
+};
 use daemon::{Clock, Exit, Hint, Ids, Lifecycle};
 use gateway::{Gateway, GatewayConfig, GatewayError, Listen};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -119,6 +121,12 @@ impl EmbeddedControlPlane {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The way in for its first administrator.
+    #[must_use]
+    pub fn bootstrap(&self) -> Bootstrap {
+        self.control_plane.bootstrap()
     }
 
     /// Whether the delegate is configured to connect to this one.

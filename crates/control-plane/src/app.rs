@@ -6,6 +6,7 @@ use crate::{
     gateways::feed::GatewayFeed,
     hub::{self, HubDeps, HubHandle},
     identity::{
+        bootstrap::Bootstrap,
         credentials::CredentialVault,
         failures::FailureLimiter,
         first_start::{self, FirstStartError},
@@ -213,11 +214,17 @@ impl ControlPlane {
         let grants = GrantIssuer::open_or_make(&*store, &seal)
             .await
             .map_err(|source| BuildError::GrantKey { source })?;
-        first_start::make(&*store, &*deps.clock, &*deps.ids, &config.state_dir)
+        let shared_store = SharedStore(Arc::clone(&store));
+        let bootstrap = Bootstrap::new(
+            shared_store.clone(),
+            Arc::clone(&deps.clock),
+            Arc::clone(&deps.ids),
+            &config.state_dir,
+        );
+        first_start::make(&*store, &*deps.clock, &*deps.ids, &bootstrap)
             .await
             .map_err(|source| BuildError::FirstStart { source })?;
 
-        let shared_store = SharedStore(Arc::clone(&store));
         let vault = CredentialVault::new(shared_store.clone(), Arc::clone(&seal));
         let hub = HubHandle::new();
         let stop = CancellationToken::new();
@@ -253,6 +260,7 @@ impl ControlPlane {
             gateway_origins,
             seal,
             grants,
+            bootstrap,
             failures: FailureLimiter::default(),
             orchestrator,
             hub,
@@ -351,6 +359,12 @@ impl ControlPlane {
         self.state.gateway_origins.domain()
     }
 
+    /// The way in for the first administrator.
+    #[must_use]
+    pub fn bootstrap(&self) -> Bootstrap {
+        self.state.bootstrap.clone()
+    }
+
     /// The gateway in the same process: its id, kept over restarts, and a fresh token.
     ///
     /// # Errors
@@ -427,6 +441,9 @@ async fn tidy(state: AppState, stop: CancellationToken) -> Result<(), std::conve
             Err(error) => {
                 tracing::warn!(error = %ErrorChain(&error), "Cannot drop what has expired");
             }
+        }
+        if let Err(error) = state.bootstrap.tidy().await {
+            tracing::warn!(error = %ErrorChain(&error), "Cannot tidy up after the bootstrap token");
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),

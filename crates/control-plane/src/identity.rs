@@ -3,6 +3,7 @@
 //! Invariants: tokens, sessions and codes are stored as hashes and shown once; what has to be read again (the grant key, Git
 //! credentials, kept answers) is sealed with the key in `seal.key`. Unknown, expired, revoked and disabled all get the same answer.
 
+pub(crate) mod bootstrap;
 pub(crate) mod caller;
 pub(crate) mod credentials;
 pub(crate) mod failures;

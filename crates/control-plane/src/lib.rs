@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `control-plane.db` | the database |
 //! | `seal.key` | the key of what is sealed in it; belongs into the same backup |
-//! | `admin-token` | the first administrator's personal access token, written once |
+//! | `admin-token` | a token for the first administrator to log in with; holds for a day, and is removed once an administrator has another one |
 
 mod api;
 mod app;
@@ -30,6 +30,7 @@ mod tests;
 
 pub use app::{BuildError, ControlPlane, Deps, EmbeddedGateway, MintError, StartError};
 pub use config::{ConfigError, ControlPlaneConfig};
+pub use identity::bootstrap::{Bootstrap, BootstrapError};
 pub use identity::first_start::FirstStartError;
 pub use identity::grants::GrantKeyError;
 pub use identity::seal::SealError;

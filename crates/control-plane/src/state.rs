@@ -3,7 +3,9 @@
 use crate::{
     gateways::feed::GatewayFeed,
     hub::HubHandle,
-    identity::{failures::FailureLimiter, grants::GrantIssuer, seal::SealKey},
+    identity::{
+        bootstrap::Bootstrap, failures::FailureLimiter, grants::GrantIssuer, seal::SealKey,
+    },
     orchestrator::OrchestratorHandle,
     origins::{GatewayOrigins, PublicOrigin},
     streams::StreamLimit,
@@ -26,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) gateway_origins: GatewayOrigins,
     pub(crate) seal: Arc<SealKey>,
     pub(crate) grants: GrantIssuer,
+    pub(crate) bootstrap: Bootstrap,
     pub(crate) failures: FailureLimiter,
     pub(crate) orchestrator: OrchestratorHandle,
     pub(crate) hub: HubHandle,

@@ -1,6 +1,7 @@
 //! The whole control plane in one process: real routes, real SQLite, a clock that stands still.
 
 mod authorization;
+mod bootstrap;
 mod browser;
 mod gateway_link;
 mod gateways;

@@ -19,6 +19,8 @@ const BODY: usize = 52;
 pub enum TokenKind {
     /// A user's, for the API.
     PersonalAccess,
+    /// The first administrator's, for the API, until there is another.
+    Bootstrap,
     /// Lets a delegate enrol.
     Join,
     /// Becomes a cookie at a gateway, once.
@@ -30,8 +32,9 @@ pub enum TokenKind {
 }
 
 impl TokenKind {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::PersonalAccess,
+        Self::Bootstrap,
         Self::Join,
         Self::OneTimeCode,
         Self::Gateway,
@@ -42,6 +45,7 @@ impl TokenKind {
     pub fn prefix(self) -> &'static str {
         match self {
             Self::PersonalAccess => "gsp_",
+            Self::Bootstrap => wire::api::BOOTSTRAP_PREFIX,
             Self::Join => "gsj_",
             Self::OneTimeCode => "gsc_",
             Self::Gateway => "gsg_",
@@ -54,6 +58,7 @@ impl TokenKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::PersonalAccess => "personal access token",
+            Self::Bootstrap => "bootstrap token",
             Self::Join => "join token",
             Self::OneTimeCode => "one-time code",
             Self::Gateway => "gateway token",

@@ -18,6 +18,8 @@ pub const MAX_DEPTH: usize = 32;
 pub const MAX_PAGE: u32 = 100;
 /// Header that makes a POST safe to repeat: the same key and body within a day get the first answer again.
 pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
+/// How the token of a control plane's first administrator begins. It is not for keeping: whoever logs in with it makes a token of the own.
+pub const BOOTSTRAP_PREFIX: &str = "gsb_";
 /// Answer header with the trace id of the action; also taken from a request.
 pub const TRACE_HEADER: &str = "gitspaces-trace";
 

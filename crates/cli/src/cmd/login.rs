@@ -10,7 +10,10 @@ use crate::{
 };
 use daemon::RandomIds;
 use std::{io, sync::Arc};
-use wire::api::{Role, User};
+use wire::{
+    api::{AccessToken, BOOTSTRAP_PREFIX, CreateAccessToken, Role, User},
+    secret::Secret,
+};
 
 pub(super) async fn login(
     out: Output,
@@ -55,18 +58,32 @@ pub(super) async fn login(
         ),
         None => None,
     };
-    let login = Login {
+    let login = |token: &Secret| Login {
         base: base.clone(),
         token: token.clone(),
         ca_file: ca_file.clone(),
     };
-    let me: Object<User> = Api::new(login, Arc::new(RandomIds)).get("/me").await?;
-    Stored {
-        url: base.to_string(),
-        token,
-        ca_file,
-    }
-    .save(&file)?;
+    let save = |token: &Secret| {
+        Stored {
+            url: base.to_string(),
+            token: token.clone(),
+            ca_file: ca_file.clone(),
+        }
+        .save(&file)
+    };
+    let api = Api::new(login(&token), Arc::new(RandomIds));
+    let me: Object<User> = if token.expose().starts_with(BOOTSTRAP_PREFIX) {
+        let own = own_token(&api).await?;
+        // Kept before it is used: its first use ends the bootstrap token.
+        save(&own)?;
+        Api::new(login(&own), Arc::new(RandomIds))
+            .get("/me")
+            .await?
+    } else {
+        let me = api.get("/me").await?;
+        save(&token)?;
+        me
+    };
     out.show(&me, || {
         let role = match me.it.role {
             Role::Admin => "admin",
@@ -76,6 +93,23 @@ pub(super) async fn login(
             "logged in to {base} as {} ({role})\n",
             text::line(&me.it.name)
         ))
+    })
+}
+
+/// A token of one's own in exchange for the bootstrap token, which is not for keeping.
+async fn own_token(api: &Api) -> Result<Secret, CliError> {
+    let host = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_default();
+    let body = CreateAccessToken {
+        name: format!("gitspace login {host}").trim().to_owned(),
+        expires_in: None,
+    };
+    let made: Object<AccessToken> = api.post("/tokens", &body).await?;
+    made.it.token.ok_or_else(|| CliError::NotFound {
+        what: "token in the answer of",
+        name: api.url(),
     })
 }
 

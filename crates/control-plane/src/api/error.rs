@@ -177,7 +177,7 @@ impl ApiError {
         match self {
             Self::Unauthenticated => problem
                 .cause("there is no valid personal access token or session with it")
-                .hint("send `Authorization: Bearer <personal access token>`; `gitspace login` keeps one"),
+                .hint("send `Authorization: Bearer <personal access token>`; `gitspace login` keeps one, and where no administrator has one that holds, `delegate-agent admin-token` on the control plane's host makes one"),
             Self::TooManyFailures { wait } => {
                 problem.hint(format!("try again in {} s", wait.as_secs().saturating_add(1)))
             }

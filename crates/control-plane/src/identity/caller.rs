@@ -117,19 +117,24 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
         .then_some(token.trim())
 }
 
-/// The user of a personal access token that holds.
+/// The user of a personal access token, or of the bootstrap token, that holds.
 pub(crate) async fn by_token(
     state: &AppState,
     text: &str,
     now: Timestamp,
 ) -> Result<Option<Caller>, ApiError> {
-    let Ok(token) = OpaqueToken::parse(text, TokenKind::PersonalAccess) else {
+    let parsed = OpaqueToken::parse(text, TokenKind::PersonalAccess)
+        .or_else(|_| OpaqueToken::parse(text, TokenKind::Bootstrap));
+    let Ok(token) = parsed else {
         return Ok(None);
     };
     let hash = token.hash();
     let Some((user, id, last_used)) = token_user(state, hash, now).await? else {
         return Ok(None);
     };
+    if last_used.is_none() && token.kind() == TokenKind::PersonalAccess {
+        state.bootstrap.first_use_of_another(&user).await;
+    }
     if last_used.is_none_or(|used| now.duration_since(used) >= TOUCH_EVERY) {
         // Nobody should be kept out because a statistic cannot be written.
         if let Err(error) = state.store.touch_access_token(id, now).await {

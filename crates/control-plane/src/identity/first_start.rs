@@ -2,22 +2,10 @@
 //!
 //! Safe to repeat, and to be cut off anywhere: each part is made where it is missing.
 
-use camino::{Utf8Path, Utf8PathBuf};
+use super::bootstrap::{Bootstrap, BootstrapError};
 use daemon::{Clock, Ids, IdsExt as _};
-use jiff::Timestamp;
-use std::time::Duration;
-use store::{AccessTokenRecord, InfraProviderRecord, MachineRecord, Store, StoreError, UserRecord};
-use token::{OpaqueToken, RandomError, TokenKind};
-use wire::{
-    api::{InfraProviderKind, Role},
-    gitspace::Resources,
-};
-
-/// Name of the first administrator.
-pub(crate) const ADMIN: &str = "admin";
-/// File in the state directory that holds the first administrator's token.
-pub(crate) const ADMIN_TOKEN_FILE: &str = "admin-token";
-const ADMIN_TOKEN_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+use store::{InfraProviderRecord, MachineRecord, Store, StoreError};
+use wire::{api::InfraProviderKind, gitspace::Resources};
 
 const CATALOG_SETTING: &str = "default_catalog";
 const GIB: u64 = 1024 * 1024 * 1024;
@@ -35,16 +23,10 @@ pub enum FirstStartError {
         #[source]
         source: StoreError,
     },
-    #[error("cannot make the first administrator's token")]
-    Random {
+    #[error("cannot make the first administrator's way in")]
+    Bootstrap {
         #[source]
-        source: RandomError,
-    },
-    #[error("cannot write the first administrator's token to `{path}`")]
-    Write {
-        path: Utf8PathBuf,
-        #[source]
-        source: daemon::WriteError,
+        source: BootstrapError,
     },
 }
 
@@ -59,67 +41,11 @@ pub(crate) async fn make(
     store: &dyn Store,
     clock: &dyn Clock,
     ids: &dyn Ids,
-    state_dir: &Utf8Path,
+    bootstrap: &Bootstrap,
 ) -> Result<(), FirstStartError> {
-    make_admin(store, clock, ids, state_dir).await?;
+    let failed = |source| FirstStartError::Bootstrap { source };
+    bootstrap.make_first().await.map_err(failed)?;
     make_catalog(store, clock, ids).await
-}
-
-async fn make_admin(
-    store: &dyn Store,
-    clock: &dyn Clock,
-    ids: &dyn Ids,
-    state_dir: &Utf8Path,
-) -> Result<(), FirstStartError> {
-    let now = clock.now();
-    let admin = match store.user_by_name(ADMIN).await? {
-        Some(admin) => admin,
-        None if store.count_users().await? > 0 => return Ok(()),
-        None => {
-            let admin = UserRecord {
-                id: ids.typed(),
-                name: ADMIN.to_owned(),
-                email: None,
-                role: Role::Admin,
-                disabled: false,
-                created: now,
-            };
-            match store.create_user(&admin).await {
-                Ok(()) => admin,
-                // Another replica was first, and makes the token too.
-                Err(StoreError::Conflict { .. }) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    };
-    // Tokens are never deleted: none at all means that a first start was cut off here.
-    if !store.access_tokens(admin.id).await?.is_empty() {
-        return Ok(());
-    }
-    let token = OpaqueToken::generate(TokenKind::PersonalAccess)
-        .map_err(|source| FirstStartError::Random { source })?;
-    let path = state_dir.join(ADMIN_TOKEN_FILE);
-    // The file first: a token that nobody has would leave nobody a way in.
-    daemon::write_atomic(&path, format!("{}\n", token.expose()).as_bytes(), 0o600).map_err(
-        |source| FirstStartError::Write {
-            path: path.clone(),
-            source,
-        },
-    )?;
-    store
-        .create_access_token(&AccessTokenRecord {
-            id: ids.typed(),
-            user: admin.id,
-            name: "first administrator".to_owned(),
-            hash: *token.hash().as_bytes(),
-            exp: now.checked_add(ADMIN_TOKEN_LIFE).unwrap_or(Timestamp::MAX),
-            revoked: false,
-            last_used: None,
-            created: now,
-        })
-        .await?;
-    tracing::info!(user = ADMIN, file = %path, "Made the first administrator; the file holds the token");
-    Ok(())
 }
 
 async fn make_catalog(

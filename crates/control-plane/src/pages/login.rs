@@ -59,8 +59,8 @@ fn show(state: &AppState, status: StatusCode, next: &ReturnPath, error: Option<&
          <input id=\"token\" name=\"token\" type=\"password\" autocomplete=\"off\" spellcheck=\"false\" maxlength=\"128\" required autofocus>\
          <input name=\"next\" type=\"hidden\" value=\"{}\">\
          <button>Log in</button></form>\
-         <p class=\"hint\">The first administrator's token is in the file <code>admin-token</code> of the control plane's state folder; \
-         <code>gitspace token create NAME</code> makes others.</p>",
+         <p class=\"hint\"><code>gitspace token create --name browser</code> makes one. Where no administrator has one, \
+         <code>delegate-agent admin-token</code> on the control plane's host writes one to a file.</p>",
         escape(next.as_str())
     );
     page(state, status, "Log in", &body)
