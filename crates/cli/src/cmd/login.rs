@@ -126,3 +126,56 @@ pub(super) fn logout(out: Output, environment: &Environment) -> Result<(), CliEr
         Err(source) => Err(CliError::Write { path: file, source }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        output::Format,
+        test_server::{full, json, serve},
+    };
+    use camino::Utf8PathBuf;
+    use daemon::write_atomic;
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn a_bootstrap_token_is_exchanged_for_one_to_keep() {
+        let id = "00000000-0000-4000-8000-00000000000a";
+        let time = "2026-01-01T00:00:00Z";
+        let port = serve(move |request| async move {
+            let header = request.headers().get("authorization").unwrap();
+            let asked = (request.method().as_str(), request.uri().path());
+            Ok(match (asked, header.to_str().unwrap()) {
+                (("POST", "/api/v1/tokens"), "Bearer gsb_first") => json(
+                    201,
+                    &json!({"id": id, "name": "x", "token": "gsp_own", "exp": time, "revoked": false, "created": time}),
+                ),
+                (("GET", "/api/v1/me"), "Bearer gsp_own") => json(
+                    200,
+                    &json!({"id": id, "name": "admin", "role": "admin", "disabled": false, "created": time}),
+                ),
+                _ => full(401, "{}"),
+            })
+        })
+        .await;
+        let guard = tempfile::tempdir().unwrap();
+        let home = Utf8PathBuf::from_path_buf(guard.path().to_owned()).unwrap();
+        let token_file = home.join("admin-token");
+        write_atomic(&token_file, b"gsb_first\n", 0o600).unwrap();
+        let environment = Environment {
+            config_home: Some(home),
+            ..Environment::default()
+        };
+        let overrides = Overrides {
+            url: Some(format!("http://127.0.0.1:{port}")),
+            token_file: Some(token_file),
+            ca_file: None,
+        };
+        let out = Output {
+            format: Format::Json,
+        };
+        login(out, &overrides, &environment).await.unwrap();
+        let kept = Stored::load(&environment.file().unwrap()).unwrap().unwrap();
+        assert_eq!(kept.token.expose(), "gsp_own");
+    }
+}
