@@ -1,58 +1,41 @@
 //! Carries tasks to the runner and their events back.
 //!
 //! One task owns who follows what; each follower and each call to the runner is a job of its own. Everything here lives as long as one
-//! connection of the link: the next connection's hello and its verdicts say where to go on, so that nothing has to be remembered.
+//! connection of the link: the next connection's hello and its verdicts say where to go on, so that nothing has to be remembered. That is
+//! also the answer to a job that panics: the link is made anew ([`recovery`]).
 //!
 //! Invariants: a task's events are sent in order by one follower; a task is forgotten at the runner only when the control plane has stored
 //! its end, or does not know it; no result is made up: what the runner does not say is not said.
 
+mod jobs;
+mod recovery;
+
 use crate::{
-    runner::{Runner, failure_of},
+    runner::Runner,
     status::{Board, TaskView},
     uplink::{LinkEvent, LinkHandle, Told},
 };
-use daemon::ErrorChain;
-use futures_util::StreamExt as _;
-use link::Class;
-use local_rpc::ClientError;
+use futures_util::FutureExt as _;
+use jobs::{Follower, abandon, assign, cancel, forget};
+use recovery::Recovery;
 use std::{
+    any::Any,
     collections::{HashMap, HashSet},
-    time::Duration,
+    panic::AssertUnwindSafe,
 };
 use tokio::{
     sync::mpsc,
-    task::JoinSet,
-    time::{Instant, sleep},
+    task::{JoinError, JoinSet},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use wire::{
-    control::{Down, TaskVerdict, Up},
+    control::{Down, TaskVerdict},
     ids::{GitspaceUuid, TaskUuid},
-    task::{Task, TaskEventKind},
 };
 
 /// Jobs at once. A host has far fewer gitspaces; more is a control plane gone wrong, which then waits.
 const MAX_JOBS: usize = 4096;
-/// A runner that restarts is waited for this long before its task is given back.
-const ASSIGN_LIMIT: Duration = Duration::from_secs(5);
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-/// Doubles from [`FIRST_PAUSE`] to [`LONGEST_PAUSE`].
-#[derive(Debug)]
-struct Pause(Duration);
-
-impl Pause {
-    const fn new() -> Self {
-        Self(FIRST_PAUSE)
-    }
-
-    async fn wait(&mut self) {
-        sleep(self.0).await;
-        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
-    }
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum TasksError {
     #[error("the uplink has ended")]
@@ -68,6 +51,20 @@ enum Ended {
     /// Follower `number` of the task has no more to send.
     Followed(TaskUuid, u64),
     Called,
+    /// A defect of ours: what it was about is carried on by nobody.
+    Panicked {
+        job: &'static str,
+        task: TaskUuid,
+        message: String,
+    },
+}
+
+/// What [`TasksTask::run`] waits for.
+enum Event {
+    Stop,
+    Job(Result<Ended, JoinError>),
+    Link(Option<LinkEvent>),
+    Recover,
 }
 
 #[derive(Debug)]
@@ -77,6 +74,7 @@ pub struct TasksTask {
     events: mpsc::Receiver<LinkEvent>,
     board: Board,
     jobs: JoinSet<Ended>,
+    recovery: Recovery,
     /// Cancelled when the connection ends.
     life: CancellationToken,
     /// Number of the follower of each followed task.
@@ -101,6 +99,7 @@ impl TasksTask {
             events,
             board,
             jobs: JoinSet::new(),
+            recovery: Recovery::new(),
             life: CancellationToken::new(),
             followers: HashMap::new(),
             last_follower: 0,
@@ -115,19 +114,36 @@ impl TasksTask {
     /// Ends where the uplink has.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), TasksError> {
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                Some(ended) = self.jobs.join_next() => match ended {
-                    Ok(ended) => self.on_ended(&ended),
-                    Err(error) if error.is_cancelled() => {}
-                    Err(error) => tracing::error!(%error, "A job for the runner failed"),
-                },
-                event = self.events.recv(), if self.jobs.len() < MAX_JOBS => match event {
-                    Some(event) => self.on_event(event),
-                    None if stop.is_cancelled() => return Ok(()),
-                    None => return Err(TasksError::LinkEnded),
-                },
+            match self.wait(&stop).await {
+                Event::Stop => return Ok(()),
+                Event::Job(Ok(ended)) => self.on_ended(ended),
+                // Only the end of this task cancels jobs.
+                Event::Job(Err(error)) => {
+                    tracing::debug!(%error, "A job for the runner was dropped");
+                }
+                Event::Link(Some(event)) => self.on_event(event),
+                Event::Link(None) if stop.is_cancelled() => return Ok(()),
+                Event::Link(None) => return Err(TasksError::LinkEnded),
+                Event::Recover => {
+                    self.recovery.done();
+                    self.link.reconnect();
+                }
             }
+        }
+    }
+
+    async fn wait(&mut self, stop: &CancellationToken) -> Event {
+        let recover = self.recovery.due();
+        tokio::select! {
+            () = stop.cancelled() => Event::Stop,
+            Some(ended) = self.jobs.join_next() => Event::Job(ended),
+            event = self.events.recv(), if self.jobs.len() < MAX_JOBS => Event::Link(event),
+            () = async {
+                match recover {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            } => Event::Recover,
         }
     }
 
@@ -142,17 +158,17 @@ impl TasksTask {
                 tracing::info!(task = %task.id, gitspace = %task.gitspace, kind = task.verb.kind().as_str(), trace = %task.trace, "Task assigned");
                 self.assigning.insert(task.id);
                 let (runner, link) = (self.runner.clone(), self.link.clone());
-                self.spawn(assign(runner, link, task));
+                self.spawn("assign", task.id, assign(runner, link, task));
             }
             LinkEvent::Down(Down::Cancel { task }) => {
                 if self.assigning.contains(&task) {
                     self.cancel_after.insert(task);
                 } else {
-                    self.spawn(cancel(self.runner.clone(), task));
+                    self.spawn("cancel", task, cancel(self.runner.clone(), task));
                 }
             }
             LinkEvent::Down(Down::Stored { task, .. }) => {
-                self.spawn(forget(self.runner.clone(), task));
+                self.spawn("forget", task, forget(self.runner.clone(), task));
             }
         }
     }
@@ -161,6 +177,7 @@ impl TasksTask {
     fn begin_life(&mut self) {
         self.life.cancel();
         self.life = CancellationToken::new();
+        self.recovery.done();
         self.followers.clear();
         self.assigning.clear();
         self.cancel_after.clear();
@@ -182,26 +199,26 @@ impl TasksTask {
                     }
                 }
                 TaskVerdict::Cancel { task, after } => {
-                    self.spawn(cancel(self.runner.clone(), task));
+                    self.spawn("cancel", task, cancel(self.runner.clone(), task));
                     if let Some(gitspace) = gitspace_of(task) {
                         self.follow(task, gitspace, after);
                     }
                 }
                 TaskVerdict::Forget { task } => {
-                    self.spawn(abandon(self.runner.clone(), task));
+                    self.spawn("abandon", task, abandon(self.runner.clone(), task));
                 }
             }
         }
     }
 
-    fn on_ended(&mut self, ended: &Ended) {
-        match *ended {
+    fn on_ended(&mut self, ended: Ended) {
+        match ended {
             Ended::Taken(task, gitspace) => {
                 // Of an earlier connection where it is not known any more: the hello of this one has told of the task.
                 if self.assigning.remove(&task) {
                     self.follow(task, gitspace, 0);
                     if self.cancel_after.remove(&task) {
-                        self.spawn(cancel(self.runner.clone(), task));
+                        self.spawn("cancel", task, cancel(self.runner.clone(), task));
                     }
                 }
             }
@@ -218,6 +235,11 @@ impl TasksTask {
                 }
             }
             Ended::Called => {}
+            Ended::Panicked { job, task, message } => {
+                let now = Instant::now();
+                let pause = self.recovery.panicked(now).saturating_duration_since(now);
+                tracing::error!(job, %task, message, reconnect_in_ms = pause.as_millis(), "A job for the runner panicked; the link is made anew to see where its task stands");
+            }
         }
     }
 
@@ -245,173 +267,121 @@ impl TasksTask {
             gitspace,
             after,
         };
-        self.spawn(async move {
+        self.spawn("follow", task, async move {
             follower.run().await;
             Ended::Followed(task, number)
         });
     }
 
-    /// Runs a job until the connection ends.
-    fn spawn(&mut self, job: impl Future<Output = Ended> + Send + 'static) {
+    /// Runs a job until the connection ends. Its panic matters while the connection lasts: the next one's hello compares anyway.
+    fn spawn(
+        &mut self,
+        job: &'static str,
+        task: TaskUuid,
+        work: impl Future<Output = Ended> + Send + 'static,
+    ) {
         let life = self.life.clone();
-        self.jobs
-            .spawn(async move { life.run_until_cancelled(job).await.unwrap_or(Ended::Called) });
+        self.jobs.spawn(async move {
+            let work = AssertUnwindSafe(work).catch_unwind();
+            match life.run_until_cancelled(work).await {
+                Some(Ok(ended)) => ended,
+                Some(Err(panic)) => Ended::Panicked {
+                    job,
+                    task,
+                    message: words_of(&*panic),
+                },
+                None => Ended::Called,
+            }
+        });
     }
 }
 
-/// Sends one task's events in order, from wherever the control plane stands.
-struct Follower {
-    runner: Runner,
-    link: LinkHandle,
-    board: Board,
-    task: TaskUuid,
-    gitspace: GitspaceUuid,
-    after: u64,
+/// What a panic said, where it said it in words.
+fn words_of(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|words| (*words).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without words".to_owned())
 }
 
-impl Follower {
-    async fn run(mut self) {
-        let mut pause = Pause::new();
-        loop {
-            let before = self.after;
-            match self.read().await {
-                Ok(true) => return,
-                Ok(false) => {}
-                Err(error) if error.is_not_found() => {
-                    tracing::warn!(task = %self.task, "The runner does not know the task any more");
-                    return;
-                }
-                Err(error) => {
-                    tracing::warn!(task = %self.task, error = %ErrorChain(&error), "Cannot read a task's events; trying again");
-                }
-            }
-            if self.after > before {
-                pause = Pause::new();
-            }
-            pause.wait().await;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use newtype_uuid::GenericUuid as _;
+    use std::time::Duration;
+    use wire::{control::TaskStatus, gitspace::Generation, task::TaskKind};
+
+    fn task_id(n: u128) -> TaskUuid {
+        TaskUuid::from_untyped_uuid(uuid::Uuid::from_u128(n))
+    }
+
+    /// A task without a runner, and the sending end of what the link says.
+    fn tasks(link: &LinkHandle) -> (TasksTask, mpsc::Sender<LinkEvent>) {
+        let (events, receiver) = mpsc::channel(8);
+        let runner = Runner::new("/nonexistent/runner.sock".into());
+        let tasks = TasksTask::new(runner, link.clone(), receiver, Board::default());
+        (tasks, events)
+    }
+
+    fn live(task: TaskUuid) -> LinkEvent {
+        let status = TaskStatus {
+            task,
+            gitspace: GitspaceUuid::nil(),
+            generation: Generation(1),
+            kind: TaskKind::Start,
+            finished: false,
+            last_seq: 3,
+        };
+        LinkEvent::Live {
+            verdicts: vec![TaskVerdict::Continue { task, after: 3 }],
+            told: Told {
+                runner_ready: true,
+                tasks: vec![status],
+            },
         }
     }
 
-    /// Reads one stream to its end. Whether there is nothing more to send.
-    async fn read(&mut self) -> Result<bool, ClientError> {
-        let mut events = self.runner.events(self.task, self.after).await?;
-        while let Some(event) = events.next().await {
-            let event = event?;
-            if event.seq <= self.after {
-                continue;
+    #[tokio::test(start_paused = true)]
+    async fn a_panicked_job_makes_the_link_anew_whose_hello_finds_its_task_again() {
+        let (link, ends) = LinkHandle::loose();
+        let (mut tasks, events) = tasks(&link);
+        let board = tasks.board.clone();
+        tasks.spawn("follow", task_id(1), async { panic!("a defect") });
+        let begun = Instant::now();
+        let run = tasks.run(CancellationToken::new());
+        let seen = async {
+            ends.reconnect.notified().await;
+            assert_eq!(begun.elapsed(), Duration::from_secs(1));
+            for event in [LinkEvent::Lost, live(task_id(1))] {
+                events.send(event).await.expect("taken");
             }
-            let seq = event.seq;
-            let last = matches!(event.event, TaskEventKind::Finished { .. });
-            let body = Up::TaskEvent {
-                task: self.task,
-                gitspace: self.gitspace,
-                event,
-            };
-            if self.link.send(body, Class::Bulk).await.is_err() {
-                return Ok(true);
-            }
-            self.after = seq;
-            self.board.tasks.send_if_modified(|tasks| {
-                if let Some(view) = tasks.get_mut(&self.task) {
-                    view.sent_seq = seq;
-                }
-                false
-            });
-            if last {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-}
-
-async fn assign(runner: Runner, link: LinkHandle, task: Box<Task>) -> Ended {
-    let (id, gitspace) = (task.id, task.gitspace);
-    let started = Instant::now();
-    let mut pause = Pause::new();
-    let error = loop {
-        match runner.put_task(&task).await {
-            Ok(_) => return Ended::Taken(id, gitspace),
-            Err(error) if error.is_unreachable() && started.elapsed() < ASSIGN_LIMIT => {
-                pause.wait().await;
-            }
-            Err(error) => break error,
-        }
-    };
-    tracing::warn!(task = %id, %gitspace, error = %ErrorChain(&error), "The runner does not take a task");
-    let body = Up::TaskRefused {
-        task: id,
-        gitspace,
-        failure: failure_of(&error),
-    };
-    if link.send(body, Class::Control).await.is_err() {
-        tracing::debug!(task = %id, "Nobody hears that a task was refused");
-    }
-    Ended::NotTaken(id)
-}
-
-/// Repeats a call while nobody answers, until the connection ends.
-async fn insist<F>(
-    what: &'static str,
-    task: TaskUuid,
-    call: impl Fn() -> F,
-) -> Result<(), ClientError>
-where
-    F: Future<Output = Result<(), ClientError>>,
-{
-    let mut pause = Pause::new();
-    loop {
-        match call().await {
-            Err(error) if error.is_unreachable() => {
-                tracing::debug!(%task, what, error = %ErrorChain(&error), "The runner does not answer; trying again");
-                pause.wait().await;
-            }
-            // It has no such task: there is nothing to do.
-            Err(error) if error.is_not_found() => return Ok(()),
-            other => return other,
+            let mut followed = board.tasks.subscribe();
+            let followed = followed.wait_for(|tasks| tasks.contains_key(&task_id(1)));
+            followed.await.expect("published");
+        };
+        tokio::select! {
+            ended = run => panic!("the task ended: {ended:?}"),
+            () = seen => {}
         }
     }
-}
 
-async fn cancel(runner: Runner, task: TaskUuid) -> Ended {
-    if let Err(error) = insist("cancel", task, || runner.cancel(task)).await {
-        tracing::warn!(%task, error = %ErrorChain(&error), "The runner does not cancel a task");
-    }
-    Ended::Called
-}
-
-/// The control plane has stored the task's end.
-async fn forget(runner: Runner, task: TaskUuid) -> Ended {
-    if let Err(error) = insist("forget", task, || runner.forget(task)).await {
-        // Its next hello tells of it again.
-        tracing::warn!(%task, error = %ErrorChain(&error), "The runner does not forget a task");
-    }
-    Ended::Called
-}
-
-/// Nobody wants the task: it is ended, and then forgotten.
-async fn abandon(runner: Runner, task: TaskUuid) -> Ended {
-    let mut pause = Pause::new();
-    loop {
-        match insist("forget", task, || runner.forget(task)).await {
-            Ok(()) => return Ended::Called,
-            Err(error) if error.status() == Some(http::StatusCode::CONFLICT) => {
-                tracing::info!(%task, "A task that nobody wants is cancelled");
-                cancel(runner.clone(), task).await;
-                // Its stream ends with the task.
-                if let Ok(mut events) = runner.events(task, 0).await {
-                    while let Some(Ok(event)) = events.next().await {
-                        if matches!(event.event, TaskEventKind::Finished { .. }) {
-                            break;
-                        }
-                    }
+    #[tokio::test]
+    async fn a_job_of_a_connection_that_is_over_panics_without_consequence() {
+        let (link, _ends) = LinkHandle::loose();
+        for is_over in [false, true] {
+            let (mut tasks, _events) = tasks(&link);
+            tasks.spawn("cancel", task_id(1), async { panic!("a defect") });
+            if is_over {
+                tasks.on_event(LinkEvent::Lost);
+            }
+            match tasks.wait(&CancellationToken::new()).await {
+                Event::Job(Ok(ended)) => tasks.on_ended(ended),
+                Event::Job(Err(_)) | Event::Stop | Event::Link(_) | Event::Recover => {
+                    panic!("the job was to end first")
                 }
             }
-            Err(error) => {
-                tracing::warn!(%task, error = %ErrorChain(&error), "The runner does not forget a task");
-                return Ended::Called;
-            }
+            assert_eq!(tasks.recovery.due().is_some(), !is_over);
         }
-        pause.wait().await;
     }
 }

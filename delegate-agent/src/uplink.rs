@@ -78,6 +78,36 @@ impl LinkHandle {
     }
 }
 
+/// What a [`LinkHandle::loose`] one is heard by.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct LooseEnds {
+    pub(crate) reconnect: Arc<Notify>,
+    pub(crate) _control: mpsc::Receiver<Up>,
+    pub(crate) _bulk: mpsc::Receiver<Up>,
+}
+
+#[cfg(test)]
+impl LinkHandle {
+    /// To no uplink.
+    pub(crate) fn loose() -> (Self, LooseEnds) {
+        let (control, control_receiver) = mpsc::channel(CHANNEL);
+        let (bulk, bulk_receiver) = mpsc::channel(CHANNEL);
+        let reconnect = Arc::new(Notify::new());
+        let ends = LooseEnds {
+            reconnect: Arc::clone(&reconnect),
+            _control: control_receiver,
+            _bulk: bulk_receiver,
+        };
+        let handle = Self {
+            control,
+            bulk,
+            reconnect,
+        };
+        (handle, ends)
+    }
+}
+
 /// To `tasks`, in order.
 #[derive(Debug)]
 pub enum LinkEvent {
