@@ -8,7 +8,7 @@ use crate::{
     runner::Runner,
     status::Board,
     tasks::TasksTask,
-    transport::{ProxyEnv, TlsError, Transport},
+    transport::{ProxyEnv, Transport, TransportError},
     uplink::{HelloSource, LinkHandle, Uplink, UplinkEnds},
     watch::WatchTask,
 };
@@ -29,11 +29,8 @@ pub enum StartError {
         enrolled: String,
         configured: String,
     },
-    #[error("cannot connect to the control plane by TLS")]
-    Tls {
-        #[source]
-        source: TlsError,
-    },
+    #[error(transparent)]
+    Transport(#[from] TransportError),
     #[error("cannot serve the admin socket")]
     Admin {
         #[source]
@@ -58,7 +55,7 @@ impl Hint for StartError {
             Self::OtherControlPlane { .. } => Some(
                 "set `control_plane_url` back, or enrol anew with `delegate-agent enroll --again`".to_owned(),
             ),
-            Self::Tls { source } => source.hint(),
+            Self::Transport(error) => error.hint(),
             Self::Admin { source } => source.hint(),
             Self::Random { .. } => None,
             Self::Embedded(error) => error.hint(),
@@ -69,7 +66,7 @@ impl Hint for StartError {
         match self {
             Self::Identity(error) => error.exit(),
             Self::NotEnrolled { .. } | Self::OtherControlPlane { .. } => Exit::Config,
-            Self::Tls { source } => source.exit(),
+            Self::Transport(error) => error.exit(),
             Self::Admin { .. } => Exit::Unavailable,
             Self::Random { .. } => Exit::Failure,
             Self::Embedded(error) => error.exit(),
@@ -134,8 +131,7 @@ pub async fn start(
             config.proxy.clone(),
             &proxy_env,
             config.ca_file.as_deref(),
-        )
-        .map_err(|source| StartError::Tls { source })?,
+        )?,
     };
     let (identity, delegate) = match own {
         Some(embedded) => {

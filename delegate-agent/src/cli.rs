@@ -97,8 +97,8 @@ enum CliError {
         #[source]
         source: std::io::Error,
     },
-    #[error("cannot connect by TLS")]
-    Tls(#[source] crate::transport::TlsError),
+    #[error(transparent)]
+    Transport(#[from] crate::transport::TransportError),
     #[error(transparent)]
     Enrol(#[from] crate::enrol::EnrolError),
     #[error(transparent)]
@@ -120,7 +120,7 @@ impl Hint for CliError {
                 "put what `gitspace join-token create` printed into a file that only you can read"
                     .to_owned(),
             ),
-            Self::Tls(error) => error.hint(),
+            Self::Transport(error) => error.hint(),
             Self::Enrol(error) => error.hint(),
             Self::Start(error) => error.hint(),
             Self::Status(_) | Self::AdminToken(_) => {
@@ -136,7 +136,7 @@ impl Hint for CliError {
             Self::Log(error) => error.exit(),
             Self::Runtime(_) => Exit::Failure,
             Self::JoinToken { .. } => Exit::Usage,
-            Self::Tls(error) => error.exit(),
+            Self::Transport(error) => error.exit(),
             Self::Enrol(error) => error.exit(),
             Self::Start(error) => error.exit(),
             Self::Status(_) | Self::AdminToken(_) => Exit::Unavailable,
@@ -199,8 +199,7 @@ fn enroll(path: Option<&Utf8Path>, args: EnrollArgs) -> Result<ExitCode, CliErro
         config.proxy.clone(),
         &ProxyEnv::of_process(),
         config.ca_file.as_deref(),
-    )
-    .map_err(CliError::Tls)?;
+    )?;
     let file = IdentityFile::new(config.state_dir.clone());
     let enrolment = Enrolment {
         transport: &transport,
@@ -247,14 +246,14 @@ fn check(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
         say(&format!("warning: unknown key `{key}` is ignored"));
     }
     let config = loaded.value.check()?;
-    if config.control_plane_url.is_tls() {
+    // The embedded control plane is reached without either.
+    if config.embedded.is_none() {
         Transport::new(
             config.control_plane_url.clone(),
             config.proxy.clone(),
             &ProxyEnv::of_process(),
             config.ca_file.as_deref(),
-        )
-        .map_err(CliError::Tls)?;
+        )?;
     }
     say(&format!(
         "ok: `{}` connects to {}",

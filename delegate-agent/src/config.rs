@@ -149,7 +149,8 @@ impl Hint for ConfigError {
             Self::Url { .. } | Self::NotAnOrigin { .. } => {
                 Some("for example `https://gitspaces.example.com`".to_owned())
             }
-            Self::Proxy { .. } | Self::TooManyTags => None,
+            Self::Proxy { .. } => Some("set it to http://[user:password@]host:port".to_owned()),
+            Self::TooManyTags => None,
         }
     }
 

@@ -3,10 +3,11 @@
 mod proxy;
 mod tls;
 
-pub use proxy::{ProxyEnv, ProxyUrl, ProxyUrlError};
+pub use proxy::{ProxyEnv, ProxyEnvError, ProxyUrl, ProxyUrlError};
 pub use tls::TlsError;
 
 use crate::config::Origin;
+use daemon::{Exit, Hint};
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -56,6 +57,37 @@ pub enum ConnectError {
     ServerName { host: String },
 }
 
+/// Why there is no way to the control plane at all.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    #[error("cannot connect to the control plane by TLS")]
+    Tls {
+        #[source]
+        source: TlsError,
+    },
+    #[error("cannot tell which proxy leads to the control plane")]
+    Proxy {
+        #[source]
+        source: ProxyEnvError,
+    },
+}
+
+impl Hint for TransportError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Tls { source } => source.hint(),
+            Self::Proxy { source } => source.hint(),
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Tls { source } => source.exit(),
+            Self::Proxy { source } => source.exit(),
+        }
+    }
+}
+
 impl ConnectError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
@@ -99,22 +131,28 @@ impl std::fmt::Debug for Transport {
 
 impl Transport {
     /// # Errors
-    /// Fails where TLS is needed and no roots can be read.
+    /// Fails where TLS is needed and no roots can be read, and where the environment's proxy cannot be understood.
     pub fn new(
         origin: Origin,
         proxy: Option<ProxyUrl>,
         env: &ProxyEnv,
         ca_file: Option<&camino::Utf8Path>,
-    ) -> Result<Self, TlsError> {
+    ) -> Result<Self, TransportError> {
         let tls = if origin.is_tls() {
-            Some(TlsConnector::from(Arc::new(tls::config(ca_file)?)))
+            let config = tls::config(ca_file).map_err(|source| TransportError::Tls { source })?;
+            Some(TlsConnector::from(Arc::new(config)))
         } else {
             None
         };
-        let proxy = proxy.or_else(|| env.proxy_for(&origin)).map(Arc::new);
+        let proxy = match proxy {
+            Some(proxy) => Some(proxy),
+            None => env
+                .proxy_for(&origin)
+                .map_err(|source| TransportError::Proxy { source })?,
+        };
         Ok(Self {
             origin,
-            proxy,
+            proxy: proxy.map(Arc::new),
             tls,
             direct: None,
         })

@@ -79,6 +79,42 @@ async fn a_proxy_that_wants_credentials_is_named() {
     );
 }
 
+#[test]
+fn a_proxy_variable_that_names_no_proxy_ends_every_command_that_connects_with_the_code_for_configuration()
+ {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("delegate-agent.toml");
+    let text = format!(
+        "control_plane_url = \"http://control.example\"\nstate_dir = \"{0}/state\"\nadmin_socket = \"{0}/admin.sock\"\n",
+        dir.path().display()
+    );
+    std::fs::write(&config, text).unwrap();
+    for command in [
+        &["config", "check"][..],
+        &["run"],
+        &["enroll", "--join-token-file", "/dev/null"],
+    ] {
+        let done = std::process::Command::new(env!("CARGO_BIN_EXE_delegate-agent"))
+            .args(command)
+            .arg("--config")
+            .arg(&config)
+            .env_remove("http_proxy")
+            .env("HTTP_PROXY", "socks5://user:hunter2@proxy:1080")
+            .env("NO_PROXY", "")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(78), "{command:?}: {said}");
+        assert!(
+            said.contains("`HTTP_PROXY` names no proxy: `socks5://user:***@proxy:1080`")
+                && said.contains("it is not of the form")
+                && said.contains("hint: set `HTTP_PROXY`"),
+            "{command:?}: {said}"
+        );
+        assert!(!said.contains("hunter2"), "{command:?}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn a_private_authority_is_trusted_where_it_is_configured() {
     let authority = Authority::new("ours");
