@@ -7,6 +7,9 @@ use wire::{
     runner::HostReport,
 };
 
+/// Bytes of one text.
+const MAX_TEXT: usize = 256;
+
 /// The host's name, `unknown` where it has none.
 #[must_use]
 pub fn hostname() -> String {
@@ -37,18 +40,30 @@ pub fn collect(report: Option<&HostReport>, capacity: CapacitySettings) -> Inven
         memory_bytes: 0,
     };
     Inventory {
-        hostname: hostname(),
-        os: System::long_os_version().unwrap_or_else(|_| "unknown".to_owned()),
-        kernel: System::kernel_version().unwrap_or_else(|_| "unknown".to_owned()),
-        arch: System::cpu_arch(),
+        hostname: short(hostname()),
+        os: short(System::long_os_version().unwrap_or_else(|_| "unknown".to_owned())),
+        kernel: short(System::kernel_version().unwrap_or_else(|_| "unknown".to_owned())),
+        arch: short(System::cpu_arch()),
         cpus,
         memory_bytes,
         memory_available_bytes,
         disk_bytes: report.map_or(0, |report| report.disk_bytes),
         disk_available_bytes: report.map_or(0, |report| report.disk_available_bytes),
-        docker_version: report.and_then(|report| report.docker_version.clone()),
+        docker_version: report
+            .and_then(|report| report.docker_version.clone())
+            .map(short),
         capacity: report.map_or(nothing, |report| capacity.over(report.capacity)),
     }
+}
+
+/// The control plane takes no longer texts, and no person needs them.
+fn short(mut text: String) -> String {
+    let mut end = text.len().min(MAX_TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
 }
 
 #[cfg(test)]
@@ -64,5 +79,11 @@ mod tests {
         );
         assert!(!inventory.kernel.is_empty() && !inventory.hostname.is_empty());
         assert_eq!(inventory.capacity.gitspaces, 0);
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        let text = short("é".repeat(MAX_TEXT));
+        assert_eq!(text, "é".repeat(MAX_TEXT / 2));
     }
 }

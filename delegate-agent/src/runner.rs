@@ -14,8 +14,8 @@ use wire::{
 
 /// The runner journals before it answers, and does everything slow afterwards.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
-/// A few hundred gitspaces with their failures.
-const MAX_ANSWER: usize = 8 * 1024 * 1024;
+/// Thousands of gitspaces, or hundreds with their failures: as much as a hello can tell.
+const MAX_ANSWER: usize = wire::control::MAX_HELLO;
 
 /// Cheap to clone; holds no connection.
 #[derive(Clone, Debug)]
@@ -136,4 +136,5 @@ pub fn failure_of(error: &ClientError) -> Failure {
         detail: problem.cause.clone(),
         hint: problem.hint.clone(),
     }
+    .bounded()
 }

@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::watch;
-use wire::ids::{DelegateUuid, GitspaceUuid, TaskUuid};
+use wire::{
+    control::DisconnectCode,
+    ids::{DelegateUuid, GitspaceUuid, TaskUuid},
+};
 
 /// The link.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -28,6 +31,9 @@ pub struct LinkStatus {
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LastError {
+    /// Of the link's end, the same as the control plane shows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<DisconnectCode>,
     pub message: String,
     pub hint: Option<String>,
     pub at: Timestamp,

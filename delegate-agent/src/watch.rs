@@ -147,6 +147,7 @@ impl WatchTask {
             status.ready = Some(ready);
             if let Some(message) = error {
                 status.last_error = Some(LastError {
+                    code: None,
                     message,
                     hint: Some("systemctl status runner-agent".to_owned()),
                     at,

@@ -21,6 +21,7 @@ use delegate::TestDelegate;
 use delegate_agent::transport::ProxyUrl;
 use roads::{Authority, TestProxy, TlsFront};
 use runner::TestRunner;
+use wire::control::DisconnectCode;
 
 #[tokio::test]
 async fn a_delegate_enrols_and_connects() {
@@ -222,6 +223,23 @@ async fn a_revoked_delegate_is_hung_up_at_once_and_told_why() {
     let error = status.last_error.expect("says why");
     assert!(error.message.contains("revoked"), "{error:?}");
     assert!(error.hint.is_some_and(|hint| hint.contains("enroll")));
+    assert_eq!(error.code, Some(DisconnectCode::Revoked));
+    control_plane
+        .until_delegate(|delegate| delegate["last_disconnect"]["code"] == "revoked")
+        .await;
+}
+
+#[tokio::test]
+async fn a_hello_of_five_thousand_gitspaces_is_taken() {
+    let control_plane = TestControlPlane::start().await;
+    let mut delegate = TestDelegate::new(&control_plane.url());
+    let runner = TestRunner::start(&delegate.runner_socket());
+    runner.remembers_gone(5_000);
+    delegate.enrol(&control_plane).await.expect("enrols");
+    delegate.start().await;
+    delegate.until_state("live").await;
+    let seen = control_plane.delegate().await;
+    assert!(seen["runner_ready"].as_bool().unwrap(), "{seen}");
 }
 
 #[tokio::test]
@@ -236,7 +254,46 @@ async fn the_older_of_two_clones_is_told_that_it_has_a_twin() {
     twin.until_state("live").await;
     let status = delegate.until_state("backoff").await;
     let error = status.last_error.expect("says why");
-    assert!(error.message.contains("another connection"), "{error:?}");
+    assert_eq!(error.code, Some(DisconnectCode::Superseded), "{error:?}");
+    assert!(error.message.contains("another process"), "{error:?}");
+    assert!(error.hint.is_some_and(|hint| hint.contains("cloned")));
+}
+
+#[tokio::test]
+async fn two_clones_are_named_as_that_on_both_sides_and_do_not_throw_each_other_out_in_a_loop() {
+    let control_plane = TestControlPlane::start().await;
+    let mut delegate = TestDelegate::new(&control_plane.url());
+    delegate.enrol(&control_plane).await.expect("enrols");
+    delegate.start().await;
+    delegate.until_state("live").await;
+    let mut twin = delegate.clone_host();
+    twin.start().await;
+    twin.until_state("live").await;
+    delegate.until_state("backoff").await;
+    assert!(control_plane.delegate().await["cloned"].is_null());
+    // Its back-off is over.
+    delegate.link().reconnect();
+    delegate.until_state("live").await;
+    let status = twin.until_state("backoff").await;
+    let error = status.last_error.expect("says why");
+    assert_eq!(error.code, Some(DisconnectCode::Cloned), "{error:?}");
+    assert!(
+        error
+            .hint
+            .is_some_and(|hint| hint.contains("enroll --again"))
+    );
+    let pause = status
+        .next_try
+        .expect("dials again")
+        .duration_since(error.at);
+    assert!(pause.as_secs() > 400, "{pause}");
+    let seen = control_plane.delegate().await;
+    assert_eq!(
+        seen["cloned"]["hosts"].as_array().unwrap().len(),
+        2,
+        "{seen}"
+    );
+    assert_eq!(seen["connected"], true);
 }
 
 #[tokio::test]

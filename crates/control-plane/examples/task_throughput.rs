@@ -235,7 +235,7 @@ impl Delegate {
                     Output::Dial | Output::Live { .. } => {}
                 }
             }
-            while machine.has_room(Class::Control, link::session::MAX_SENT_BODY)
+            while machine.has_room(Class::Control, link::limits::MAX_SENT_BODY)
                 && let Some(body) = self.said.pop_front()
             {
                 machine.send(&body, Class::Control).unwrap();

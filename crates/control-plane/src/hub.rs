@@ -5,6 +5,7 @@
 //! What the orchestrator says goes to the delegate's connection through [`TaskSink`].
 //!
 //! Invariants:
+//! - Every end of a connection has a [`DisconnectCode`], said to the delegate, logged and stored.
 //! - A delegate has at most one live connection. A newer one waits until the older is told `superseded` and everything it delivered is
 //!   stored; only then is its hello looked at ([`registry`]).
 //! - Nothing of a delegate is listened to before its key signed this connection's nonce for our own origin ([`proof`]).
@@ -13,12 +14,15 @@
 //! It does not: enrol or revoke (the API does, and calls [`HubHandle::revoke`]), or decide anything about tasks.
 
 mod connection;
+mod dialect;
 mod greeting;
+mod lives;
 mod proof;
 mod registry;
+mod storing;
 
 use crate::{
-    orchestrator::{NotConnected, OrchestratorHandle, TaskSink},
+    orchestrator::{AssignRefused, OrchestratorHandle, TaskSink},
     origins::PublicOrigin,
 };
 use axum::{
@@ -29,6 +33,7 @@ use axum::{
 };
 use daemon::{Clock, Ids};
 use http::{HeaderMap, StatusCode, header};
+use jiff::Timestamp;
 use link::Timing;
 use registry::{Command, Registry};
 use std::sync::Arc;
@@ -36,9 +41,11 @@ use store::Store;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wire::{
-    control::{ByeCode, Down, MAX_FRAME, SUBPROTOCOL},
+    api::ClonedDelegate,
+    control::{DisconnectCode, Down, MAX_FRAME, SUBPROTOCOL},
     ids::{DelegateUuid, TaskUuid},
     problem::Problem,
+    runner::MAX_BODY,
     task::Task,
 };
 
@@ -67,16 +74,29 @@ impl HubHandle {
         self.registry.command(
             delegate,
             Command::Close {
-                code: ByeCode::Revoked,
+                code: DisconnectCode::Revoked,
                 reason: "the delegate was revoked".to_owned(),
                 hint: Some(proof::ENROL_AGAIN.to_owned()),
             },
         );
     }
+
+    /// Whether two processes were lately seen with this delegate's identity.
+    pub(crate) fn cloned(&self, delegate: DelegateUuid, now: Timestamp) -> Option<ClonedDelegate> {
+        self.registry.cloned(delegate, now)
+    }
 }
 
 impl TaskSink for HubHandle {
-    fn assign(&self, delegate: DelegateUuid, task: Task) -> Result<(), NotConnected> {
+    fn assign(&self, delegate: DelegateUuid, task: Task) -> Result<(), AssignRefused> {
+        // The runner takes less than the link, and nothing that the link refuses may get as far as that.
+        let length = serde_json::to_vec(&task).map_or(usize::MAX, |text| text.len());
+        if length > MAX_BODY {
+            return Err(AssignRefused::TooLarge {
+                length,
+                limit: MAX_BODY,
+            });
+        }
         let task = Box::new(task);
         if self
             .registry
@@ -84,7 +104,7 @@ impl TaskSink for HubHandle {
         {
             Ok(())
         } else {
-            Err(NotConnected)
+            Err(AssignRefused::NotConnected)
         }
     }
 

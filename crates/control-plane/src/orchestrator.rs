@@ -39,6 +39,6 @@ pub use handle::{
     ActionDenied, CreateDenied, Heard, NewGitspace, OrchestratorConfig, OrchestratorError,
     OrchestratorHandle, RemovalDenied,
 };
-pub use seams::{Change, DelegateView, NotConnected, SpecSource, TaskSink, Unaccounted};
+pub use seams::{AssignRefused, Change, DelegateView, SpecSource, TaskSink, Unaccounted};
 pub use task::{OrchestratorParts, OrchestratorTask};
 pub use view::{actions, is_reachable, visible_state};

@@ -1,7 +1,8 @@
 //! How long to wait before dialling again: exponential, capped, with full jitter.
 
-use crate::limits::{BACKOFF_BASE, BACKOFF_CAP, REFUSED_BACKOFF};
+use crate::limits::{BACKOFF_BASE, BACKOFF_CAP, CLONED_BACKOFF, REFUSED_BACKOFF};
 use std::time::Duration;
+use wire::control::DisconnectCode;
 
 /// `SplitMix64`: spreads the dials of many delegates; nothing secret comes of it.
 #[derive(Clone, Debug)]
@@ -43,10 +44,55 @@ pub fn delay(attempt: u32, rng: &mut Rng) -> Duration {
     rng.up_to(limit)
 }
 
-/// After a refusal: about [`REFUSED_BACKOFF`], spread by a half.
-#[must_use]
-pub fn refused_delay(rng: &mut Rng) -> Duration {
-    REFUSED_BACKOFF * 3 / 4 + rng.up_to(REFUSED_BACKOFF / 2)
+/// How soon another try makes sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// As [`delay`] says.
+    Soon,
+    /// A person has to act first, or fast redials would throw another process out: about [`REFUSED_BACKOFF`].
+    Slowly,
+    /// Each try throws a twin out: about [`CLONED_BACKOFF`].
+    Rarely,
+}
+
+impl Retry {
+    #[must_use]
+    pub const fn after(code: DisconnectCode) -> Self {
+        match code {
+            DisconnectCode::Revoked
+            | DisconnectCode::UnknownDelegate
+            | DisconnectCode::BadProof
+            | DisconnectCode::Version
+            | DisconnectCode::TooLarge
+            | DisconnectCode::Superseded => Self::Slowly,
+            DisconnectCode::Cloned => Self::Rarely,
+            DisconnectCode::GoingAway
+            | DisconnectCode::ClockSkew
+            | DisconnectCode::Protocol
+            | DisconnectCode::Silence
+            | DisconnectCode::Overloaded
+            | DisconnectCode::NotStored
+            | DisconnectCode::CannotConnect
+            | DisconnectCode::CannotGreet
+            | DisconnectCode::ConnectionLost
+            | DisconnectCode::Other => Self::Soon,
+        }
+    }
+
+    /// Before the try after `attempt` failed ones.
+    #[must_use]
+    pub fn delay(self, attempt: u32, rng: &mut Rng) -> Duration {
+        match self {
+            Self::Soon => delay(attempt, rng),
+            Self::Slowly => about(REFUSED_BACKOFF, rng),
+            Self::Rarely => about(CLONED_BACKOFF, rng),
+        }
+    }
+}
+
+/// Spread by a half.
+fn about(middle: Duration, rng: &mut Rng) -> Duration {
+    middle * 3 / 4 + rng.up_to(middle / 2)
 }
 
 #[cfg(test)]
@@ -84,8 +130,17 @@ mod tests {
     fn a_refused_delegate_asks_about_once_a_minute() {
         let mut rng = Rng::new(3);
         for _ in 0..1_000 {
-            let delay = refused_delay(&mut rng);
+            let delay = Retry::after(DisconnectCode::Revoked).delay(1, &mut rng);
             assert!((45..=75).contains(&delay.as_secs()), "{delay:?}");
+        }
+    }
+
+    #[test]
+    fn a_cloned_delegate_leaves_its_twin_in_peace_for_about_ten_minutes() {
+        let mut rng = Rng::new(3);
+        for _ in 0..1_000 {
+            let delay = Retry::after(DisconnectCode::Cloned).delay(1, &mut rng);
+            assert!((450..=750).contains(&delay.as_secs()), "{delay:?}");
         }
     }
 

@@ -11,8 +11,9 @@
 //! making, on [`Output::HangUp`].
 
 use crate::{
-    backoff::{self, Rng},
+    backoff::{Retry, Rng},
     codec,
+    hello::{self, HelloRefused},
     limits::{DIAL_LIMIT, GREETING_LIMIT, QUIET},
     outbox::{Class, SendRefused},
     session::{Heard, Session, Timing, Violation, name},
@@ -23,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 use wire::{
-    control::{ByeCode, Down, Epoch, Frame, Hello, MAX_FRAME, Up, Welcome},
+    control::{DisconnectCode, Down, Epoch, Frame, Hello, MAX_FRAME, Up, Welcome},
     ids::StreamUuid,
 };
 
@@ -31,26 +32,38 @@ use wire::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Cause {
     #[error("cannot connect: {reason}")]
-    Dial { reason: String },
+    Dial {
+        code: DisconnectCode,
+        reason: String,
+    },
     #[error("connecting took longer than {} s", DIAL_LIMIT.as_secs())]
     DialTooLong,
     #[error("the greeting took longer than {} s", GREETING_LIMIT.as_secs())]
     GreetingTooLong,
     #[error("the greeting cannot be answered: {reason}")]
-    Greeting { reason: String },
+    Greeting {
+        code: DisconnectCode,
+        reason: String,
+    },
     #[error("the connection ended: {reason}")]
-    Cut { reason: String },
+    Cut {
+        code: DisconnectCode,
+        reason: String,
+    },
     #[error("nothing was heard for {} ms", limit.as_millis())]
     Silence { limit: Duration },
     /// The control plane hung up and said why.
     #[error("{reason}")]
     Bye {
-        code: ByeCode,
+        code: DisconnectCode,
         reason: String,
         hint: Option<String>,
     },
     #[error("the control plane broke the protocol: {reason}")]
-    Violation { reason: String },
+    Violation {
+        code: DisconnectCode,
+        reason: String,
+    },
     #[error("a reconnect was asked for")]
     Asked,
     #[error("the delegate stops")]
@@ -75,19 +88,18 @@ impl Cause {
         }
     }
 
-    /// Dialling soon again helps nobody. A superseded delegate has a twin: fast redials would throw each other out.
-    const fn is_slow(&self) -> bool {
+    /// The same word at both ends, where the other end was told or told us.
+    #[must_use]
+    pub const fn code(&self) -> DisconnectCode {
         match self {
-            Self::Bye { code, .. } => code.is_refusal() || matches!(code, ByeCode::Superseded),
-            Self::Dial { .. }
-            | Self::DialTooLong
-            | Self::GreetingTooLong
-            | Self::Greeting { .. }
-            | Self::Cut { .. }
-            | Self::Silence { .. }
-            | Self::Violation { .. }
-            | Self::Asked
-            | Self::Stopping => false,
+            Self::Dial { code, .. }
+            | Self::Greeting { code, .. }
+            | Self::Cut { code, .. }
+            | Self::Bye { code, .. }
+            | Self::Violation { code, .. } => *code,
+            Self::DialTooLong => DisconnectCode::CannotConnect,
+            Self::GreetingTooLong | Self::Silence { .. } => DisconnectCode::Silence,
+            Self::Asked | Self::Stopping => DisconnectCode::GoingAway,
         }
     }
 }
@@ -99,23 +111,23 @@ pub enum Input<'a> {
     /// The WebSocket is open.
     Connected,
     DialFailed {
+        /// [`DisconnectCode::CannotConnect`], or what the server answered instead of a WebSocket.
+        code: DisconnectCode,
         reason: String,
     },
     /// A text message.
     Text(&'a str),
     /// A binary message, which the protocol does not have.
     Binary,
+    /// A message that the WebSocket would not take.
+    Oversized,
     /// The answer to [`Output::Challenged`].
-    Greet {
-        proof: String,
-        hello: Box<Hello>,
-    },
+    Greet { proof: String, hello: Box<Hello> },
     /// No answer to [`Output::Challenged`] can be made.
-    CannotGreet {
-        reason: String,
-    },
-    /// The connection is gone.
+    CannotGreet { reason: String },
+    /// The connection is gone. `code` is that of its close frame, where it had one of ours.
     Closed {
+        code: Option<DisconnectCode>,
         reason: String,
     },
     /// [`Client::deadline`] has come.
@@ -232,9 +244,9 @@ impl Client {
                     };
                 }
             }
-            Input::DialFailed { reason } => {
+            Input::DialFailed { code, reason } => {
                 if matches!(self.state, State::Connecting { .. }) {
-                    self.fall_back(now, Cause::Dial { reason });
+                    self.fall_back(now, Cause::Dial { code, reason });
                 }
             }
             Input::Text(text) => self.on_text(now, text),
@@ -243,15 +255,21 @@ impl Client {
                     self.on_violation(now, &Violation::Binary);
                 }
             }
+            Input::Oversized => {
+                if self.is_connected() {
+                    self.on_violation(now, &Violation::Oversized);
+                }
+            }
             Input::Greet { proof, hello } => self.greet(now, proof, hello),
             Input::CannotGreet { reason } => {
                 if matches!(self.state, State::Greeting { .. }) {
-                    self.fall_back(now, Cause::Greeting { reason });
+                    self.cannot_greet(now, DisconnectCode::CannotGreet, reason);
                 }
             }
-            Input::Closed { reason } => {
+            Input::Closed { code, reason } => {
                 if self.is_connected() {
-                    self.fall_back(now, Cause::Cut { reason });
+                    let code = code.unwrap_or(DisconnectCode::ConnectionLost);
+                    self.fall_back(now, Cause::Cut { code, reason });
                 }
             }
             Input::Tick => self.tick(now),
@@ -259,7 +277,7 @@ impl Client {
                 State::Idle | State::Stopped => {}
                 State::Backoff { .. } => self.dial(now, 0),
                 State::Connecting { .. } | State::Greeting { .. } | State::Live { .. } => {
-                    self.say_bye(ByeCode::GoingAway, "a reconnect was asked for");
+                    self.say_bye(DisconnectCode::GoingAway, "a reconnect was asked for");
                     self.session.end();
                     self.outputs.push_back(Output::HangUp {
                         cause: Cause::Asked,
@@ -274,7 +292,7 @@ impl Client {
             },
             Input::Stop => {
                 if self.is_connected() {
-                    self.say_bye(ByeCode::GoingAway, "the delegate stops");
+                    self.say_bye(DisconnectCode::GoingAway, "the delegate stops");
                 }
                 self.session.end();
                 if !matches!(self.state, State::Stopped) {
@@ -367,32 +385,24 @@ impl Client {
         else {
             return;
         };
-        let frame = Frame::<Up>::Hello {
-            proof,
-            stream: self.stream,
-            hello,
-        };
-        match codec::encode(&frame) {
-            Ok(text) if text.len() <= wire::control::MAX_GREETING_FRAME => {
-                self.greeting.push_back(text);
+        match hello::frames(proof, (self.stream, self.session.outbox().acked()), hello) {
+            Ok(frames) => self.greeting.extend(frames),
+            Err(refused) => {
+                let code = match &refused {
+                    HelloRefused::TooMany { .. }
+                    | HelloRefused::TooLarge { .. }
+                    | HelloRefused::ItemTooLarge { .. } => DisconnectCode::TooLarge,
+                    HelloRefused::Encoding { .. } => DisconnectCode::CannotGreet,
+                };
+                self.cannot_greet(now, code, chain(&refused));
             }
-            Ok(text) => self.fall_back(
-                now,
-                Cause::Greeting {
-                    reason: format!(
-                        "the hello has {} bytes, more than {}",
-                        text.len(),
-                        wire::control::MAX_GREETING_FRAME
-                    ),
-                },
-            ),
-            Err(error) => self.fall_back(
-                now,
-                Cause::Greeting {
-                    reason: error.to_string(),
-                },
-            ),
         }
+    }
+
+    /// The server is told, too: it waits for a hello.
+    fn cannot_greet(&mut self, now: Instant, code: DisconnectCode, reason: String) {
+        self.say_bye(code, &reason);
+        self.fall_back(now, Cause::Greeting { code, reason });
     }
 
     fn tick(&mut self, now: Instant) {
@@ -405,7 +415,7 @@ impl Client {
             }
             State::Live { .. } => {
                 if let Heard::Silence(limit) = self.session.tick(now) {
-                    self.say_bye(ByeCode::Silence, "nothing was heard");
+                    self.say_bye(DisconnectCode::Silence, "nothing was heard");
                     self.fall_back(now, Cause::Silence { limit });
                 }
             }
@@ -431,12 +441,12 @@ impl Client {
     }
 
     fn on_violation(&mut self, now: Instant, violation: &Violation) {
-        let reason = chain(violation);
-        self.say_bye(ByeCode::Protocol, &reason);
-        self.fall_back(now, Cause::Violation { reason });
+        let (code, reason) = (violation.code(), chain(violation));
+        self.say_bye(code, &reason);
+        self.fall_back(now, Cause::Violation { code, reason });
     }
 
-    fn say_bye(&mut self, code: ByeCode, reason: &str) {
+    fn say_bye(&mut self, code: DisconnectCode, reason: &str) {
         self.greeting.clear();
         self.greeting.extend(codec::bye(code, reason, None));
     }
@@ -454,11 +464,7 @@ impl Client {
             State::Idle | State::Backoff { .. } | State::Stopped => return,
         };
         let attempt = failed.saturating_add(1);
-        let delay = if cause.is_slow() {
-            backoff::refused_delay(&mut self.rng)
-        } else {
-            backoff::delay(attempt, &mut self.rng)
-        };
+        let delay = Retry::after(cause.code()).delay(attempt, &mut self.rng);
         self.session.end();
         self.outputs.push_back(Output::HangUp {
             cause: cause.clone(),

@@ -2,7 +2,7 @@
 
 use crate::limits::MAX_REASON;
 use serde::{Serialize, de::DeserializeOwned};
-use wire::control::{ByeCode, Epoch, Frame};
+use wire::control::{DisconnectCode, Epoch, Frame};
 
 /// Why a frame is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +56,7 @@ pub(crate) fn pong(epoch: Epoch, id: u64) -> String {
 }
 
 /// The last word. Where it cannot be written the peer sees only the end of the connection.
-pub(crate) fn bye(code: ByeCode, reason: &str, hint: Option<&str>) -> Option<String> {
+pub(crate) fn bye(code: DisconnectCode, reason: &str, hint: Option<&str>) -> Option<String> {
     encode::<()>(&Frame::Bye {
         code,
         reason: cut(reason).to_owned(),
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_long_reason_is_cut_between_characters() {
-        let text = bye(ByeCode::Other, &"é".repeat(MAX_REASON), None).expect("writes");
+        let text = bye(DisconnectCode::Other, &"é".repeat(MAX_REASON), None).expect("writes");
         let Ok(Frame::<Up>::Bye { reason, .. }) = decode(&text, 4096) else {
             panic!("not a bye: {text}");
         };

@@ -26,9 +26,6 @@ pub struct Inbox {
     stream: Option<StreamUuid>,
     received: u64,
     consumed: u64,
-    /// No number came on this connection yet. Only then may numbers jump: what lies between was acknowledged by an earlier life, or
-    /// another replica, of this side.
-    at_start: bool,
 }
 
 impl Inbox {
@@ -39,35 +36,34 @@ impl Inbox {
             stream: Some(stream),
             received,
             consumed: received,
-            at_start: true,
         }
     }
 
     /// A connection begins on which the peer numbers by `stream`.
     pub fn begin(&mut self, stream: StreamUuid) {
-        if self.stream == Some(stream) {
-            self.at_start = true;
-        } else {
+        if self.stream != Some(stream) {
             *self = Self::resumed(stream, 0);
         }
+    }
+
+    /// The peer says what it was acknowledged: an earlier life, or another replica, of this side consumed that.
+    pub fn catch_up(&mut self, acked: u64) {
+        self.received = self.received.max(acked);
+        self.consumed = self.consumed.max(acked);
     }
 
     /// # Errors
     /// Refuses a gap, and more than the window without an acknowledgement.
     pub fn take(&mut self, seq: u64) -> Result<Taken, OutOfOrder> {
         let expected = self.received.saturating_add(1);
-        let at_start = std::mem::replace(&mut self.at_start, false);
         if seq < expected {
             return Ok(Taken::Duplicate);
         }
         if seq > expected {
-            if !at_start || self.consumed < self.received {
-                return Err(OutOfOrder::Gap {
-                    expected,
-                    found: seq,
-                });
-            }
-            self.consumed = seq.saturating_sub(1);
+            return Err(OutOfOrder::Gap {
+                expected,
+                found: seq,
+            });
         }
         if seq.saturating_sub(self.consumed) > WINDOW_FRAMES as u64 {
             return Err(OutOfOrder::WindowExceeded);
@@ -112,9 +108,11 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_refused_but_at_the_start_of_a_connection() {
+    fn a_gap_is_refused_also_at_the_start_of_a_connection() {
         let mut inbox = Inbox::default();
         inbox.begin(stream(1));
+        assert!(inbox.take(2).is_err());
+        inbox.catch_up(56);
         assert_eq!(inbox.take(57), Ok(Taken::Fresh));
         assert_eq!(
             inbox.take(59),

@@ -15,8 +15,10 @@
 //! | [`client`] | the delegate's end: dials for ever |
 //! | [`server`] | the control plane's end: one connection |
 //! | [`session`] | what a live connection does at either end |
+//! | `hello` | a hello as frames, however much a host holds |
 //! | [`outbox`] | what waits to be sent and to be acknowledged |
 //! | [`inbox`] | what was taken from the peer |
+//! | `shell` | with the feature of that name: what both ends' shells have in common |
 //! | [`backoff`] | how long to wait before dialling again |
 //!
 //! Invariants: no input panics; no queue grows above [`limits`]; a body is numbered when it is first sent, so that control never waits
@@ -27,13 +29,17 @@
 pub mod backoff;
 pub mod client;
 pub mod codec;
+mod hello;
 pub mod inbox;
 pub mod limits;
 pub mod outbox;
 pub mod server;
 pub mod session;
+#[cfg(feature = "shell")]
+pub mod shell;
 
 pub use client::Client;
+pub use hello::HelloRefused;
 pub use outbox::{Class, SendRefused};
 pub use server::Server;
 pub use session::Timing;

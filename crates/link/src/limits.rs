@@ -16,6 +16,11 @@ pub const CONTROL_BYTES: usize = 4 * 1024 * 1024;
 pub const BULK_FRAMES: usize = 128;
 pub const BULK_BYTES: usize = 1024 * 1024;
 
+/// Room that the frame around a body takes.
+pub const ENVELOPE: usize = 256;
+/// Largest body, encoded.
+pub const MAX_SENT_BODY: usize = wire::control::MAX_FRAME - ENVELOPE;
+
 /// From the dial to a WebSocket.
 pub const DIAL_LIMIT: Duration = Duration::from_secs(20);
 /// From a WebSocket to the welcome, the server's reconciliation included.
@@ -40,6 +45,8 @@ pub const BACKOFF_BASE: Duration = Duration::from_millis(500);
 pub const BACKOFF_CAP: Duration = Duration::from_secs(30);
 /// Where a person has to act before another try can work.
 pub const REFUSED_BACKOFF: Duration = Duration::from_secs(60);
+/// Where two processes with one identity throw each other out: each of them is left in peace for about as long.
+pub const CLONED_BACKOFF: Duration = Duration::from_secs(600);
 /// A link that lived this long starts its back-off anew.
 pub const QUIET: Duration = Duration::from_secs(60);
 

@@ -1,9 +1,13 @@
 //! The control plane's end: one connection.
 //!
 //! ```text
-//! AwaitHello --hello--> Verifying --Accept--> Live --bye, cut, silence, violation, Close--> Closed
-//!      \--too long, not a hello--\   \--Refuse, too long--\--------------------------------->/
+//! AwaitHello --hello--> Proving --Proved--> Collecting --its last frame--> Reconciling --Accept--> Live
+//!      \                     \    \--Proved, nothing follows-----------------^  \                    \
+//!       \--too long, not a hello, Refuse, bye, cut, silence, violation, Close-----------------------------> Closed
 //! ```
+//!
+//! While the proof is checked nothing is read ([`Server::is_reading`]): the rest of a long hello waits in the sender's socket, and a peer
+//! that has not proved who it is takes no more memory than one small frame.
 //!
 //! Its stream lives as long as the connection: what was not acknowledged is void, because the next connection's hello is reconciled with
 //! what is desired. Of the delegate's stream it is told what earlier connections took ([`Acceptance::inbox`]).
@@ -11,6 +15,7 @@
 use crate::{
     client::chain,
     codec,
+    hello::Collected,
     inbox::Inbox,
     limits::{GREETING_LIMIT, HELLO_LIMIT},
     outbox::{Class, SendRefused},
@@ -22,7 +27,9 @@ use std::{
     time::{Duration, Instant},
 };
 use wire::{
-    control::{ByeCode, Down, Epoch, Frame, Hello, MAX_FRAME, MAX_GREETING_FRAME, Up, Welcome},
+    control::{
+        DisconnectCode, Down, Epoch, Frame, Hello, MAX_FRAME, MAX_GREETING_FRAME, Up, Welcome,
+    },
     ids::StreamUuid,
 };
 
@@ -34,16 +41,43 @@ pub enum Cause {
     #[error("the greeting took longer than {} s", GREETING_LIMIT.as_secs())]
     GreetingTooLong,
     #[error("the connection ended: {reason}")]
-    Cut { reason: String },
+    Cut {
+        code: DisconnectCode,
+        reason: String,
+    },
     #[error("nothing was heard for {} ms", limit.as_millis())]
     Silence { limit: Duration },
     #[error("the delegate said: {reason}")]
-    Bye { code: ByeCode, reason: String },
+    Bye {
+        code: DisconnectCode,
+        reason: String,
+    },
     #[error("the delegate broke the protocol: {reason}")]
-    Violation { reason: String },
+    Violation {
+        code: DisconnectCode,
+        reason: String,
+    },
     /// This side refused or hung up.
     #[error("{reason}")]
-    Told { code: ByeCode, reason: String },
+    Told {
+        code: DisconnectCode,
+        reason: String,
+    },
+}
+
+impl Cause {
+    /// The same word at both ends, where the other end was told or told us.
+    #[must_use]
+    pub const fn code(&self) -> DisconnectCode {
+        match self {
+            Self::Cut { code, .. }
+            | Self::Bye { code, .. }
+            | Self::Violation { code, .. }
+            | Self::Told { code, .. } => *code,
+            Self::NoHello | Self::Silence { .. } => DisconnectCode::Silence,
+            Self::GreetingTooLong => DisconnectCode::Overloaded,
+        }
+    }
 }
 
 /// What the shell knows of a delegate whose proof is good.
@@ -61,20 +95,27 @@ pub struct Acceptance {
 pub enum Input<'a> {
     Text(&'a str),
     Binary,
+    /// A message that the WebSocket would not take.
+    Oversized,
+    /// The proof of [`Output::Proof`] is good.
+    Proved,
+    /// What becomes of [`Output::Hello`].
     Accept(Acceptance),
+    /// The answer to either where it is no.
     Refuse {
-        code: ByeCode,
+        code: DisconnectCode,
         reason: String,
         hint: Option<String>,
     },
     /// Hang up, in whatever state.
     Close {
-        code: ByeCode,
+        code: DisconnectCode,
         reason: String,
         hint: Option<String>,
     },
-    /// The connection is gone.
+    /// The connection is gone. `code` is that of its close frame, where it had one of ours.
     Closed {
+        code: Option<DisconnectCode>,
         reason: String,
     },
     Tick,
@@ -82,23 +123,46 @@ pub enum Input<'a> {
 
 #[derive(Debug)]
 pub enum Output {
-    /// Check the proof; answer [`Input::Accept`] or [`Input::Refuse`].
-    Hello {
-        proof: String,
-        stream: StreamUuid,
-        hello: Box<Hello>,
-    },
+    /// Check the proof; answer [`Input::Proved`] or [`Input::Refuse`].
+    Proof { proof: String, stream: StreamUuid },
+    /// The whole hello; answer [`Input::Accept`] or [`Input::Refuse`].
+    Hello { hello: Box<Hello> },
     /// For the application; [`Server::consumed`] when it is stored.
     Deliver { seq: u64, body: Box<Up> },
     /// Send what [`Server::poll_transmit`] still gives, then close.
     Ended { cause: Cause },
 }
 
+/// Who greets.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    /// Since when the connection is there.
+    since: Instant,
+    stream: StreamUuid,
+    /// Of its stream, as it says.
+    acked: u64,
+}
+
 #[derive(Debug)]
 enum State {
-    AwaitHello { since: Instant },
-    Verifying { since: Instant, stream: StreamUuid },
-    Live { epoch: Epoch },
+    AwaitHello {
+        since: Instant,
+    },
+    Proving {
+        peer: Peer,
+        hello: Collected,
+        more: bool,
+    },
+    Collecting {
+        peer: Peer,
+        hello: Collected,
+    },
+    Reconciling {
+        peer: Peer,
+    },
+    Live {
+        epoch: Epoch,
+    },
     Closed,
 }
 
@@ -130,22 +194,30 @@ impl Server {
         match input {
             Input::Text(text) => self.on_text(now, text),
             Input::Binary => self.on_violation(&Violation::Binary),
+            Input::Oversized => self.on_violation(&Violation::Oversized),
+            Input::Proved => self.proved(),
             Input::Accept(acceptance) => self.accept(now, acceptance),
             Input::Refuse { code, reason, hint } => {
-                if matches!(self.state, State::Verifying { .. }) {
+                if matches!(
+                    self.state,
+                    State::Proving { .. } | State::Collecting { .. } | State::Reconciling { .. }
+                ) {
                     self.hang_up(code, reason, hint.as_deref());
                 }
             }
             Input::Close { code, reason, hint } => self.hang_up(code, reason, hint.as_deref()),
-            Input::Closed { reason } => self.end(Cause::Cut { reason }),
+            Input::Closed { code, reason } => self.end(Cause::Cut {
+                code: code.unwrap_or(DisconnectCode::ConnectionLost),
+                reason,
+            }),
             Input::Tick => self.tick(now),
         }
     }
 
     fn on_text(&mut self, now: Instant, text: &str) {
         let limit = match self.state {
-            State::AwaitHello { .. } | State::Verifying { .. } => MAX_GREETING_FRAME,
-            State::Live { .. } => MAX_FRAME,
+            State::AwaitHello { .. } | State::Proving { .. } => MAX_GREETING_FRAME,
+            State::Collecting { .. } | State::Reconciling { .. } | State::Live { .. } => MAX_FRAME,
             State::Closed => return,
         };
         let frame = match codec::decode::<Up>(text, limit) {
@@ -156,57 +228,110 @@ impl Server {
             let reason = codec::cut(&reason).to_owned();
             return self.end(Cause::Bye { code, reason });
         }
-        match self.state {
-            State::Live { .. } => match self.session.take(now, frame) {
-                Ok(Some(delivery)) => self.outputs.push_back(Output::Deliver {
-                    seq: delivery.seq,
-                    body: Box::new(delivery.body),
-                }),
-                Ok(None) => {}
-                Err(violation) => self.on_violation(&violation),
-            },
-            State::AwaitHello { since } => {
-                if let Frame::Hello {
-                    proof,
-                    stream,
-                    hello,
-                } = frame
-                {
-                    self.state = State::Verifying { since, stream };
-                    self.outputs.push_back(Output::Hello {
-                        proof,
-                        stream,
-                        hello,
-                    });
-                } else {
-                    self.on_violation(&Violation::Unexpected {
-                        frame: name(&frame),
-                        state: "waiting for a hello",
+        if let Err(violation) = self.on_frame(now, frame, text.len()) {
+            self.on_violation(&violation);
+        }
+    }
+
+    fn on_frame(&mut self, now: Instant, frame: Frame<Up>, length: usize) -> Result<(), Violation> {
+        let unexpected = |frame: &Frame<Up>, state| {
+            Err(Violation::Unexpected {
+                frame: name(frame),
+                state,
+            })
+        };
+        match &mut self.state {
+            State::Live { .. } => {
+                if let Some(delivery) = self.session.take(now, frame)? {
+                    self.outputs.push_back(Output::Deliver {
+                        seq: delivery.seq,
+                        body: Box::new(delivery.body),
                     });
                 }
+                Ok(())
             }
-            State::Verifying { .. } => self.on_violation(&Violation::Unexpected {
-                frame: name(&frame),
-                state: "checking a hello",
-            }),
-            State::Closed => {}
+            State::AwaitHello { since } => match frame {
+                Frame::Hello {
+                    proof,
+                    stream,
+                    acked,
+                    hello,
+                    more,
+                } => {
+                    self.state = State::Proving {
+                        peer: Peer {
+                            since: *since,
+                            stream,
+                            acked,
+                        },
+                        hello: Collected::begin(hello, length)?,
+                        more,
+                    };
+                    self.outputs.push_back(Output::Proof { proof, stream });
+                    Ok(())
+                }
+                other => unexpected(&other, "waiting for a hello"),
+            },
+            State::Proving { .. } => unexpected(&frame, "checking a proof"),
+            State::Collecting { hello, .. } => match frame {
+                Frame::HelloRest {
+                    tasks,
+                    gitspaces,
+                    more,
+                } => {
+                    hello.add(tasks, gitspaces, length)?;
+                    if !more {
+                        self.collected();
+                    }
+                    Ok(())
+                }
+                other => unexpected(&other, "reading a hello"),
+            },
+            State::Reconciling { .. } => unexpected(&frame, "comparing a hello"),
+            State::Closed => Ok(()),
+        }
+    }
+
+    fn proved(&mut self) {
+        match std::mem::replace(&mut self.state, State::Closed) {
+            State::Proving { peer, hello, more } => {
+                self.state = State::Collecting { peer, hello };
+                if !more {
+                    self.collected();
+                }
+            }
+            other => self.state = other,
+        }
+    }
+
+    /// The hello is whole.
+    fn collected(&mut self) {
+        match std::mem::replace(&mut self.state, State::Closed) {
+            State::Collecting { peer, hello } => {
+                self.state = State::Reconciling { peer };
+                let hello = hello.hello;
+                self.outputs.push_back(Output::Hello { hello });
+            }
+            other => self.state = other,
         }
     }
 
     fn accept(&mut self, now: Instant, acceptance: Acceptance) {
-        let State::Verifying { stream: peer, .. } = self.state else {
+        let State::Reconciling { peer } = self.state else {
             return;
         };
         let Acceptance {
             epoch,
             stream,
-            inbox,
+            mut inbox,
             mut welcome,
         } = acceptance;
         welcome.heartbeat_ms = millis(self.timing.heartbeat);
         welcome.silence_limit_ms = millis(self.timing.silence_limit);
+        inbox.begin(peer.stream);
+        inbox.catch_up(peer.acked);
         let mut session = Session::resumed(inbox);
-        if let Err(beyond) = session.begin(now, epoch, self.timing, peer, 0) {
+        if let Err(beyond) = session.begin(now, epoch, self.timing, peer.stream, 0) {
             return self.on_violation(&beyond.into());
         }
         let frame = Frame::<Down>::Welcome {
@@ -216,9 +341,16 @@ impl Server {
             welcome,
         };
         match codec::encode(&frame) {
-            Ok(text) => self.greeting.push_back(text),
+            Ok(text) if text.len() <= MAX_FRAME => self.greeting.push_back(text),
+            Ok(text) => {
+                let reason = format!(
+                    "the welcome has {} bytes, more than {MAX_FRAME}",
+                    text.len()
+                );
+                return self.hang_up(DisconnectCode::TooLarge, reason, None);
+            }
             Err(error) => {
-                return self.hang_up(ByeCode::Other, error.to_string(), None);
+                return self.hang_up(DisconnectCode::Other, error.to_string(), None);
             }
         }
         self.session = session;
@@ -226,24 +358,34 @@ impl Server {
     }
 
     fn tick(&mut self, now: Instant) {
-        match self.state {
-            State::AwaitHello { since } if now.saturating_duration_since(since) >= HELLO_LIMIT => {
-                self.say_bye(ByeCode::Silence, "no hello came in time", None);
+        match &self.state {
+            State::AwaitHello { since } if now.saturating_duration_since(*since) >= HELLO_LIMIT => {
+                self.say_bye(DisconnectCode::Silence, "no hello came in time", None);
                 self.end(Cause::NoHello);
             }
-            State::Verifying { since, .. }
-                if now.saturating_duration_since(since) >= GREETING_LIMIT =>
+            State::Proving { peer, .. }
+            | State::Collecting { peer, .. }
+            | State::Reconciling { peer }
+                if now.saturating_duration_since(peer.since) >= GREETING_LIMIT =>
             {
-                self.say_bye(ByeCode::Overloaded, "the greeting took too long", None);
+                self.say_bye(
+                    DisconnectCode::Overloaded,
+                    "the greeting took too long",
+                    None,
+                );
                 self.end(Cause::GreetingTooLong);
             }
             State::Live { .. } => {
                 if let Heard::Silence(limit) = self.session.tick(now) {
-                    self.say_bye(ByeCode::Silence, "nothing was heard", None);
+                    self.say_bye(DisconnectCode::Silence, "nothing was heard", None);
                     self.end(Cause::Silence { limit });
                 }
             }
-            State::AwaitHello { .. } | State::Verifying { .. } | State::Closed => {}
+            State::AwaitHello { .. }
+            | State::Proving { .. }
+            | State::Collecting { .. }
+            | State::Reconciling { .. }
+            | State::Closed => {}
         }
     }
 
@@ -251,12 +393,12 @@ impl Server {
         if matches!(self.state, State::Closed) {
             return;
         }
-        let reason = chain(violation);
-        self.say_bye(ByeCode::Protocol, &reason, None);
-        self.end(Cause::Violation { reason });
+        let (code, reason) = (violation.code(), chain(violation));
+        self.say_bye(code, &reason, None);
+        self.end(Cause::Violation { code, reason });
     }
 
-    fn hang_up(&mut self, code: ByeCode, reason: String, hint: Option<&str>) {
+    fn hang_up(&mut self, code: DisconnectCode, reason: String, hint: Option<&str>) {
         if matches!(self.state, State::Closed) {
             return;
         }
@@ -264,7 +406,7 @@ impl Server {
         self.end(Cause::Told { code, reason });
     }
 
-    fn say_bye(&mut self, code: ByeCode, reason: &str, hint: Option<&str>) {
+    fn say_bye(&mut self, code: DisconnectCode, reason: &str, hint: Option<&str>) {
         self.greeting.clear();
         self.greeting.extend(codec::bye(code, reason, hint));
     }
@@ -307,12 +449,20 @@ impl Server {
 
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        match self.state {
-            State::AwaitHello { since } => Some(since + HELLO_LIMIT),
-            State::Verifying { since, .. } => Some(since + GREETING_LIMIT),
+        match &self.state {
+            State::AwaitHello { since } => Some(*since + HELLO_LIMIT),
+            State::Proving { peer, .. }
+            | State::Collecting { peer, .. }
+            | State::Reconciling { peer } => Some(peer.since + GREETING_LIMIT),
             State::Live { .. } => self.session.deadline(),
             State::Closed => None,
         }
+    }
+
+    /// Whether the shell may take another message from the socket.
+    #[must_use]
+    pub const fn is_reading(&self) -> bool {
+        !matches!(self.state, State::Proving { .. })
     }
 
     #[must_use]
@@ -324,7 +474,11 @@ impl Server {
     pub const fn epoch(&self) -> Option<Epoch> {
         match self.state {
             State::Live { epoch } => Some(epoch),
-            State::AwaitHello { .. } | State::Verifying { .. } | State::Closed => None,
+            State::AwaitHello { .. }
+            | State::Proving { .. }
+            | State::Collecting { .. }
+            | State::Reconciling { .. }
+            | State::Closed => None,
         }
     }
 

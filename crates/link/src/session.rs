@@ -2,24 +2,20 @@
 
 use crate::{
     codec,
+    hello::HelloRefused,
     inbox::{Inbox, OutOfOrder, Taken},
     limits::{
-        ACK_DELAY, ACK_EVERY, HEARTBEAT, MAX_HEARTBEAT, MAX_SILENCE_LIMIT, MIN_HEARTBEAT,
-        SILENCE_LIMIT,
+        ACK_DELAY, ACK_EVERY, HEARTBEAT, MAX_HEARTBEAT, MAX_SENT_BODY, MAX_SILENCE_LIMIT,
+        MIN_HEARTBEAT, SILENCE_LIMIT,
     },
     outbox::{AckBeyond, Class, Outbox, SendRefused},
 };
 use serde::Serialize;
 use std::time::{Duration, Instant};
 use wire::{
-    control::{Epoch, Frame, MAX_FRAME},
+    control::{DisconnectCode, Epoch, Frame},
     ids::StreamUuid,
 };
-
-/// Room that the frame around a body takes.
-const ENVELOPE: usize = 256;
-/// Largest body, encoded.
-pub const MAX_SENT_BODY: usize = MAX_FRAME - ENVELOPE;
 
 /// How often a side speaks and how long it bears silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +65,28 @@ pub enum Violation {
     },
     #[error("a binary message came, and only text is spoken")]
     Binary,
+    #[error("a message came that is larger than the WebSocket takes")]
+    Oversized,
+    #[error(transparent)]
+    Hello(#[from] HelloRefused),
+}
+
+impl Violation {
+    /// What the peer is told.
+    #[must_use]
+    pub const fn code(&self) -> DisconnectCode {
+        match self {
+            Self::Frame(codec::FrameError::TooLarge { .. }) | Self::Oversized | Self::Hello(_) => {
+                DisconnectCode::TooLarge
+            }
+            Self::Frame(codec::FrameError::Unreadable { .. })
+            | Self::Epoch { .. }
+            | Self::Order(_)
+            | Self::Ack(_)
+            | Self::Unexpected { .. }
+            | Self::Binary => DisconnectCode::Protocol,
+        }
+    }
 }
 
 /// Something for the application.
@@ -230,6 +248,7 @@ impl Session {
             }
             Frame::Challenge { .. } => Err(unexpected("challenge")),
             Frame::Hello { .. } => Err(unexpected("hello")),
+            Frame::HelloRest { .. } => Err(unexpected("hello_rest")),
             Frame::Welcome { .. } => Err(unexpected("welcome")),
             Frame::Bye { .. } => Err(unexpected("bye")),
         }
@@ -327,6 +346,7 @@ pub(crate) const fn name<B>(frame: &Frame<B>) -> &'static str {
     match frame {
         Frame::Challenge { .. } => "challenge",
         Frame::Hello { .. } => "hello",
+        Frame::HelloRest { .. } => "hello_rest",
         Frame::Welcome { .. } => "welcome",
         Frame::Data { .. } => "data",
         Frame::Ack { .. } => "ack",

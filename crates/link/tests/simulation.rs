@@ -1,11 +1,16 @@
-//! Both ends over a channel that delivers in order and may be cut at any frame; applications that are slow; servers that start again.
+//! The link under faults. One seed is one run: `SEED=42 cargo test -p link --test simulation` repeats it.
 //!
-//! One seed is one run: `SEED=42 cargo test -p link --test simulation` repeats it.
+//! Here: both ends over a channel that delivers in order and may be cut at any frame, with more traffic than the bounds let through,
+//! applications that are slow, and servers that start again. In [`faults`]: tasks over a channel that keeps no promise, with crashes of
+//! either end.
 #![expect(
     clippy::expect_used,
     clippy::panic,
     reason = "a failing simulation stops at once and names its seed"
 )]
+
+#[path = "simulation/faults.rs"]
+mod faults;
 
 use jiff::Timestamp;
 use link::{
@@ -23,7 +28,7 @@ use std::{
 };
 use uuid::Uuid;
 use wire::{
-    control::{Down, Epoch, Hello, Up, Welcome},
+    control::{DisconnectCode, Down, Epoch, Hello, Up, Welcome},
     ids::{GitspaceUuid, StreamUuid, TaskUuid},
     task::{LogStream, Phase, TaskEvent, TaskEventKind},
 };
@@ -81,6 +86,8 @@ struct Wire {
 struct Hub {
     inbox: Inbox,
     peer: Option<StreamUuid>,
+    /// Whose proof was good last.
+    greeting: Option<StreamUuid>,
     /// Delivered in this life of the server and not consumed: (number, body).
     waiting: VecDeque<(u64, Up)>,
     last_epoch: u64,
@@ -128,6 +135,7 @@ impl World {
             hub: Hub {
                 inbox: Inbox::default(),
                 peer: None,
+                greeting: None,
                 waiting: VecDeque::new(),
                 last_epoch: 0,
                 streams: 1,
@@ -250,8 +258,13 @@ impl World {
         self.dialling = false;
         if self.rng.below(4) == 0 {
             let reason = "refused".to_owned();
-            self.client
-                .handle(self.now, client::Input::DialFailed { reason });
+            self.client.handle(
+                self.now,
+                client::Input::DialFailed {
+                    code: DisconnectCode::CannotConnect,
+                    reason,
+                },
+            );
             return;
         }
         let server = Server::new(
@@ -277,7 +290,7 @@ impl World {
             }
             let reason = "reset".to_owned();
             self.client
-                .handle(self.now, client::Input::Closed { reason });
+                .handle(self.now, client::Input::Closed { code: None, reason });
         }
     }
 
@@ -290,7 +303,7 @@ impl World {
         if self.wire.take().is_some() {
             let reason = "reset".to_owned();
             self.client
-                .handle(self.now, client::Input::Closed { reason });
+                .handle(self.now, client::Input::Closed { code: None, reason });
         }
     }
 
@@ -374,7 +387,14 @@ impl World {
 
     fn on_server(&mut self, output: server::Output) {
         match output {
-            server::Output::Hello { stream: peer, .. } => {
+            server::Output::Proof { stream: peer, .. } => {
+                self.hub.greeting = Some(peer);
+                if let Some(wire) = &mut self.wire {
+                    wire.server.handle(self.now, server::Input::Proved);
+                }
+            }
+            server::Output::Hello { .. } => {
+                let peer = self.hub.greeting.expect("proved before");
                 if self.hub.peer != Some(peer) {
                     self.hub.peer = Some(peer);
                     self.hub.inbox = Inbox::resumed(peer, 0);
@@ -448,12 +468,53 @@ impl World {
     }
 }
 
+fn wanted_seed() -> Option<u64> {
+    std::env::var("SEED").ok()?.parse().ok()
+}
+
+/// Runs one seed. Where anything panics, the seed and what led there are printed.
+#[expect(clippy::print_stderr, reason = "a failing run says how to repeat it")]
+fn run_faults(seed: u64) -> faults::World {
+    let mut world = faults::World::new(seed);
+    let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
+    if let Err(panic) = run {
+        let last = world.trace.len().saturating_sub(40);
+        eprintln!("SEED={seed} repeats this; the end of it:");
+        for line in world.trace.iter().skip(last) {
+            eprintln!("{line}");
+        }
+        std::panic::resume_unwind(panic);
+    }
+    world
+}
+
+#[test]
+fn each_task_takes_effect_once_and_no_result_is_lost_whatever_the_channel_does() {
+    if let Some(seed) = wanted_seed() {
+        run_faults(seed);
+        return;
+    }
+    let mut tally = faults::Tally::default();
+    for seed in 0..500 {
+        tally.add(&run_faults(seed).tally);
+    }
+    // A simulation in which nothing happens proves nothing.
+    assert!(tally.is_whole() && tally.tasks > 5_000, "{tally:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in 0..20 {
+        let (one, other) = (run_faults(seed), run_faults(seed));
+        assert_eq!(one.trace, other.trace, "SEED={seed}");
+        assert_eq!(one.tally, other.tally, "SEED={seed}");
+    }
+    assert_ne!(run_faults(1).trace, run_faults(2).trace);
+}
+
 #[test]
 fn every_body_arrives_in_order_and_once_however_the_link_is_cut() {
-    if let Some(seed) = std::env::var("SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-    {
+    if let Some(seed) = wanted_seed() {
         World::new(seed).run();
         return;
     }

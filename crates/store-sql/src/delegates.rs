@@ -13,7 +13,7 @@ use store::{
     JoinTokenRecord, StoreError,
 };
 use wire::{
-    control::{Epoch, Inventory},
+    control::{Disconnect, Epoch, Inventory},
     ids::{DelegateUuid, JoinTokenUuid},
 };
 
@@ -41,7 +41,7 @@ fn delegate(row: &SqliteRow) -> Result<DelegateRecord, StoreError> {
         version: columns.opt_text("version")?,
         inventory: columns.opt_json("inventory")?,
         last_seen: columns.opt_time("last_seen")?,
-        last_disconnect: columns.opt_text("last_disconnect")?,
+        last_disconnect: columns.opt_json("last_disconnect")?,
         epoch: Epoch(columns.number("epoch")?),
         created: columns.time("created")?,
     })
@@ -189,7 +189,7 @@ impl DelegateStore for SqlStore {
                 .bind(asked.version.as_deref())
                 .bind(opt_json(asked.inventory.as_ref())?)
                 .bind(opt_micros(asked.last_seen))
-                .bind(asked.last_disconnect.as_deref())
+                .bind(opt_json(asked.last_disconnect.as_ref())?)
                 .bind(signed(asked.epoch.0))
                 .bind(micros(asked.created))
                 .execute(&mut *transaction)
@@ -301,14 +301,14 @@ impl DelegateStore for SqlStore {
     fn delegate_disconnected<'a>(
         &'a self,
         id: DelegateUuid,
-        reason: &'a str,
+        disconnect: &'a Disconnect,
         at: Timestamp,
     ) -> Answer<'a, ()> {
         Box::pin(async move {
             let mut transaction = self.write().await?;
             sqlx::query("UPDATE delegates SET last_disconnect = $2, last_seen = $3 WHERE id = $1")
                 .bind(id.to_string())
-                .bind(reason)
+                .bind(json(disconnect)?)
                 .bind(micros(at))
                 .execute(&mut *transaction)
                 .await

@@ -21,7 +21,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
 const KEEP_JOIN_TOKENS: Duration = Duration::from_hours(30 * 24);
 
 /// In order; a file that was released is never changed.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (
         1,
         "initial",
@@ -36,6 +36,11 @@ const MIGRATIONS: [(i64, &str, &str); 3] = [
         3,
         "removals",
         include_str!("../migrations/sqlite/0003_removals.sql"),
+    ),
+    (
+        4,
+        "disconnect code",
+        include_str!("../migrations/sqlite/0004_disconnect_code.sql"),
     ),
 ];
 

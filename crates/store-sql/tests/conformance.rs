@@ -22,7 +22,7 @@ use store::{
 use store_sql::SqlStore;
 use wire::{
     api::{InfraProviderKind, Role, TimelineKind},
-    control::Epoch,
+    control::{Disconnect, DisconnectCode, Epoch},
     failure::{Failure, FailureCode},
     gateway::{Revocation, RevokedSubject},
     gitspace::{
@@ -466,12 +466,16 @@ async fn delegates(store: &dyn Store) {
 
     assert_eq!(store.next_epoch(one.id).await.unwrap(), Epoch(1));
     assert_eq!(store.next_epoch(one.id).await.unwrap(), Epoch(2));
+    let silence = Disconnect {
+        code: DisconnectCode::Silence,
+        reason: "nothing was heard".to_owned(),
+    };
     store
-        .delegate_disconnected(one.id, "silence", after(3))
+        .delegate_disconnected(one.id, &silence, after(3))
         .await
         .unwrap();
     let known = store.delegate_by_name("one").await.unwrap().unwrap();
-    assert_eq!(known.last_disconnect.as_deref(), Some("silence"));
+    assert_eq!(known.last_disconnect, Some(silence));
     assert_eq!((known.last_seen, known.epoch), (Some(after(3)), Epoch(2)));
 
     assert!(store.revoke_delegate(one.id).await.unwrap());

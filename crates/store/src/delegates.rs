@@ -3,7 +3,7 @@
 use crate::{Answer, Hash};
 use jiff::Timestamp;
 use wire::{
-    control::{Epoch, Inventory},
+    control::{Disconnect, Epoch, Inventory},
     ids::{DelegateUuid, JoinTokenUuid},
 };
 
@@ -32,7 +32,7 @@ pub struct DelegateRecord {
     pub inventory: Option<Inventory>,
     pub last_seen: Option<Timestamp>,
     /// Why its last connection ended.
-    pub last_disconnect: Option<String>,
+    pub last_disconnect: Option<Disconnect>,
     /// Of its last accepted connection.
     pub epoch: Epoch,
     pub created: Timestamp,
@@ -105,7 +105,7 @@ pub trait DelegateStore {
     fn delegate_disconnected<'a>(
         &'a self,
         id: DelegateUuid,
-        reason: &'a str,
+        disconnect: &'a Disconnect,
         at: Timestamp,
     ) -> Answer<'a, ()>;
     /// Whether there was one.

@@ -1,8 +1,14 @@
 //! The control link, `gitspaces.control.v1`: frames and bodies between control plane and delegate.
 //!
 //! One WebSocket text message is one [`Frame`]. The server speaks first ([`Frame::Challenge`]); the delegate proves its key in
-//! [`Frame::Hello`]; the server answers [`Frame::Welcome`] or [`Frame::Bye`]. After that both sides send [`Frame::Data`], numbered per
-//! [`StreamUuid`], acknowledged cumulatively, and [`Frame::Ping`].
+//! [`Frame::Hello`], and tells the rest of a long one in [`Frame::HelloRest`]; the server answers [`Frame::Welcome`] or [`Frame::Bye`].
+//! After that both sides send [`Frame::Data`], numbered per [`StreamUuid`], acknowledged cumulatively, and [`Frame::Ping`].
+//!
+//! Every connection ends with a [`DisconnectCode`]: in a [`Frame::Bye`], and again in the WebSocket's close frame.
+
+mod disconnect;
+
+pub use disconnect::{Disconnect, DisconnectCode};
 
 use crate::{
     gitspace::{Generation, Observed, Resources},
@@ -20,6 +26,15 @@ pub const MAX_FRAME: usize = 1024 * 1024;
 
 /// Largest frame before the peer has proved who it is, in bytes.
 pub const MAX_GREETING_FRAME: usize = 256 * 1024;
+
+/// Tasks of one hello: the verdicts on all of them fit into the welcome.
+pub const MAX_HELLO_TASKS: usize = 8_000;
+
+/// Gitspaces of one hello.
+pub const MAX_HELLO_GITSPACES: usize = 10_000;
+
+/// All frames of one hello together, in bytes.
+pub const MAX_HELLO: usize = 16 * 1024 * 1024;
 
 /// Purpose the delegate's proof is signed for; see `token`.
 pub const PROOF_PURPOSE: &str = "gitspaces delegate proof v1";
@@ -49,7 +64,19 @@ pub enum Frame<B> {
         proof: String,
         /// Life of the sender's numbering; a new one when the delegate starts.
         stream: StreamUuid,
+        /// Highest number of that stream which was acknowledged: a server that does not remember goes on above it.
+        acked: u64,
         hello: Box<Hello>,
+        /// A [`Frame::HelloRest`] follows, which the server reads once the proof is good.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        more: bool,
+    },
+    /// Delegate: tasks and gitspaces of its hello that did not fit into the frames before.
+    HelloRest {
+        tasks: Vec<TaskStatus>,
+        gitspaces: Vec<Observed>,
+        /// Another one follows.
+        more: bool,
     },
     /// Server, third: the delegate is in.
     Welcome {
@@ -80,56 +107,11 @@ pub enum Frame<B> {
     },
     /// Last word before hanging up, from either side.
     Bye {
-        code: ByeCode,
+        code: DisconnectCode,
         reason: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         hint: Option<String>,
     },
-}
-
-/// Why a side hung up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ByeCode {
-    /// The process stops; dial again.
-    GoingAway,
-    /// A newer connection of the same delegate came in.
-    Superseded,
-    /// The delegate's key was revoked; dialling again will not help until it is enrolled anew.
-    Revoked,
-    /// The server does not know this delegate.
-    UnknownDelegate,
-    /// The proof does not verify.
-    BadProof,
-    /// The proof's times do not fit the server's clock.
-    ClockSkew,
-    /// No common version.
-    Version,
-    /// A frame that cannot be read, is too large, out of order or of another epoch.
-    Protocol,
-    /// Nothing was heard for the silence limit.
-    Silence,
-    /// Too many connections or frames waiting.
-    Overloaded,
-    #[serde(other)]
-    Other,
-}
-
-impl ByeCode {
-    /// Whether a person has to act before another try can work.
-    #[must_use]
-    pub const fn is_refusal(self) -> bool {
-        match self {
-            Self::Revoked | Self::UnknownDelegate | Self::BadProof | Self::Version => true,
-            Self::GoingAway
-            | Self::Superseded
-            | Self::ClockSkew
-            | Self::Protocol
-            | Self::Silence
-            | Self::Overloaded
-            | Self::Other => false,
-        }
-    }
 }
 
 /// What a delegate signs to prove its key on one connection.

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 /// Longest `detail` kept, in bytes: the tail of a command's output, not all of it (that is in the log).
 pub const MAX_DETAIL: usize = 8 * 1024;
 
+/// Longest `message` and `hint` kept, in bytes.
+pub const MAX_WORDS: usize = 2 * 1024;
+
 /// A failure with its cause and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -22,11 +25,12 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// The message is cut to its first [`MAX_WORDS`] bytes.
     #[must_use]
     pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
         Self {
             code,
-            message: message.into(),
+            message: head(message.into()),
             detail: None,
             hint: None,
         }
@@ -47,11 +51,40 @@ impl Failure {
         self
     }
 
+    /// Cut to its first [`MAX_WORDS`] bytes.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(head(hint.into()));
         self
     }
+
+    /// The same within the limits, for one that came from elsewhere.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        let Self {
+            code,
+            message,
+            detail,
+            hint,
+        } = self;
+        let mut bounded = Self::new(code, message);
+        if let Some(detail) = detail {
+            bounded = bounded.detail(detail);
+        }
+        match hint {
+            Some(hint) => bounded.hint(hint),
+            None => bounded,
+        }
+    }
+}
+
+fn head(mut text: String) -> String {
+    let mut end = text.len().min(MAX_WORDS);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
 }
 
 /// Stable reasons. A code an older reader does not know is read as [`FailureCode::Internal`].
@@ -151,6 +184,20 @@ mod tests {
     fn an_unknown_code_is_read_as_internal() {
         let code: FailureCode = serde_json::from_str("\"from_the_future\"").expect("reads");
         assert_eq!(code, FailureCode::Internal);
+    }
+
+    #[test]
+    fn long_words_keep_their_start() {
+        let long = "é".repeat(MAX_WORDS);
+        let failure = Failure {
+            code: FailureCode::Internal,
+            message: long.clone(),
+            detail: None,
+            hint: Some(long.clone()),
+        };
+        let bounded = failure.bounded();
+        assert!(bounded.message.len() <= MAX_WORDS && long.starts_with(&bounded.message));
+        assert_eq!(bounded.hint, Some(bounded.message));
     }
 
     #[test]

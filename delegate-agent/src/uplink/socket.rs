@@ -2,18 +2,19 @@
 
 use crate::transport::{Stream, Transport};
 use daemon::ErrorChain;
+use link::shell::{Dialect, Incoming};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{
-        self,
+        self, Message, Utf8Bytes,
         client::IntoClientRequest as _,
         handshake::client::Request,
         http::{HeaderValue, header},
-        protocol::WebSocketConfig,
+        protocol::{CloseFrame, WebSocketConfig},
     },
 };
 use wire::{
-    control::{MAX_FRAME, SUBPROTOCOL},
+    control::{DisconnectCode, MAX_FRAME, SUBPROTOCOL},
     problem::Problem,
 };
 
@@ -24,8 +25,61 @@ const MAX_QUOTE: usize = 300;
 
 pub(super) type Socket = WebSocketStream<Box<dyn Stream>>;
 
-pub(super) async fn dial(transport: Transport) -> Result<Socket, String> {
-    let request = request(&transport).map_err(|error| ErrorChain(&error).to_string())?;
+/// tungstenite, as the link's shell speaks it.
+#[derive(Debug)]
+pub(super) struct Tungstenite;
+
+impl Dialect for Tungstenite {
+    type Message = Message;
+    type Error = tungstenite::Error;
+    type Text = Utf8Bytes;
+
+    fn text(frame: String) -> Message {
+        Message::text(frame)
+    }
+
+    fn close(code: u16, reason: &'static str) -> Message {
+        Message::Close(Some(CloseFrame {
+            code: code.into(),
+            reason: reason.into(),
+        }))
+    }
+
+    fn read(message: Message) -> Incoming<Utf8Bytes> {
+        match message {
+            Message::Text(text) => Incoming::Text(text),
+            Message::Binary(_) => Incoming::Binary,
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Incoming::Other,
+            Message::Close(frame) => {
+                Incoming::Close(frame.map(|frame| (frame.code.into(), frame.reason.to_string())))
+            }
+        }
+    }
+
+    fn is_oversized(error: &tungstenite::Error) -> bool {
+        matches!(error, tungstenite::Error::Capacity(_))
+    }
+}
+
+/// Why there is no WebSocket.
+#[derive(Debug)]
+pub(super) struct DialError {
+    pub(super) code: DisconnectCode,
+    pub(super) reason: String,
+}
+
+impl DialError {
+    fn new(reason: String) -> Self {
+        Self {
+            code: DisconnectCode::CannotConnect,
+            reason,
+        }
+    }
+}
+
+pub(super) async fn dial(transport: Transport) -> Result<Socket, DialError> {
+    let request =
+        request(&transport).map_err(|error| DialError::new(ErrorChain(&error).to_string()))?;
     let stream = transport.connect().await.map_err(|error| {
         let hint = error.hint();
         let mut reason = ErrorChain(&error).to_string();
@@ -33,7 +87,7 @@ pub(super) async fn dial(transport: Transport) -> Result<Socket, String> {
             reason.push_str("; ");
             reason.push_str(hint);
         }
-        reason
+        DialError::new(reason)
     })?;
     let config = WebSocketConfig::default()
         .read_buffer_size(BUFFER)
@@ -60,15 +114,18 @@ fn request(transport: &Transport) -> Result<Request, tungstenite::Error> {
 }
 
 /// Why there is no WebSocket, in the server's own words where it has some.
-fn refusal(error: &tungstenite::Error) -> String {
+fn refusal(error: &tungstenite::Error) -> DialError {
     let tungstenite::Error::Http(response) = error else {
-        return ErrorChain(error).to_string();
+        return DialError::new(ErrorChain(error).to_string());
     };
     let body = response.body().as_deref().unwrap_or_default();
     match serde_json::from_slice::<Problem>(body) {
-        Ok(problem) => match problem.hint.clone() {
-            Some(hint) => format!("{problem}; {hint}"),
-            None => problem.to_string(),
+        Ok(problem) => DialError {
+            code: code_of(&problem),
+            reason: match problem.hint.clone() {
+                Some(hint) => format!("{problem}; {hint}"),
+                None => problem.to_string(),
+            },
         },
         Err(_) => {
             let quote: String = String::from_utf8_lossy(body)
@@ -76,7 +133,20 @@ fn refusal(error: &tungstenite::Error) -> String {
                 .take(MAX_QUOTE)
                 .filter(|c| !c.is_control())
                 .collect();
-            format!("the server answered {}: {quote}", response.status())
+            DialError::new(format!(
+                "the server answered {}: {quote}",
+                response.status()
+            ))
         }
+    }
+}
+
+/// Of what the control plane answers instead of a WebSocket.
+fn code_of(problem: &Problem) -> DisconnectCode {
+    match problem.code.as_str() {
+        "unsupported_protocol" => DisconnectCode::Version,
+        "stopping" => DisconnectCode::GoingAway,
+        "overloaded" => DisconnectCode::Overloaded,
+        _ => DisconnectCode::CannotConnect,
     }
 }

@@ -112,23 +112,33 @@ impl TestControlPlane {
         made["id"].as_str().unwrap().to_owned()
     }
 
-    /// Asks until it is so. The time between is the runtime's.
     pub(crate) async fn until_gitspace(&self, id: &str, state: &str) {
+        let path = format!("/gitspaces/{id}");
+        self.until(&path, |gitspace| gitspace["state"] == state)
+            .await;
+    }
+
+    pub(crate) async fn until_delegate(&self, so: impl Fn(&Value) -> bool) -> Value {
+        let id = self.delegate().await["id"].as_str().unwrap().to_owned();
+        self.until(&format!("/delegates/{id}"), so).await
+    }
+
+    /// Asks until it is so. The time between is the runtime's.
+    async fn until(&self, path: &str, so: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         let wait = async {
             let mut ticks = tokio::time::interval(Duration::from_millis(20));
             loop {
                 ticks.tick().await;
-                last = self.call("GET", &format!("/gitspaces/{id}"), None).await;
-                if last["state"] == state {
+                last = self.call("GET", path, None).await;
+                if so(&last) {
                     return;
                 }
             }
         };
-        assert!(
-            tokio::time::timeout(LIMIT, wait).await.is_ok(),
-            "not {state}: {last}"
-        );
+        let in_time = tokio::time::timeout(LIMIT, wait).await.is_ok();
+        assert!(in_time, "last seen: {last}");
+        last
     }
 }
 

@@ -9,13 +9,15 @@ use local_rpc::{
     BindOptions, Listener, PeerPolicy, ServerConfig,
     server::{self, Body, RequestBody},
 };
+use newtype_uuid::GenericUuid as _;
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 use wire::{
     control::{Capacity, TaskStatus},
-    gitspace::{DevContainer, Observed, ObservedState},
-    ids::TaskUuid,
+    gitspace::{DevContainer, Generation, Observed, ObservedState},
+    ids::{GitspaceUuid, TaskUuid},
     runner::HostReport,
     task::{LogStream, Phase, Task, TaskEvent, TaskEventKind, TaskOutcome},
 };
@@ -54,6 +56,24 @@ impl TestRunner {
             state,
             _tasks: tasks,
         }
+    }
+
+    /// As after thousands of gitspaces that are gone from the host.
+    pub(crate) fn remembers_gone(&self, count: u128) {
+        self.state.send_modify(|state| {
+            state.observed = (0..count)
+                .map(|n| Observed {
+                    gitspace: GitspaceUuid::from_untyped_uuid(Uuid::from_u128(n)),
+                    state: ObservedState::Absent,
+                    generation: Generation(1),
+                    revision: 1,
+                    at: Timestamp::now(),
+                    failure: None,
+                    task: None,
+                    dev_container: None,
+                })
+                .collect();
+        });
     }
 
     /// Tasks do not finish until [`TestRunner::let_ends_go`].

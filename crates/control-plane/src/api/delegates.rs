@@ -69,6 +69,7 @@ async fn placed(state: &AppState) -> Result<BTreeMap<DelegateUuid, u32>, ApiErro
 fn show(state: &AppState, record: DelegateRecord, gitspaces: u32) -> Delegate {
     let view = state.orchestrator.delegate(record.id);
     Delegate {
+        cloned: state.hub.cloned(record.id, state.now()),
         connected: view.as_ref().is_some_and(|view| view.connected),
         draining: view.as_ref().is_some_and(|view| view.draining),
         runner_ready: view.as_ref().is_some_and(|view| view.runner_ready),

@@ -6,33 +6,29 @@
 
 use super::{
     HubDeps,
-    greeting::{Admitted, Greeting, admit},
+    dialect::Axum,
+    greeting::{Admitted, Claim, Proved, admit, prove},
     proof::{self, Refusal},
     registry::{Command, Registry},
+    storing::{Stored, store},
 };
-use crate::orchestrator::OrchestratorError;
-use axum::extract::ws::{Message, WebSocket};
-use daemon::ErrorChain;
-use futures_util::{
-    FutureExt as _, Sink as _, SinkExt as _, StreamExt as _,
-    future::BoxFuture,
-    stream::{SplitSink, SplitStream},
-};
+use axum::extract::ws::{Utf8Bytes, WebSocket};
+use futures_util::{FutureExt as _, future::BoxFuture};
 use link::{
     Class, SendRefused, Server,
-    server::{Input, Output},
+    limits::MAX_SENT_BODY,
+    server::{Cause, Input, Output},
+    shell::{self, some},
 };
 use std::{
     collections::VecDeque,
-    future::poll_fn,
-    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::sync::OwnedSemaphorePermit;
 use wire::{
-    control::{ByeCode, Down, Up},
-    ids::DelegateUuid,
+    control::{Disconnect, DisconnectCode, Up},
+    ids::StreamUuid,
 };
 
 /// A peer that does not take our last words is left.
@@ -52,18 +48,15 @@ pub(super) async fn run(
             return;
         }
     };
-    let (sink, stream) = socket.split();
     let machine = Server::new(instant(), deps.timing, nonce.clone(), deps.clock.now());
     Connection {
         registry,
         machine,
-        sink,
-        stream,
-        next: None,
-        unflushed: false,
+        socket: Some(shell::Connection::new(socket)),
         host,
         nonce,
         greeting: None,
+        proved: None,
         admitted: None,
         waiting: VecDeque::new(),
         storing: None,
@@ -79,14 +72,6 @@ fn instant() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// What came of bodies that were handed over.
-struct Stored {
-    /// One for each that is stored, in order.
-    answers: Vec<Option<Down>>,
-    /// Why the rest is not.
-    refused: Option<Refusal>,
-}
-
 /// Bodies that the orchestrator has.
 struct Storing {
     /// Their numbers.
@@ -94,18 +79,23 @@ struct Storing {
     work: BoxFuture<'static, Stored>,
 }
 
+/// What is done about a greeting.
+enum Greeted {
+    Proved(Result<Proved, Refusal>),
+    Admitted(Box<Result<Admitted, Refusal>>),
+}
+
 struct Connection {
     registry: Arc<Registry>,
     deps: Arc<HubDeps>,
     machine: Server,
-    sink: SplitSink<WebSocket, Message>,
-    stream: SplitStream<WebSocket>,
-    /// A frame that waits for the socket.
-    next: Option<String>,
-    unflushed: bool,
+    /// Until the last words.
+    socket: Option<shell::Connection<WebSocket, Axum>>,
     host: Option<String>,
     nonce: String,
-    greeting: Option<BoxFuture<'static, Result<Admitted, Refusal>>>,
+    greeting: Option<BoxFuture<'static, Greeted>>,
+    /// Until its hello is whole.
+    proved: Option<Proved>,
     admitted: Option<Admitted>,
     /// Delivered and not handed over; the link bounds it by its window.
     waiting: VecDeque<(u64, Box<Up>)>,
@@ -115,12 +105,11 @@ struct Connection {
 }
 
 enum Event {
-    Socket(Option<Result<Message, axum::Error>>),
-    Written(Result<(), axum::Error>),
+    Socket(shell::Event<Utf8Bytes>),
     Tick,
     Command(Command),
     Overrun,
-    Greeted(Result<Box<Admitted>, Refusal>),
+    Greeted(Greeted),
     Stored(Stored),
     Stop,
 }
@@ -128,9 +117,9 @@ enum Event {
 impl Connection {
     async fn run(mut self) {
         let mut stopping = false;
-        let reason = loop {
-            if let Some(reason) = self.act() {
-                break reason;
+        let cause = loop {
+            if let Some(cause) = self.act() {
+                break cause;
             }
             self.hand_over();
             let event = self.wait(stopping).await;
@@ -139,37 +128,44 @@ impl Connection {
             }
             self.handle(event);
         };
-        self.end(&reason).await;
+        self.end(cause).await;
     }
 
     /// Does what the machine wants. The answer is why the connection ends.
-    fn act(&mut self) -> Option<String> {
+    fn act(&mut self) -> Option<Cause> {
         while let Some(output) = self.machine.poll_output() {
             match output {
-                Output::Hello {
-                    proof,
-                    stream,
-                    hello,
-                } => {
-                    let greeting = Greeting {
-                        proof,
-                        stream,
-                        hello,
-                        nonce: std::mem::take(&mut self.nonce),
-                        host: self.host.take(),
-                    };
-                    self.greeting = Some(
-                        admit(Arc::clone(&self.registry), Arc::clone(&self.deps), greeting).boxed(),
-                    );
+                Output::Proof { proof, stream } => self.prove(proof, stream),
+                Output::Hello { hello } => {
+                    if let Some(proved) = self.proved.take() {
+                        let (registry, deps) = (Arc::clone(&self.registry), Arc::clone(&self.deps));
+                        let admitted = admit(registry, deps, proved, hello);
+                        self.greeting = Some(
+                            admitted
+                                .map(|done| Greeted::Admitted(Box::new(done)))
+                                .boxed(),
+                        );
+                    }
                 }
                 Output::Deliver { seq, body } => self.waiting.push_back((seq, body)),
-                Output::Ended { cause } => return Some(cause.to_string()),
+                Output::Ended { cause } => return Some(cause),
             }
         }
-        if self.next.is_none() {
-            self.next = self.machine.poll_transmit(instant());
+        if let Some(socket) = &mut self.socket {
+            socket.fill(|| self.machine.poll_transmit(instant()));
         }
         None
+    }
+
+    fn prove(&mut self, proof: String, stream: StreamUuid) {
+        let claim = Claim {
+            proof,
+            stream,
+            nonce: std::mem::take(&mut self.nonce),
+            host: self.host.take(),
+        };
+        let proved = prove(Arc::clone(&self.deps), claim);
+        self.greeting = Some(proved.map(Greeted::Proved).boxed());
     }
 
     /// All bodies that wait go to the orchestrator, where none are there already: while those are stored, the next ones gather.
@@ -201,12 +197,10 @@ impl Connection {
             .machine
             .session()
             .outbox()
-            .has_room(Class::Control, link::session::MAX_SENT_BODY);
+            .has_room(Class::Control, MAX_SENT_BODY);
+        let is_reading = self.machine.is_reading();
         let Self {
-            sink,
-            stream,
-            next,
-            unflushed,
+            socket,
             greeting,
             admitted,
             storing,
@@ -215,10 +209,14 @@ impl Connection {
         } = self;
         tokio::select! {
             () = deps.stop.cancelled(), if !stopping => Event::Stop,
-            written = write(sink, next, unflushed) => Event::Written(written),
-            message = stream.next() => Event::Socket(message),
+            event = async {
+                match socket {
+                    Some(socket) => socket.event(is_reading).await,
+                    None => std::future::pending().await,
+                }
+            } => Event::Socket(event),
             () = sleep_until(deadline) => Event::Tick,
-            greeted = some(greeting.as_mut()) => Event::Greeted(greeted.map(Box::new)),
+            greeted = some(greeting.as_mut()) => Event::Greeted(greeted),
             stored = some(storing.as_mut().map(|storing| &mut storing.work)) => Event::Stored(stored),
             command = async {
                 match admitted {
@@ -236,54 +234,61 @@ impl Connection {
     fn handle(&mut self, event: Event) {
         let now = instant();
         match event {
-            Event::Socket(Some(Ok(Message::Text(text)))) => {
+            Event::Socket(shell::Event::Text(text)) => {
                 self.machine.handle(now, Input::Text(text.as_str()));
             }
-            Event::Socket(Some(Ok(Message::Binary(_)))) => self.machine.handle(now, Input::Binary),
-            // axum answers pings.
-            Event::Socket(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => {}
-            Event::Socket(Some(Ok(Message::Close(_))) | None) => {
-                let reason = "the delegate closed it".to_owned();
-                self.machine.handle(now, Input::Closed { reason });
+            Event::Socket(shell::Event::Binary) => self.machine.handle(now, Input::Binary),
+            Event::Socket(shell::Event::Oversized) => self.machine.handle(now, Input::Oversized),
+            Event::Socket(shell::Event::Closed { code, reason }) => {
+                self.machine.handle(now, Input::Closed { code, reason });
             }
-            Event::Socket(Some(Err(error))) | Event::Written(Err(error)) => {
-                let reason = ErrorChain(&error).to_string();
-                self.machine.handle(now, Input::Closed { reason });
-            }
-            Event::Written(Ok(())) => {}
+            Event::Socket(shell::Event::Progress) => {}
             Event::Tick => self.machine.handle(now, Input::Tick),
             Event::Command(Command::Send(body)) => match self.machine.send(&body, Class::Control) {
                 Ok(()) | Err(SendRefused::Closed) => {}
-                Err(refused) => self.close(ByeCode::Overloaded, refused.to_string(), None),
+                Err(refused) => self.close(DisconnectCode::Overloaded, refused.to_string(), None),
             },
             Event::Command(Command::Close { code, reason, hint }) => self.close(code, reason, hint),
             Event::Overrun => self.close(
-                ByeCode::Overloaded,
+                DisconnectCode::Overloaded,
                 "the delegate takes less than it is sent".to_owned(),
                 None,
             ),
-            Event::Greeted(Ok(mut admitted)) => {
+            Event::Greeted(Greeted::Proved(Ok(proved))) => {
                 self.greeting = None;
-                if let Some(acceptance) = admitted.acceptance.take() {
-                    self.machine.handle(now, Input::Accept(acceptance));
-                }
-                tracing::info!(delegate = %admitted.delegate, name = admitted.name, epoch = admitted.epoch.0, "Delegate connected");
-                self.admitted = Some(*admitted);
-                self.permit = None;
+                self.proved = Some(proved);
+                self.machine.handle(now, Input::Proved);
             }
-            Event::Greeted(Err(Refusal { code, reason, hint })) => {
-                self.greeting = None;
-                tracing::info!(?code, reason, "Delegate refused");
-                self.machine
-                    .handle(now, Input::Refuse { code, reason, hint });
-            }
+            Event::Greeted(Greeted::Admitted(admitted)) => match *admitted {
+                Ok(admitted) => self.admitted(now, admitted),
+                Err(refusal) => self.refused(now, refusal),
+            },
+            Event::Greeted(Greeted::Proved(Err(refusal))) => self.refused(now, refusal),
             Event::Stored(stored) => self.stored(now, stored),
             Event::Stop => self.close(
-                ByeCode::GoingAway,
+                DisconnectCode::GoingAway,
                 "the control plane is stopping".to_owned(),
                 None,
             ),
         }
+    }
+
+    fn admitted(&mut self, now: Instant, mut admitted: Admitted) {
+        self.greeting = None;
+        if let Some(acceptance) = admitted.acceptance.take() {
+            self.machine.handle(now, Input::Accept(acceptance));
+        }
+        tracing::info!(delegate = %admitted.delegate, name = admitted.name, epoch = admitted.epoch.0, "Delegate connected");
+        self.admitted = Some(admitted);
+        self.permit = None;
+    }
+
+    fn refused(&mut self, now: Instant, refusal: Refusal) {
+        let Refusal { code, reason, hint } = refusal;
+        self.greeting = None;
+        tracing::info!(%code, reason, "Delegate refused");
+        self.machine
+            .handle(now, Input::Refuse { code, reason, hint });
     }
 
     /// What was handed over is done with.
@@ -295,7 +300,7 @@ impl Connection {
                 && let Err(refused) = self.machine.send(&body, Class::Control)
                 && refused != SendRefused::Closed
             {
-                self.close(ByeCode::Overloaded, refused.to_string(), None);
+                self.close(DisconnectCode::Overloaded, refused.to_string(), None);
             }
         }
         // It is sent again on the next connection, and so is what came after it.
@@ -305,26 +310,41 @@ impl Connection {
         }
     }
 
-    fn close(&mut self, code: ByeCode, reason: String, hint: Option<String>) {
+    fn close(&mut self, code: DisconnectCode, reason: String, hint: Option<String>) {
         self.machine
             .handle(instant(), Input::Close { code, reason, hint });
     }
 
-    async fn end(mut self, reason: &str) {
+    async fn end(mut self, cause: Cause) {
         // Nothing is told through this connection any more, and whoever waits for its turn does not wait for the socket.
-        if let Some(greeting) = self.greeting.take() {
-            self.admitted = greeting.await.ok();
+        if let Some(greeting) = self.greeting.take()
+            && let Greeted::Admitted(admitted) = greeting.await
+        {
+            self.admitted = admitted.ok();
         }
         self.store_rest().await;
-        let inbox = self.machine.session().inbox();
+        let disconnect = Disconnect {
+            code: cause.code(),
+            reason: cause.to_string(),
+        };
+        let Disconnect { code, reason } = &disconnect;
+        let consumed = self.machine.session().inbox().consumed();
         if let Some(admitted) = self.admitted.take() {
-            tracing::info!(delegate = %admitted.delegate, name = admitted.name, epoch = admitted.epoch.0, reason, "Delegate disconnected");
-            let stored = link::inbox::Inbox::resumed(admitted.stream, inbox.consumed());
-            let deps = Arc::clone(&self.deps);
-            tokio::join!(admitted.leave(&deps, stored, reason), self.farewell());
+            tracing::info!(delegate = %admitted.delegate, name = admitted.name, epoch = admitted.epoch.0, %code, reason, "Delegate disconnected");
+            let stored = link::inbox::Inbox::resumed(admitted.stream, consumed);
+            let (code, deps) = (*code, Arc::clone(&self.deps));
+            tokio::join!(
+                admitted.leave(&deps, stored, disconnect),
+                self.farewell(code)
+            );
         } else {
-            tracing::debug!(reason, "Connection ended before it was a delegate's");
-            self.farewell().await;
+            // A peer that gives up has a reason that an operator looks for.
+            if matches!(cause, Cause::Bye { .. }) {
+                tracing::info!(%code, reason, "A peer gave up before it was a delegate");
+            } else {
+                tracing::debug!(%code, reason, "Connection ended before it was a delegate's");
+            }
+            self.farewell(*code).await;
         }
     }
 
@@ -340,16 +360,11 @@ impl Connection {
         }
     }
 
-    async fn farewell(&mut self) {
-        let words = async {
-            if let Some(frame) = self.next.take() {
-                self.sink.send(Message::text(frame)).await?;
-            }
-            while let Some(frame) = self.machine.poll_transmit(instant()) {
-                self.sink.send(Message::text(frame)).await?;
-            }
-            self.sink.close().await
+    async fn farewell(&mut self, code: DisconnectCode) {
+        let Some(socket) = self.socket.take() else {
+            return;
         };
+        let words = socket.farewell(code, || self.machine.poll_transmit(instant()));
         match tokio::time::timeout(FAREWELL_LIMIT, words).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::trace!(%error, "The peer left first"),
@@ -358,57 +373,9 @@ impl Connection {
     }
 }
 
-/// Brings one frame to the socket, or flushes it. Waits for ever where there is nothing to write.
-async fn write(
-    sink: &mut SplitSink<WebSocket, Message>,
-    next: &mut Option<String>,
-    unflushed: &mut bool,
-) -> Result<(), axum::Error> {
-    if next.is_some() {
-        poll_fn(|cx| Pin::new(&mut *sink).poll_ready(cx)).await?;
-        if let Some(frame) = next.take() {
-            Pin::new(&mut *sink).start_send(Message::text(frame))?;
-            *unflushed = true;
-        }
-        Ok(())
-    } else if *unflushed {
-        poll_fn(|cx| Pin::new(&mut *sink).poll_flush(cx)).await?;
-        *unflushed = false;
-        Ok(())
-    } else {
-        std::future::pending().await
-    }
-}
-
 async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
     }
-}
-
-async fn some<F: Future + Unpin>(future: Option<F>) -> F::Output {
-    match future {
-        Some(future) => future.await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Bodies to the orchestrator, in order.
-async fn store(deps: Arc<HubDeps>, delegate: DelegateUuid, said: Vec<Up>) -> Stored {
-    let (answers, refused) = match deps.orchestrator.said(delegate, said).await {
-        Ok(heard) => (heard.answers, heard.refused),
-        Err(error) => (Vec::new(), Some(error)),
-    };
-    let refused = refused.map(|error| {
-        let code = match &error {
-            OrchestratorError::Stopping => ByeCode::GoingAway,
-            OrchestratorError::Store { .. } => ByeCode::Overloaded,
-            OrchestratorError::Gap { .. } => ByeCode::Other,
-            OrchestratorError::UnknownDelegate => ByeCode::UnknownDelegate,
-        };
-        tracing::warn!(%delegate, error = %ErrorChain(&error), "Cannot store what a delegate said");
-        Refusal::new(code, ErrorChain(&error).to_string(), None)
-    });
-    Stored { answers, refused }
 }

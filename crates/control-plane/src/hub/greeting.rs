@@ -2,6 +2,7 @@
 
 use super::{
     HubDeps,
+    lives::Life,
     proof::{self, ENROL_AGAIN, Refusal},
     registry::{Memory, Published, Registry, Slot},
 };
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use store::StoreError;
 use tokio::sync::OwnedMutexGuard;
 use wire::{
-    control::{ByeCode, Epoch, Hello, Welcome},
+    control::{Disconnect, DisconnectCode, Epoch, Hello, Welcome},
     ids::{DelegateUuid, StreamUuid},
 };
 
@@ -35,22 +36,30 @@ pub(super) struct Admitted {
 
 /// What came with the connection.
 #[derive(Debug)]
-pub(super) struct Greeting {
+pub(super) struct Claim {
     pub(super) proof: String,
     pub(super) stream: StreamUuid,
-    pub(super) hello: Box<Hello>,
     pub(super) nonce: String,
     pub(super) host: Option<String>,
 }
 
-/// Runs to its end once begun, also where the connection is gone meanwhile: it may have taken a turn.
-pub(super) async fn admit(
-    registry: Arc<Registry>,
-    deps: Arc<HubDeps>,
-    greeting: Greeting,
-) -> Result<Admitted, Refusal> {
-    let delegate = proof::claimed_delegate(&greeting.proof)
-        .ok_or_else(|| Refusal::new(ByeCode::BadProof, "the proof is not a signed token", None))?;
+/// A delegate whose proof is good for this connection.
+#[derive(Debug)]
+pub(super) struct Proved {
+    delegate: DelegateUuid,
+    name: String,
+    stream: StreamUuid,
+}
+
+/// Checks whose connection it is. Nothing is changed by that.
+pub(super) async fn prove(deps: Arc<HubDeps>, claim: Claim) -> Result<Proved, Refusal> {
+    let delegate = proof::claimed_delegate(&claim.proof).ok_or_else(|| {
+        Refusal::new(
+            DisconnectCode::BadProof,
+            "the proof is not a signed token",
+            None,
+        )
+    })?;
     let record = deps
         .store
         .delegate(delegate)
@@ -58,29 +67,53 @@ pub(super) async fn admit(
         .map_err(|error| unavailable(&error))?
         .ok_or_else(|| {
             Refusal::new(
-                ByeCode::UnknownDelegate,
+                DisconnectCode::UnknownDelegate,
                 "this control plane does not know the delegate",
                 Some(ENROL_AGAIN),
             )
         })?;
     proof::check(
-        &greeting.proof,
+        &claim.proof,
         &record,
-        &greeting.nonce,
+        &claim.nonce,
         &deps.public,
-        greeting.host.as_deref(),
+        claim.host.as_deref(),
         deps.clock.now(),
     )?;
     if record.revoked {
         return Err(revoked());
     }
+    Ok(Proved {
+        delegate,
+        name: record.name,
+        stream: claim.stream,
+    })
+}
+
+/// Runs to its end once begun, also where the connection is gone meanwhile: it may have taken a turn.
+pub(super) async fn admit(
+    registry: Arc<Registry>,
+    deps: Arc<HubDeps>,
+    proved: Proved,
+    hello: Box<Hello>,
+) -> Result<Admitted, Refusal> {
+    check(&hello)?;
+    let Proved {
+        delegate,
+        name,
+        stream,
+    } = proved;
     let epoch = match deps.store.next_epoch(delegate).await {
         Ok(epoch) => epoch,
         Err(StoreError::NotFound { .. }) => return Err(revoked()),
         Err(error) => return Err(unavailable(&error)),
     };
     let slot = registry.slot(delegate);
-    let memory = slot.take_turn(epoch).await;
+    let life = Life {
+        stream,
+        host: hello.inventory.hostname.clone(),
+    };
+    let memory = slot.take_turn(epoch, life, deps.clock.now()).await;
     let mut turn = Turn {
         deps: &deps,
         delegate,
@@ -91,12 +124,11 @@ pub(super) async fn admit(
     if !turn.slot.is_latest(epoch) {
         // The newest one tells the orchestrator.
         return Err(Refusal::new(
-            ByeCode::Superseded,
+            DisconnectCode::Superseded,
             "another connection of this delegate came in",
             None,
         ));
     }
-    let Greeting { stream, hello, .. } = greeting;
     match turn.reconcile(*hello).await {
         Ok((welcome, published)) => {
             let inbox = match &turn.memory.inbox {
@@ -105,7 +137,7 @@ pub(super) async fn admit(
             };
             Ok(Admitted {
                 delegate,
-                name: record.name,
+                name,
                 epoch,
                 stream,
                 published,
@@ -123,7 +155,11 @@ pub(super) async fn admit(
             turn.slot.withdraw(epoch);
             if turn.memory.told && turn.slot.is_latest(epoch) {
                 turn.memory.told = false;
-                gone(&deps, delegate, &refusal.reason).await;
+                let disconnect = Disconnect {
+                    code: refusal.code,
+                    reason: refusal.reason.clone(),
+                };
+                gone(&deps, delegate, disconnect).await;
             }
             Err(refusal)
         }
@@ -141,7 +177,6 @@ struct Turn<'a> {
 impl Turn<'_> {
     async fn reconcile(&mut self, hello: Hello) -> Result<(Welcome, Published), Refusal> {
         let Self { deps, delegate, .. } = self;
-        check(&hello)?;
         let tasks = deps
             .orchestrator
             .hello(*delegate, hello)
@@ -175,19 +210,19 @@ impl Turn<'_> {
 
 impl Admitted {
     /// The connection ended, and `inbox` is what was stored of it.
-    pub(super) async fn leave(mut self, deps: &HubDeps, inbox: Inbox, reason: &str) {
+    pub(super) async fn leave(mut self, deps: &HubDeps, inbox: Inbox, disconnect: Disconnect) {
         self.slot.withdraw(self.epoch);
         self.memory.inbox = Some((self.stream, inbox));
         // A later connection, which waits for its turn, tells the orchestrator.
         if self.slot.is_latest(self.epoch) {
             self.memory.told = false;
-            gone(deps, self.delegate, reason).await;
+            gone(deps, self.delegate, disconnect).await;
         }
     }
 }
 
-async fn gone(deps: &HubDeps, delegate: DelegateUuid, reason: &str) {
-    if let Err(error) = deps.orchestrator.delegate_gone(delegate, reason).await {
+async fn gone(deps: &HubDeps, delegate: DelegateUuid, disconnect: Disconnect) {
+    if let Err(error) = deps.orchestrator.delegate_gone(delegate, disconnect).await {
         tracing::debug!(%delegate, error = %ErrorChain(&error), "Nobody hears that a delegate is gone");
     }
 }
@@ -214,7 +249,7 @@ fn check(hello: &Hello) -> Result<(), Refusal> {
         return Ok(());
     };
     Err(Refusal::new(
-        ByeCode::Protocol,
+        DisconnectCode::Protocol,
         format!("the hello's {wrong} are not taken"),
         None,
     ))
@@ -222,7 +257,7 @@ fn check(hello: &Hello) -> Result<(), Refusal> {
 
 fn revoked() -> Refusal {
     Refusal::new(
-        ByeCode::Revoked,
+        DisconnectCode::Revoked,
         "the delegate was revoked",
         Some(ENROL_AGAIN),
     )
@@ -231,7 +266,7 @@ fn revoked() -> Refusal {
 fn unavailable(error: &(dyn std::error::Error + 'static)) -> Refusal {
     tracing::warn!(error = %ErrorChain(error), "Cannot greet a delegate");
     Refusal::new(
-        ByeCode::Overloaded,
+        DisconnectCode::Overloaded,
         format!("the control plane cannot greet now: {}", ErrorChain(error)),
         None,
     )

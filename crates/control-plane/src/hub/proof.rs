@@ -7,7 +7,7 @@ use serde::Deserialize;
 use store::DelegateRecord;
 use token::{MAX_TOKEN, TokenError, VerifyingKey};
 use wire::{
-    control::{ByeCode, PROOF_PURPOSE, ProofClaims},
+    control::{DisconnectCode, PROOF_PURPOSE, ProofClaims},
     ids::DelegateUuid,
 };
 
@@ -20,13 +20,13 @@ const SIGNATURE: usize = 64;
 /// Why a connection is refused, as the delegate is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
-    pub(super) code: ByeCode,
+    pub(super) code: DisconnectCode,
     pub(super) reason: String,
     pub(super) hint: Option<String>,
 }
 
 impl Refusal {
-    pub(super) fn new(code: ByeCode, reason: impl Into<String>, hint: Option<&str>) -> Self {
+    pub(super) fn new(code: DisconnectCode, reason: impl Into<String>, hint: Option<&str>) -> Self {
         Self {
             code,
             reason: reason.into(),
@@ -67,7 +67,7 @@ pub(super) fn check(
     host: Option<&str>,
     now: Timestamp,
 ) -> Result<(), Refusal> {
-    let bad = |reason: String, hint| Refusal::new(ByeCode::BadProof, reason, hint);
+    let bad = |reason: String, hint| Refusal::new(DisconnectCode::BadProof, reason, hint);
     let key = VerifyingKey::from_bytes(&delegate.public_key).map_err(|error| {
         bad(
             format!("the delegate's registered key is damaged: {error}"),
@@ -77,7 +77,7 @@ pub(super) fn check(
     let claims: ProofClaims =
         token::verify(proof, [&key], PROOF_PURPOSE, now).map_err(|error| match error {
             TokenError::Expired { .. } | TokenError::NotYetValid { .. } => Refusal::new(
-                ByeCode::ClockSkew,
+                DisconnectCode::ClockSkew,
                 format!("{error}; the control plane's clock says {now}"),
                 Some("set the clock of the delegate's host, or of the control plane's"),
             ),
@@ -153,7 +153,7 @@ mod tests {
         claims: &ProofClaims,
         signer: &SigningKey,
         registered: &SigningKey,
-    ) -> Result<(), ByeCode> {
+    ) -> Result<(), DisconnectCode> {
         let proof = token::sign(claims, signer, PROOF_PURPOSE).unwrap();
         let public = PublicOrigin::parse("http://localhost:7070").unwrap();
         check(
@@ -189,22 +189,25 @@ mod tests {
         let key = SigningKey::generate().unwrap();
         let other = SigningKey::generate().unwrap();
         assert_eq!(judge(&claims(now()), &key, &key), Ok(()));
-        assert_eq!(judge(&claims(now()), &other, &key), Err(ByeCode::BadProof));
+        assert_eq!(
+            judge(&claims(now()), &other, &key),
+            Err(DisconnectCode::BadProof)
+        );
         let replayed = ProofClaims {
             nonce: "old".to_owned(),
             ..claims(now())
         };
-        assert_eq!(judge(&replayed, &key, &key), Err(ByeCode::BadProof));
+        assert_eq!(judge(&replayed, &key, &key), Err(DisconnectCode::BadProof));
         let relayed = ProofClaims {
             audience: "https://evil.example".to_owned(),
             ..claims(now())
         };
-        assert_eq!(judge(&relayed, &key, &key), Err(ByeCode::BadProof));
+        assert_eq!(judge(&relayed, &key, &key), Err(DisconnectCode::BadProof));
         let twin = ProofClaims {
             delegate: DelegateUuid::from_untyped_uuid(uuid::Uuid::from_u128(2)),
             ..claims(now())
         };
-        assert_eq!(judge(&twin, &key, &key), Err(ByeCode::BadProof));
+        assert_eq!(judge(&twin, &key, &key), Err(DisconnectCode::BadProof));
     }
 
     #[test]
@@ -212,7 +215,10 @@ mod tests {
         let key = SigningKey::generate().unwrap();
         let hour = Duration::from_secs(3_600);
         for then in [now() - hour, now() + hour] {
-            assert_eq!(judge(&claims(then), &key, &key), Err(ByeCode::ClockSkew));
+            assert_eq!(
+                judge(&claims(then), &key, &key),
+                Err(DisconnectCode::ClockSkew)
+            );
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Which delegate is connected, by which connection, and whose turn it is.
 
+use super::lives::{Arrival, Life, Lives};
+use jiff::Timestamp;
 use link::inbox::Inbox;
 use std::{
     collections::HashMap,
@@ -10,7 +12,8 @@ use std::{
 };
 use tokio::sync::{Mutex as TurnMutex, OwnedMutexGuard, mpsc};
 use wire::{
-    control::{ByeCode, Down, Epoch},
+    api::ClonedDelegate,
+    control::{DisconnectCode, Down, Epoch},
     ids::{DelegateUuid, StreamUuid},
 };
 
@@ -18,12 +21,15 @@ use wire::{
 /// read, and its connection ends.
 const MAX_COMMANDS: usize = 1024;
 
+/// What to do about a clone; also for whoever only replaced a process and wonders.
+const CLONE_HINT: &str = "where the host was cloned, enrol the clone as a delegate of its own: there, stop delegate-agent, make a join token with `gitspace join-token create`, and run `delegate-agent enroll --again`";
+
 /// To a connection's task.
 #[derive(Debug)]
 pub(super) enum Command {
     Send(Down),
     Close {
-        code: ByeCode,
+        code: DisconnectCode,
         reason: String,
         hint: Option<String>,
     },
@@ -49,6 +55,7 @@ struct Live {
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     latest: AtomicU64,
+    lives: Mutex<Lives>,
     live: Mutex<Option<Live>>,
     turn: Arc<TurnMutex<Memory>>,
 }
@@ -59,17 +66,48 @@ impl Slot {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection of `epoch` has proved its key: the older one is sent away, and its end is waited for.
-    pub(super) async fn take_turn(&self, epoch: Epoch) -> OwnedMutexGuard<Memory> {
+    /// A connection of `epoch` has proved its key: the older one is told why it is sent away, and its end is waited for.
+    pub(super) async fn take_turn(
+        &self,
+        epoch: Epoch,
+        life: Life,
+        now: Timestamp,
+    ) -> OwnedMutexGuard<Memory> {
         self.latest.fetch_max(epoch.0, Ordering::AcqRel);
-        self.close(
-            ByeCode::Superseded,
-            "another connection of this delegate came in",
-            Some(
-                "two processes use one identity: if the host was cloned, remove the delegate's state directory on the clone and enrol it",
+        let host = life.host.clone();
+        let arrival = self.lives().arrived(life, now);
+        let (code, reason, hint) = match arrival {
+            Arrival::Same => (
+                DisconnectCode::Superseded,
+                "this delegate connected anew".to_owned(),
+                None,
             ),
-        );
+            Arrival::Other => (
+                DisconnectCode::Superseded,
+                format!("another process of this delegate connected, on the host `{host}`"),
+                Some(CLONE_HINT.to_owned()),
+            ),
+            Arrival::Back => {
+                tracing::warn!(
+                    host,
+                    "Two processes have one delegate's identity and throw each other out"
+                );
+                (
+                    DisconnectCode::Cloned,
+                    format!(
+                        "two processes have this delegate's identity; the other one runs on the host `{host}`"
+                    ),
+                    Some(CLONE_HINT.to_owned()),
+                )
+            }
+        };
+        self.command(Command::Close { code, reason, hint });
         Arc::clone(&self.turn).lock_owned().await
+    }
+
+    fn lives(&self) -> MutexGuard<'_, Lives> {
+        // Changed by one call that does not panic.
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether no newer connection has proved the key.
@@ -98,14 +136,6 @@ impl Slot {
         if live.as_ref().is_some_and(|live| live.epoch == epoch) {
             *live = None;
         }
-    }
-
-    fn close(&self, code: ByeCode, reason: &str, hint: Option<&str>) {
-        self.command(Command::Close {
-            code,
-            reason: reason.to_owned(),
-            hint: hint.map(str::to_owned),
-        });
     }
 
     fn command(&self, command: Command) -> bool {
@@ -153,6 +183,12 @@ impl Registry {
     pub(super) fn command(&self, delegate: DelegateUuid, command: Command) -> bool {
         let slot = self.lock().get(&delegate).cloned();
         slot.is_some_and(|slot| slot.command(command))
+    }
+
+    /// Whether two processes have this delegate's identity, as far as was seen lately.
+    pub(super) fn cloned(&self, delegate: DelegateUuid, now: Timestamp) -> Option<ClonedDelegate> {
+        let slot = self.lock().get(&delegate).cloned()?;
+        slot.lives().cloned(now)
     }
 
     pub(super) fn is_connected(&self, delegate: DelegateUuid) -> bool {

@@ -19,9 +19,10 @@ use super::{
     handle::{ActionDenied, CreateDenied, OrchestratorError, RemovalDenied},
     plan::later,
     request::Reply,
-    seams::Change,
+    seams::{AssignRefused, Change},
     task::OrchestratorTask,
     view::visible_state,
+    words,
 };
 use daemon::ErrorChain;
 use std::{
@@ -31,6 +32,7 @@ use std::{
 };
 use store::{GitspaceCommit, StoreError, TaskRecord, TaskState};
 use wire::{
+    failure::Failure,
     ids::{DelegateUuid, GitspaceUuid, TaskUuid},
     task::{Task, TaskKind, TaskVerb},
 };
@@ -348,13 +350,7 @@ impl OrchestratorTask {
                     match self.specs.spec(&entry.record).await {
                         Ok(spec) if task.kind == TaskKind::Start => TaskVerb::Start { spec },
                         Ok(spec) => TaskVerb::Provision { spec },
-                        Err(failure) => {
-                            let mut draft = Draft::new(&entry.record, Some(&task), self.now());
-                            draft.task_failed(failure, &self.config);
-                            self.stage(draft);
-                            self.settle(id).await;
-                            return;
-                        }
+                        Err(failure) => return self.fail_unsent(id, failure).await,
                     }
                 }
                 TaskKind::Stop => TaskVerb::Stop {},
@@ -371,9 +367,16 @@ impl OrchestratorTask {
                 trace: task.trace,
                 verb,
             };
-            if self.sink.assign(task.delegate, sent).is_ok() {
-                tracing::info!(gitspace = %id, task = %task.id, kind = task.kind.as_str(), trace = %task.trace, delegate = %task.delegate, "Task assigned");
-                return;
+            match self.sink.assign(task.delegate, sent) {
+                Ok(()) => {
+                    tracing::info!(gitspace = %id, task = %task.id, kind = task.kind.as_str(), trace = %task.trace, delegate = %task.delegate, "Task assigned");
+                    return;
+                }
+                Err(AssignRefused::NotConnected) => {}
+                Err(AssignRefused::TooLarge { length, limit }) => {
+                    let failure = words::task_too_large(task.kind, length, limit);
+                    return self.fail_unsent(id, failure).await;
+                }
             }
         }
         if task.state == TaskState::Assigned
@@ -383,5 +386,15 @@ impl OrchestratorTask {
             self.stage(draft);
             self.set_due(id, Some(later(self.now(), RETRY)));
         }
+    }
+
+    /// The open task cannot be handed to anybody: it fails, and what follows from that is staged with it.
+    async fn fail_unsent(&mut self, id: GitspaceUuid, failure: Failure) {
+        let Some(mut draft) = self.draft(id) else {
+            return;
+        };
+        draft.task_failed(failure, &self.config);
+        self.stage(draft);
+        self.settle(id).await;
     }
 }

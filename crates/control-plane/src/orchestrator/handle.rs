@@ -10,7 +10,7 @@ use store::{GitspaceRecord, MachineSnapshot, StoreError};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use wire::{
     api::GitspaceAction,
-    control::{Down, Hello, TaskVerdict, Up},
+    control::{Disconnect, Down, Hello, TaskVerdict, Up},
     gitspace::{GitspaceState, RepoSpec},
     ids::{DelegateUuid, GitspaceUuid, TaskUuid, TraceUuid, UserUuid},
     task::Phase,
@@ -237,12 +237,11 @@ impl OrchestratorHandle {
     pub async fn delegate_gone(
         &self,
         delegate: DelegateUuid,
-        reason: &str,
+        disconnect: Disconnect,
     ) -> Result<(), OrchestratorError> {
-        let reason = reason.to_owned();
         self.ask(|reply| Request::Gone {
             delegate,
-            reason,
+            disconnect,
             reply,
         })
         .await

@@ -7,7 +7,7 @@ use store::GitspaceRecord;
 use tokio::sync::oneshot;
 use wire::{
     api::GitspaceAction,
-    control::{Hello, TaskVerdict, Up},
+    control::{Disconnect, Hello, TaskVerdict, Up},
     ids::{DelegateUuid, GitspaceUuid, TraceUuid, UserUuid},
 };
 
@@ -37,7 +37,7 @@ pub(super) enum Request {
     },
     Gone {
         delegate: DelegateUuid,
-        reason: String,
+        disconnect: Disconnect,
         reply: Reply<()>,
     },
     /// What a connected delegate said, in order.

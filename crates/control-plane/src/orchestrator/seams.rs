@@ -11,19 +11,25 @@ use wire::{
     task::Task,
 };
 
-/// The delegate has no accepted connection.
+/// Why a task was not handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the delegate is not connected")]
-pub struct NotConnected;
+pub enum AssignRefused {
+    /// It has no accepted connection, or takes nothing because too much is waiting for it: it is handed over later.
+    #[error("the delegate is not connected")]
+    NotConnected,
+    /// No runner would take it.
+    #[error("the task has {length} bytes, more than {limit}")]
+    TooLarge { length: usize, limit: usize },
+}
 
 /// The way to the delegates. The hub implements it over the links; it acknowledges events by itself, with what
-/// [`task_event`](super::OrchestratorHandle::task_event) answers. No method waits: what cannot be sent is sorted out at the next hello.
+/// [`said`](super::OrchestratorHandle::said) answers. No method waits: what cannot be sent is sorted out at the next hello.
 pub trait TaskSink: Send + Sync + 'static {
     /// Hands the task over. Handing the same over again is harmless.
     ///
     /// # Errors
-    /// The delegate is not connected (or takes nothing because too much is waiting for it).
-    fn assign(&self, delegate: DelegateUuid, task: Task) -> Result<(), NotConnected>;
+    /// See [`AssignRefused`].
+    fn assign(&self, delegate: DelegateUuid, task: Task) -> Result<(), AssignRefused>;
     fn cancel(&self, delegate: DelegateUuid, task: TaskUuid);
     fn is_connected(&self, delegate: DelegateUuid) -> bool;
 }

@@ -9,6 +9,7 @@ use super::{
 use store::{GitspaceCommit, GitspaceRecord, NewTimelineEvent};
 use wire::{
     api::{GitspaceAction, TimelineKind},
+    control::Disconnect,
     gitspace::{DesiredState, Generation, GitspaceState},
     ids::{DelegateUuid, GitspaceUuid, TraceUuid},
 };
@@ -46,10 +47,10 @@ impl OrchestratorTask {
             }
             Request::Gone {
                 delegate,
-                reason,
+                disconnect,
                 reply,
             } => {
-                let gone = self.gone(delegate, &reason).await;
+                let gone = self.gone(delegate, &disconnect).await;
                 self.answer(reply, gone);
             }
             Request::Said {
@@ -199,7 +200,7 @@ impl OrchestratorTask {
     pub(super) async fn gone(
         &mut self,
         delegate: DelegateUuid,
-        reason: &str,
+        disconnect: &Disconnect,
     ) -> Result<(), OrchestratorError> {
         let now = self.clock.now();
         self.change_delegate(delegate, |view| {
@@ -214,7 +215,7 @@ impl OrchestratorTask {
             .retain(|_, orphan| orphan.delegate != delegate);
         let result = self
             .store
-            .delegate_disconnected(delegate, reason, now)
+            .delegate_disconnected(delegate, disconnect, now)
             .await
             .map_err(stored);
         self.replan_of(delegate).await;

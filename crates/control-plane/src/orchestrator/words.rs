@@ -57,6 +57,17 @@ pub(super) fn deadline_exceeded(kind: TaskKind) -> Failure {
     .hint("the log shows what took so long")
 }
 
+pub(super) fn task_too_large(kind: TaskKind, length: usize, limit: usize) -> Failure {
+    Failure::new(
+        FailureCode::PreconditionFailed,
+        format!(
+            "the {} needs {length} bytes with its Git credentials, and a runner takes {limit}",
+            kind.as_str()
+        ),
+    )
+    .hint("delete the owner's Git credentials that are not used")
+}
+
 pub(super) fn given_up(kind: TaskKind) -> Failure {
     Failure::new(
         FailureCode::RunnerUnavailable,

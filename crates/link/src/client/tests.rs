@@ -223,7 +223,7 @@ fn a_frame_of_another_epoch_is_refused() {
         assert!(matches!(
             transmit(&mut client, now).as_slice(),
             [Frame::Bye {
-                code: ByeCode::Protocol,
+                code: DisconnectCode::Protocol,
                 ..
             }]
         ));
@@ -243,6 +243,7 @@ fn what_was_not_acknowledged_is_sent_again_after_a_cut() {
     client.handle(
         now,
         Input::Closed {
+            code: None,
             reason: "reset".to_owned(),
         },
     );
@@ -284,7 +285,7 @@ fn a_revoked_delegate_asks_about_once_a_minute_for_ever() {
             &mut client,
             now,
             &Frame::Bye {
-                code: ByeCode::Revoked,
+                code: DisconnectCode::Revoked,
                 reason: "revoked".to_owned(),
                 hint: Some("enrol again".to_owned()),
             },
@@ -308,6 +309,7 @@ fn a_quiet_minute_resets_the_backoff_and_less_does_not() {
         client.handle(
             now,
             Input::DialFailed {
+                code: DisconnectCode::CannotConnect,
                 reason: "refused".to_owned(),
             },
         );
@@ -318,6 +320,7 @@ fn a_quiet_minute_resets_the_backoff_and_less_does_not() {
     client.handle(
         soon,
         Input::Closed {
+            code: None,
             reason: "cut".to_owned(),
         },
     );
@@ -328,6 +331,7 @@ fn a_quiet_minute_resets_the_backoff_and_less_does_not() {
     client.handle(
         late,
         Input::Closed {
+            code: None,
             reason: "cut".to_owned(),
         },
     );
@@ -356,7 +360,7 @@ fn a_reconnect_hangs_up_and_dials_at_once() {
     assert!(matches!(
         transmit(&mut client, now).as_slice(),
         [Frame::Bye {
-            code: ByeCode::GoingAway,
+            code: DisconnectCode::GoingAway,
             ..
         }]
     ));
@@ -380,4 +384,69 @@ fn a_stopped_client_says_goodbye_and_dials_no_more() {
     client.handle(now + 3_600 * SECOND, Input::Tick);
     client.handle(now, Input::Reconnect);
     assert_eq!(outputs(&mut client), ["hang up: the delegate stops"]);
+}
+
+#[test]
+fn a_cloned_delegate_leaves_its_twin_in_peace() {
+    let now = Instant::now();
+    let mut client = live(now);
+    send(
+        &mut client,
+        now,
+        &Frame::Bye {
+            code: DisconnectCode::Cloned,
+            reason: "another host".to_owned(),
+            hint: Some("enrol it".to_owned()),
+        },
+    );
+    let (delay, _) = backoff_of(&client, now);
+    assert!((450..=750).contains(&delay.as_secs()), "{delay:?}");
+}
+
+#[test]
+fn the_code_of_a_close_frame_counts_where_no_bye_came() {
+    let now = Instant::now();
+    let mut client = live(now);
+    client.handle(
+        now,
+        Input::Closed {
+            code: Some(DisconnectCode::Revoked),
+            reason: "revoked".to_owned(),
+        },
+    );
+    let State::Backoff { cause, .. } = client.state() else {
+        panic!("{:?}", client.state());
+    };
+    assert_eq!(cause.code(), DisconnectCode::Revoked);
+    let (delay, _) = backoff_of(&client, now);
+    assert!((45..=75).contains(&delay.as_secs()), "{delay:?}");
+}
+
+#[test]
+fn a_hello_that_no_server_takes_is_named_at_both_ends() {
+    let now = Instant::now();
+    let mut client = Client::new(stream(1), 1);
+    client.handle(now, Input::Start);
+    client.handle(now, Input::Connected);
+    send(&mut client, now, &challenge());
+    let mut hello = hello();
+    hello.tags = vec!["x".repeat(MAX_FRAME)];
+    client.handle(
+        now,
+        Input::Greet {
+            proof: "p".to_owned(),
+            hello,
+        },
+    );
+    let State::Backoff { cause, .. } = client.state() else {
+        panic!("{:?}", client.state());
+    };
+    assert_eq!(cause.code(), DisconnectCode::TooLarge);
+    assert!(matches!(
+        transmit(&mut client, now).as_slice(),
+        [Frame::Bye {
+            code: DisconnectCode::TooLarge,
+            ..
+        }]
+    ));
 }

@@ -6,6 +6,7 @@ fn hello() -> Frame<Up> {
     Frame::Hello {
         proof: "p".to_owned(),
         stream: stream(1),
+        acked: 0,
         hello: Box::new(
             serde_json::from_value(serde_json::json!({
                 "version": "0", "tags": [], "draining": false, "runner_ready": false, "tasks": [], "gitspaces": [],
@@ -15,6 +16,7 @@ fn hello() -> Frame<Up> {
             }))
             .expect("reads"),
         ),
+        more: false,
     }
 }
 
@@ -50,6 +52,10 @@ fn fresh(now: Instant) -> Server {
 fn live(now: Instant, inbox: Inbox) -> (Server, u64) {
     let mut server = fresh(now);
     send(&mut server, now, &hello());
+    assert!(matches!(server.poll_output(), Some(Output::Proof { .. })));
+    assert!(!server.is_reading());
+    server.handle(now, Input::Proved);
+    assert!(server.is_reading());
     assert!(matches!(server.poll_output(), Some(Output::Hello { .. })));
     server.handle(
         now,
@@ -85,7 +91,7 @@ fn ended(server: &mut Server) -> Cause {
     std::iter::from_fn(|| server.poll_output())
         .find_map(|output| match output {
             Output::Ended { cause } => Some(cause),
-            Output::Hello { .. } | Output::Deliver { .. } => None,
+            Output::Proof { .. } | Output::Hello { .. } | Output::Deliver { .. } => None,
         })
         .expect("ended")
 }
@@ -108,7 +114,7 @@ fn a_large_frame_is_refused_before_the_peer_has_proved_who_it_is() {
     assert!(matches!(
         transmit(&mut server, now).as_slice(),
         [Frame::Bye {
-            code: ByeCode::Protocol,
+            code: DisconnectCode::TooLarge,
             ..
         }]
     ));
@@ -130,7 +136,7 @@ fn a_refused_delegate_is_told_why() {
     server.handle(
         now,
         Input::Refuse {
-            code: ByeCode::Revoked,
+            code: DisconnectCode::Revoked,
             reason: "the delegate was revoked".to_owned(),
             hint: Some("enrol it again".to_owned()),
         },
@@ -141,7 +147,7 @@ fn a_refused_delegate_is_told_why() {
     };
     assert_eq!(
         (*code, hint.as_deref()),
-        (ByeCode::Revoked, Some("enrol it again"))
+        (DisconnectCode::Revoked, Some("enrol it again"))
     );
 }
 
@@ -226,7 +232,7 @@ fn a_closed_connection_ignores_everything() {
     server.handle(
         now,
         Input::Close {
-            code: ByeCode::Superseded,
+            code: DisconnectCode::Superseded,
             reason: "twin".to_owned(),
             hint: None,
         },
@@ -237,4 +243,66 @@ fn a_closed_connection_ignores_everything() {
     server.handle(now, Input::Tick);
     assert!(server.poll_output().is_none());
     assert_eq!(server.deadline(), None);
+}
+
+fn rest(more: bool) -> Frame<Up> {
+    Frame::HelloRest {
+        tasks: Vec::new(),
+        gitspaces: Vec::new(),
+        more,
+    }
+}
+
+fn long_hello() -> Frame<Up> {
+    let mut hello = hello();
+    if let Frame::Hello { more, .. } = &mut hello {
+        *more = true;
+    }
+    hello
+}
+
+#[test]
+fn the_rest_of_a_hello_is_taken_only_after_the_proof() {
+    let now = Instant::now();
+    let mut server = fresh(now);
+    send(&mut server, now, &long_hello());
+    assert!(matches!(server.poll_output(), Some(Output::Proof { .. })));
+    server.handle(now, Input::Proved);
+    assert!(server.poll_output().is_none());
+    send(&mut server, now, &rest(true));
+    assert!(server.poll_output().is_none());
+    send(&mut server, now, &rest(false));
+    assert!(matches!(server.poll_output(), Some(Output::Hello { .. })));
+
+    let mut server = fresh(now);
+    send(&mut server, now, &long_hello());
+    send(&mut server, now, &rest(false));
+    assert!(matches!(ended(&mut server), Cause::Violation { .. }));
+}
+
+#[test]
+fn a_hello_without_an_end_is_refused_by_its_size() {
+    let now = Instant::now();
+    let mut server = fresh(now);
+    send(&mut server, now, &long_hello());
+    server.handle(now, Input::Proved);
+    let filler = " ".repeat(MAX_FRAME - 1024);
+    let text = format!("{filler}{}", codec::encode(&rest(true)).expect("writes"));
+    let mut frames = 0;
+    while server.is_reading() && server.deadline().is_some() {
+        server.handle(now, Input::Text(&text));
+        frames += 1;
+        assert!(frames < 32, "it is read for ever");
+    }
+    assert_eq!(ended(&mut server).code(), DisconnectCode::TooLarge);
+}
+
+#[test]
+fn a_hello_that_never_goes_on_is_hung_up() {
+    let now = Instant::now();
+    let mut server = fresh(now);
+    send(&mut server, now, &long_hello());
+    server.handle(now, Input::Proved);
+    server.handle(now + GREETING_LIMIT, Input::Tick);
+    assert_eq!(ended(&mut server), Cause::GreetingTooLong);
 }

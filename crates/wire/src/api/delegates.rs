@@ -1,7 +1,7 @@
 //! Delegates, join tokens and infra providers.
 
 use crate::{
-    control::Inventory,
+    control::{Disconnect, Inventory},
     gitspace::ObservedState,
     ids::{DelegateUuid, GitspaceUuid, InfraProviderUuid, JoinTokenUuid},
     secret::Secret,
@@ -31,12 +31,26 @@ pub struct Delegate {
     pub last_seen: Option<Timestamp>,
     /// Why its last connection ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_disconnect: Option<String>,
+    pub last_disconnect: Option<Disconnect>,
+    /// Another process has its identity: the two throw each other out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloned: Option<ClonedDelegate>,
     /// What its host holds of gitspaces that no record accounts for: they are kept until an administrator has them removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unaccounted_gitspaces: Vec<UnaccountedGitspace>,
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub created: Timestamp,
+}
+
+/// Two processes with one identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ClonedDelegate {
+    /// Names of the hosts they run on, as they say; two hosts made of one image may have the same.
+    pub hosts: Vec<String>,
+    /// When one of them was last seen to throw the other out.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub seen: Timestamp,
 }
 
 /// A gitspace on a delegate's host of which the control plane has no record, or one on a delegate that is revoked.

@@ -137,6 +137,20 @@ async fn a_failed_command_leaves_a_container_that_start_mends() {
 }
 
 #[tokio::test]
+async fn a_task_that_no_runner_takes_is_an_error_with_its_cause_and_not_sent_for_ever() {
+    let world = World::new().await;
+    *world.sink.limit.lock().unwrap() = Some(10);
+    world.connect(Vec::new(), Vec::new()).await;
+    let gitspace = world.create(0x100, "app").await;
+    assert_eq!(world.state(gitspace).await, GitspaceState::Error);
+    let error = world.record(gitspace).await.error.unwrap();
+    assert_eq!(error.code, FailureCode::PreconditionFailed);
+    assert!(error.message.contains("a runner takes 10"), "{error:?}");
+    assert!(error.hint.is_some_and(|hint| hint.contains("credentials")));
+    assert!(world.sink.assigned.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_transient_failure_is_tried_again_with_growing_delays_and_then_an_error() {
     let world = World::new().await;
     world.connect(Vec::new(), Vec::new()).await;

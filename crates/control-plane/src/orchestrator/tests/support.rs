@@ -1,7 +1,7 @@
 //! A control plane's worth of orchestrator, and a runner played by hand.
 
 use crate::orchestrator::{
-    DelegateView, NewGitspace, NotConnected, OrchestratorConfig, OrchestratorError,
+    AssignRefused, DelegateView, NewGitspace, OrchestratorConfig, OrchestratorError,
     OrchestratorHandle, OrchestratorParts, OrchestratorTask, SpecSource, TaskSink, visible_state,
 };
 use camino::Utf8PathBuf;
@@ -23,7 +23,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wire::{
     api::{GitspaceAction, InfraProviderKind, Role, TimelineEvent},
-    control::{Capacity, Down, Epoch, Hello, Inventory, TaskStatus, TaskVerdict, Up},
+    control::{
+        Capacity, Disconnect, DisconnectCode, Down, Epoch, Hello, Inventory, TaskStatus,
+        TaskVerdict, Up,
+    },
     failure::{Failure, FailureCode},
     gitspace::{
         DesiredState, DevContainer, Generation, GitspaceSpec, GitspaceState, Observed,
@@ -143,12 +146,20 @@ pub(crate) struct Sink {
     pub(crate) connected: Mutex<HashSet<DelegateUuid>>,
     pub(crate) assigned: Mutex<Vec<Task>>,
     pub(crate) cancelled: Mutex<Vec<TaskUuid>>,
+    /// Bytes of the largest task it takes, where there is a limit.
+    pub(crate) limit: Mutex<Option<usize>>,
 }
 
 impl TaskSink for Sink {
-    fn assign(&self, delegate: DelegateUuid, task: Task) -> Result<(), NotConnected> {
+    fn assign(&self, delegate: DelegateUuid, task: Task) -> Result<(), AssignRefused> {
         if !self.is_connected(delegate) {
-            return Err(NotConnected);
+            return Err(AssignRefused::NotConnected);
+        }
+        let length = serde_json::to_vec(&task).unwrap().len();
+        if let Some(limit) = *self.limit.lock().unwrap()
+            && length > limit
+        {
+            return Err(AssignRefused::TooLarge { length, limit });
         }
         self.assigned.lock().unwrap().push(task);
         Ok(())
@@ -331,7 +342,13 @@ impl World {
     pub(crate) async fn disconnect(&self) {
         self.sink.connected.lock().unwrap().clear();
         self.handle
-            .delegate_gone(self.delegate, "the line was cut")
+            .delegate_gone(
+                self.delegate,
+                Disconnect {
+                    code: DisconnectCode::ConnectionLost,
+                    reason: "the line was cut".to_owned(),
+                },
+            )
             .await
             .unwrap();
     }
