@@ -203,7 +203,7 @@ pub(crate) struct UrlArgs {
 pub(crate) enum DelegateCommand {
     /// List delegates
     List,
-    /// Show a delegate, and what its host holds that no record accounts for
+    /// Show a delegate, why its last connection ended, and what its host holds that no record accounts for
     Show {
         /// Name or id of the delegate
         name: String,

@@ -7,8 +7,9 @@ use crate::{
     error::CliError,
     text,
 };
+use jiff::Timestamp;
 use wire::{
-    api::{CreateJoinToken, Delegate, JoinToken, Machine},
+    api::{CreateJoinToken, Delegate, JoinToken, Machine, UnaccountedGitspace},
     control::Inventory,
     gitspace::ObservedState,
 };
@@ -16,13 +17,7 @@ use wire::{
 pub(super) async fn delegate(context: &Context, args: &DelegateCommand) -> Result<(), CliError> {
     match args {
         DelegateCommand::List => list(context).await,
-        DelegateCommand::Show { name } => {
-            let path = format!("/delegates/{}", segment(name));
-            let delegate: Object<Delegate> = context.api.get(&path).await?;
-            context
-                .out
-                .show(&delegate, || Ok(details(&delegate.it, context.clock.now())))
-        }
+        DelegateCommand::Show { name } => show(context, name).await,
         DelegateCommand::RemoveUnaccounted { name, gitspace } => {
             let path = format!(
                 "/delegates/{}/unaccounted-gitspaces/{gitspace}",
@@ -37,7 +32,23 @@ pub(super) async fn delegate(context: &Context, args: &DelegateCommand) -> Resul
     }
 }
 
-fn details(it: &Delegate, now: jiff::Timestamp) -> String {
+async fn show(context: &Context, name: &str) -> Result<(), CliError> {
+    let path = format!("/delegates/{}", segment(name));
+    let delegate: Object<Delegate> = context.api.get(&path).await?;
+    context
+        .out
+        .show(&delegate, || Ok(details(&delegate.it, context.clock.now())))
+}
+
+fn details(it: &Delegate, now: Timestamp) -> String {
+    let optional = |text: Option<String>| text.unwrap_or_default();
+    let cloned = it.cloned.as_ref().map(|cloned| {
+        format!(
+            "two processes have its identity, on {}; last seen {}",
+            cloned.hosts.join(" and "),
+            text::relative(cloned.seen, now)
+        )
+    });
     let inventory = it.inventory.as_ref();
     let host = inventory.map(|inventory| {
         format!(
@@ -49,45 +60,55 @@ fn details(it: &Delegate, now: jiff::Timestamp) -> String {
         ("name", it.name.clone()),
         ("id", it.id.to_string()),
         ("state", delegate_state(it)),
-        ("tags", it.tags.join(",")),
-        ("gitspaces", it.gitspaces.to_string()),
-        ("host", host.unwrap_or_default()),
-        ("capacity", inventory.map(capacity).unwrap_or_default()),
-        ("version", it.version.clone().unwrap_or_default()),
+        ("cloned", optional(cloned)),
+        (
+            "last disconnect",
+            optional(it.last_disconnect.as_ref().map(ToString::to_string)),
+        ),
         (
             "last seen",
-            it.last_seen
-                .map(|time| text::relative(time, now))
-                .unwrap_or_default(),
+            optional(it.last_seen.map(|time| text::relative(time, now))),
         ),
+        ("tags", it.tags.join(",")),
+        ("gitspaces", it.gitspaces.to_string()),
+        ("host", optional(host)),
+        ("capacity", optional(inventory.map(capacity))),
+        (
+            "docker",
+            optional(inventory.and_then(|inventory| inventory.docker_version.clone())),
+        ),
+        ("version", optional(it.version.clone())),
         ("created", text::relative(it.created, now)),
     ]);
     if !it.unaccounted_gitspaces.is_empty() {
-        let rows: Vec<_> = it
-            .unaccounted_gitspaces
-            .iter()
-            .map(|held| {
-                let state = match held.state {
-                    ObservedState::Absent => "absent",
-                    ObservedState::Provisioned => "provisioned",
-                    ObservedState::Stopped => "stopped",
-                    ObservedState::Running => "running",
-                };
-                vec![
-                    held.id.to_string(),
-                    if held.removing {
-                        format!("{state}, being removed")
-                    } else {
-                        state.to_owned()
-                    },
-                    text::relative(held.since, now),
-                ]
-            })
-            .collect();
         out.push_str("\nUnaccounted for: no record here says what they are, so they are kept.\n");
-        out.push_str(&text::table(&["GITSPACE", "STATE", "SINCE"], &rows));
+        out.push_str(&unaccounted(&it.unaccounted_gitspaces, now));
     }
     out
+}
+
+fn unaccounted(gitspaces: &[UnaccountedGitspace], now: Timestamp) -> String {
+    let rows: Vec<_> = gitspaces
+        .iter()
+        .map(|held| {
+            let state = match held.state {
+                ObservedState::Absent => "absent",
+                ObservedState::Provisioned => "provisioned",
+                ObservedState::Stopped => "stopped",
+                ObservedState::Running => "running",
+            };
+            vec![
+                held.id.to_string(),
+                if held.removing {
+                    format!("{state}, being removed")
+                } else {
+                    state.to_owned()
+                },
+                text::relative(held.since, now),
+            ]
+        })
+        .collect();
+    text::table(&["GITSPACE", "STATE", "SINCE"], &rows)
 }
 
 fn capacity(inventory: &Inventory) -> String {
@@ -142,7 +163,7 @@ fn delegate_state(it: &Delegate) -> String {
     }
     if !it.connected {
         return match &it.last_disconnect {
-            Some(why) => format!("away: {why}"),
+            Some(why) => format!("away: {why}{}", clone_of(it)),
             None => "away".to_owned(),
         };
     }
@@ -157,7 +178,16 @@ fn delegate_state(it: &Delegate) -> String {
         let count = it.unaccounted_gitspaces.len();
         state.push_str(&format!(", {count} unaccounted for"));
     }
+    state.push_str(&clone_of(it));
     state
+}
+
+/// What an operator has to see of a delegate that exists twice.
+fn clone_of(it: &Delegate) -> String {
+    match &it.cloned {
+        Some(cloned) => format!(", CLONED ({})", cloned.hosts.join(", ")),
+        None => String::new(),
+    }
 }
 
 pub(super) async fn machine(context: &Context, args: &MachineCommand) -> Result<(), CliError> {
@@ -238,6 +268,31 @@ pub(super) async fn join_token(context: &Context, args: JoinTokenCommand) -> Res
         JoinTokenCommand::Revoke { id } => {
             context.api.delete(&format!("/join-tokens/{id}")).await?;
             Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delegate_shows_its_last_disconnect_by_its_code_and_its_clone() {
+        let delegate: Delegate = serde_json::from_value(serde_json::json!({
+            "id": "0198c0de-0000-7000-8000-000000000001", "name": "host-1", "tags": [], "connected": false,
+            "draining": false, "runner_ready": false, "revoked": false, "gitspaces": 3,
+            "last_disconnect": {"code": "silence", "reason": "nothing was heard for 30000 ms"},
+            "cloned": {"hosts": ["a", "b"], "seen": "2026-01-01T00:00:00Z"},
+            "created": "2026-01-01T00:00:00Z"
+        }))
+        .expect("reads");
+        let shown = details(&delegate, delegate.created);
+        for wanted in [
+            "away: silence: nothing was heard for 30000 ms, CLONED (a, b)",
+            "last disconnect:  silence: nothing",
+            "two processes have its identity, on a and b",
+        ] {
+            assert!(shown.contains(wanted), "no `{wanted}` in\n{shown}");
         }
     }
 }
