@@ -188,9 +188,11 @@ impl Store for SqlStore {
 mod tests {
     use super::*;
     use sqlx::Row as _;
+    use store::DelegateStore as _;
+    use wire::control::{Disconnect, DisconnectCode};
 
-    #[tokio::test]
-    async fn a_git_credential_of_the_first_form_is_kept_and_goes_over_https() {
+    /// A database of the first form with these rows in it, as this version opens it.
+    async fn first_form(rows: &[&'static str]) -> (tempfile::TempDir, SqlStore) {
         let dir = tempfile::tempdir().unwrap();
         let path = Utf8Path::from_path(dir.path()).unwrap().join("db");
         let options = SqliteConnectOptions::new()
@@ -212,15 +214,21 @@ mod tests {
             .run(&old)
             .await
             .unwrap();
-        for sql in [
-            "INSERT INTO users (id, name, role, disabled, created) VALUES ('u', 'ann', 'developer', 0, 1)",
-            "INSERT INTO git_credentials (id, user_id, host, username, sealed, created) VALUES ('c', 'u', 'git.lan', 'ann', x'0102', 7)",
-        ] {
-            sqlx::query(sql).execute(&old).await.unwrap();
+        for sql in rows {
+            sqlx::query(*sql).execute(&old).await.unwrap();
         }
         old.close().await;
-
         let store = SqlStore::open_sqlite(&path).await.unwrap();
+        (dir, store)
+    }
+
+    #[tokio::test]
+    async fn a_git_credential_of_the_first_form_is_kept_and_goes_over_https() {
+        let (_dir, store) = first_form(&[
+            "INSERT INTO users (id, name, role, disabled, created) VALUES ('u', 'ann', 'developer', 0, 1)",
+            "INSERT INTO git_credentials (id, user_id, host, username, sealed, created) VALUES ('c', 'u', 'git.lan', 'ann', x'0102', 7)",
+        ])
+        .await;
         let row = sqlx::query("SELECT * FROM git_credentials")
             .fetch_one(&store.readers)
             .await
@@ -234,5 +242,22 @@ mod tests {
         );
         let expected = ("c".into(), "https".into(), "git.lan".into(), vec![1, 2], 7);
         assert_eq!(kept, expected);
+    }
+
+    #[tokio::test]
+    async fn a_disconnect_of_the_first_form_is_kept_with_the_code_other() {
+        let (_dir, store) = first_form(&[
+            "INSERT INTO delegates (id, name, tags, public_key, revoked, last_disconnect, epoch, created)
+             VALUES ('0198c0de-0000-7000-8000-000000000001', 'd', '[]', zeroblob(32), 0, 'the \"line\" was cut', 0, 0)",
+        ])
+        .await;
+        let known = store.delegate_by_name("d").await.unwrap().unwrap();
+        assert_eq!(
+            known.last_disconnect,
+            Some(Disconnect {
+                code: DisconnectCode::Other,
+                reason: "the \"line\" was cut".to_owned(),
+            })
+        );
     }
 }

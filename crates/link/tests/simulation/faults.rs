@@ -354,23 +354,21 @@ impl World {
                     self.say(&format!("{side}: a frame comes twice"));
                 }
             }
-            24..34 => {
+            24..35 => {
                 // Into the greeting TLS lets nobody; in the middle of it this would only be a lost connection.
-                let stray = self
-                    .graveyard
-                    .iter()
-                    .position(|(from, up, _)| *from != id && *up == is_up);
+                let stray = self.graveyard.iter().position(|(from, ..)| *from != id);
                 if is_live
-                    && let Some((_, _, stray)) = stray.and_then(|at| self.graveyard.remove(at))
+                    && let Some((_, is_up, frame)) = stray.and_then(|at| self.graveyard.remove(at))
                 {
-                    queue.push_front((self.now, stray));
+                    let queue = if is_up { &mut wire.up } else { &mut wire.down };
+                    queue.push_front((self.now, frame));
                     wire.is_tampered = true;
                     self.tally.strays += 1;
-                    self.say(&format!("{side}: a frame of an earlier connection"));
+                    self.say("a frame of an earlier connection comes in this one");
                 }
             }
-            34..36 => self.cut(id),
-            36 => {
+            35..37 => self.cut(id),
+            37 => {
                 wire.is_half_open = true;
                 wire.up.clear();
                 wire.down.clear();
