@@ -295,8 +295,8 @@ impl World {
             450..540 => self.follow_one(),
             540..620 => self.connect(is_calm),
             620..700 => self.answer(),
-            700..740 => self.tick(),
-            740..800 => self.now += Duration::from_millis(self.rng.below(200)),
+            700..712 => self.tick(),
+            712..800 => self.now += Duration::from_millis(self.rng.below(200)),
             800..830 => self.wish(),
             830..985 => self.fault(),
             985..990 => self.crash_delegate(),
@@ -313,6 +313,7 @@ impl World {
         let Some(id) = self.client_wire else { return };
         let kind = self.rng.below(40);
         let (is_up, swap_with) = (self.one_in(2), self.rng.below(SOCKET as u64));
+        let pick = self.rng.below(1_000);
         let hold = Duration::from_millis(self.rng.below(8_000));
         let Some(wire) = self.wires.get_mut(&id) else {
             return;
@@ -356,12 +357,15 @@ impl World {
             }
             24..35 => {
                 // Into the greeting TLS lets nobody; in the middle of it this would only be a lost connection.
-                let stray = self.graveyard.iter().position(|(from, ..)| *from != id);
-                if is_live
-                    && let Some((_, is_up, frame)) = stray.and_then(|at| self.graveyard.remove(at))
-                {
-                    let queue = if is_up { &mut wire.up } else { &mut wire.down };
-                    queue.push_front((self.now, frame));
+                let strays: Vec<_> = self
+                    .graveyard
+                    .iter()
+                    .filter(|(from, ..)| *from != id)
+                    .collect();
+                let at = usize::try_from(pick).expect("small") % strays.len().max(1);
+                if is_live && let Some((_, is_up, frame)) = strays.get(at) {
+                    let queue = if *is_up { &mut wire.up } else { &mut wire.down };
+                    queue.push_front((self.now, frame.clone()));
                     wire.is_tampered = true;
                     self.tally.strays += 1;
                     self.say("a frame of an earlier connection comes in this one");
@@ -511,8 +515,9 @@ impl World {
     }
 
     fn bury(&mut self, id: u64, is_up: bool, text: String) {
-        // Greetings are not brought back; see `fault`.
-        if text.starts_with(r#"{"type":"data""#) || text.starts_with(r#"{"type":"ack""#) {
+        // Greetings are not brought back; see `fault`. Acknowledgements do the most harm, and are the rarest.
+        let is_ack = text.starts_with(r#"{"type":"ack""#);
+        if is_ack || (text.starts_with(r#"{"type":"data""#) && self.one_in(4)) {
             self.graveyard.push_back((id, is_up, text));
             if self.graveyard.len() > 60 {
                 self.graveyard.pop_front();
