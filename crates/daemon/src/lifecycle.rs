@@ -4,15 +4,15 @@
 //!
 //! ```text
 //! running --SIGTERM, SIGINT, a vital task ends--> draining --all ended--------------------> stopped
-//!                                                    \--grace over, a second signal--> killed --> stopped
+//!    \--SIGHUP--> reloading --> running              \--grace over, a second signal--> killed --> stopped
 //! ```
 //!
 //! Invariants: a vital task that ends or panics before the drain stops the process with a failing code; nothing that
-//! was spawned here outlives [`Lifecycle::run`].
+//! was spawned here outlives [`Lifecycle::run`]; the service manager's watchdog is fed only while every registered loop answers.
 
-use crate::ErrorChain;
+use crate::{ErrorChain, Pulse, Pulses};
 use sd_notify::NotifyState;
-use std::{error::Error, process::ExitCode, time::Duration};
+use std::{error::Error, fmt, pin::Pin, process::ExitCode, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{Instant, MissedTickBehavior},
@@ -26,9 +26,28 @@ pub struct Tasks {
     drain: CancellationToken,
     kill: CancellationToken,
     tracker: TaskTracker,
+    pulses: Pulses,
 }
 
 impl Tasks {
+    /// Registers the loop of a vital task, which then has to answer; see [`Pulse`].
+    #[must_use]
+    pub fn pulse(&self, name: &'static str) -> Pulse {
+        self.pulses.register(name)
+    }
+
+    /// All registered loops.
+    #[must_use]
+    pub fn pulses(&self) -> Pulses {
+        self.pulses.clone()
+    }
+
+    /// Tells the service manager what is going on, in a few words (`systemctl status` shows them).
+    pub fn status(&self, words: &str) {
+        // A line end would end the value.
+        notify(&[NotifyState::Status(&words.replace('\n', " "))]);
+    }
+
     /// Spawns a vital task: its end before a drain stops the process with a failing code.
     pub fn spawn<F, E>(&self, name: &'static str, task: F)
     where
@@ -86,11 +105,26 @@ impl Tasks {
     }
 }
 
+/// What a reload came to: words for the log, or why everything stays as it was.
+pub type Reloaded = Result<String, Box<dyn Error + Send + Sync>>;
+
+type ReloadFuture = Pin<Box<dyn Future<Output = Reloaded> + Send>>;
+
+/// Reads the configuration again, and applies what can be applied.
+struct Reload(Box<dyn FnMut() -> ReloadFuture + Send>);
+
+impl fmt::Debug for Reload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reload")
+    }
+}
+
 /// The life of one process.
 #[derive(Debug)]
 pub struct Lifecycle {
     tasks: Tasks,
     grace: Duration,
+    reload: Option<Reload>,
 }
 
 impl Lifecycle {
@@ -102,9 +136,19 @@ impl Lifecycle {
                 drain: kill.child_token(),
                 kill,
                 tracker: TaskTracker::new(),
+                pulses: Pulses::default(),
             },
             grace,
+            reload: None,
         }
+    }
+
+    /// What SIGHUP does. Without it the signal is logged and changes nothing.
+    pub fn on_reload<F>(&mut self, mut reload: impl FnMut() -> F + Send + 'static)
+    where
+        F: Future<Output = Reloaded> + Send + 'static,
+    {
+        self.reload = Some(Reload(Box::new(move || Box::pin(reload()))));
     }
 
     /// For what spawns tasks of its own.
@@ -132,14 +176,13 @@ impl Lifecycle {
         self.tasks.kill_token()
     }
 
-    /// Tells the service manager what is going on, in a few words.
-    pub fn status(&self, words: &str) {
-        // A line end would end the value.
-        notify(&[NotifyState::Status(&words.replace('\n', " "))]);
-    }
-
     /// Says that the daemon is ready, then runs until a signal or the end of a vital task, and stops in order.
     pub async fn run(self) -> ExitCode {
+        let Self {
+            tasks,
+            grace,
+            mut reload,
+        } = self;
         let mut signals = match Signals::install() {
             Ok(signals) => signals,
             Err(error) => {
@@ -147,34 +190,48 @@ impl Lifecycle {
                 return ExitCode::FAILURE;
             }
         };
+        let mut watchdog = Box::pin(feed_watchdog(tasks.pulses()));
         notify(&[NotifyState::Ready]);
-        let asked = tokio::select! {
-            name = signals.next() => {
-                tracing::info!(signal = name, "Stopping");
-                true
+        let asked = loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Asked::Stop(name) => {
+                        tracing::info!(signal = name, "Stopping");
+                        break true;
+                    }
+                    Asked::Reload => reload_now(reload.as_mut(), &tasks).await,
+                },
+                () = tasks.drain.cancelled() => {
+                    tracing::error!("Stopping, because a task ended");
+                    break false;
+                }
+                never = &mut watchdog => match never {},
             }
-            () = self.tasks.drain.cancelled() => {
-                tracing::error!("Stopping, because a task ended");
-                false
-            }
-            never = feed_watchdog() => match never {},
         };
         notify(&[NotifyState::Stopping]);
-        self.tasks.drain.cancel();
-        self.tasks.tracker.close();
-        tokio::select! {
-            () = self.tasks.tracker.wait() => {}
-            () = tokio::time::sleep(self.grace) => {
-                tracing::warn!(open = self.tasks.tracker.len(), "The grace is over");
-                self.tasks.kill.cancel();
+        tasks.drain.cancel();
+        tasks.tracker.close();
+        let over = tokio::time::sleep(grace);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = tasks.tracker.wait() => break,
+                () = &mut over => {
+                    tracing::warn!(open = tasks.tracker.len(), "The grace is over");
+                    break;
+                }
+                signal = signals.next() => match signal {
+                    Asked::Stop(name) => {
+                        tracing::warn!(signal = name, open = tasks.tracker.len(), "Killed by a second signal");
+                        break;
+                    }
+                    Asked::Reload => tracing::warn!("Not reloading while stopping"),
+                },
+                never = &mut watchdog => match never {},
             }
-            name = signals.next() => {
-                tracing::warn!(signal = name, open = self.tasks.tracker.len(), "Killed by a second signal");
-                self.tasks.kill.cancel();
-            }
-            never = feed_watchdog() => match never {},
         }
-        self.tasks.tracker.wait().await;
+        tasks.kill.cancel();
+        tasks.tracker.wait().await;
         if asked {
             ExitCode::SUCCESS
         } else {
@@ -183,9 +240,41 @@ impl Lifecycle {
     }
 }
 
+async fn reload_now(reload: Option<&mut Reload>, tasks: &Tasks) {
+    let Some(Reload(reload)) = reload else {
+        tracing::warn!("This daemon has nothing to reload");
+        return;
+    };
+    // The service manager wants to know when the reload began, by its own clock.
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => {
+            tracing::warn!(%error, "Cannot read the monotonic clock");
+            notify(&[NotifyState::Reloading]);
+        }
+    }
+    match reload().await {
+        Ok(words) => {
+            tracing::info!(changed = words, "Reloaded");
+            tasks.status(&format!("reloaded: {words}"));
+        }
+        Err(error) => {
+            tracing::error!(error = %ErrorChain(&*error), "Not reloaded; everything stays as it was");
+            tasks.status(&format!("not reloaded: {}", ErrorChain(&*error)));
+        }
+    }
+    notify(&[NotifyState::Ready]);
+}
+
+enum Asked {
+    Stop(&'static str),
+    Reload,
+}
+
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
@@ -193,27 +282,37 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
+            _ = self.hang_up.recv() => Asked::Reload,
         }
     }
 }
 
-/// Says twice in each period that the runtime still runs tasks, where the service manager wants to hear it.
-async fn feed_watchdog() -> std::convert::Infallible {
+/// Asks every loop three times in each period, and says so where all have answered and the service manager wants to hear it.
+async fn feed_watchdog(pulses: Pulses) -> std::convert::Infallible {
     let Some(period) = sd_notify::watchdog_enabled().filter(|period| !period.is_zero()) else {
         return std::future::pending().await;
     };
-    let mut ticks = tokio::time::interval_at(Instant::now(), period / 2);
+    let every = period / 3;
+    let mut ticks = tokio::time::interval_at(Instant::now(), every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        notify(&[NotifyState::Watchdog]);
+        let silent = pulses.silent(every).await;
+        if silent.is_empty() {
+            notify(&[NotifyState::Watchdog]);
+        } else {
+            let loops = silent.join(", ");
+            tracing::error!(loops, "Loops do not answer; the watchdog is not fed");
+            notify(&[NotifyState::Status(&format!("stuck: {loops}"))]);
+        }
     }
 }
 

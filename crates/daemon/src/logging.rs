@@ -1,7 +1,11 @@
-//! Logs: to the journal where systemd listens, else to stderr.
+//! Logs: to the journal where systemd listens, else to stderr; the newest lines also stay in memory, for a support bundle.
 
+mod recent;
+
+use recent::Recent;
 use serde::Deserialize;
 use std::{fmt, io, os::fd::AsFd as _};
+use tracing::Dispatch;
 use tracing_subscriber::{
     EnvFilter, Layer as _, Registry, fmt as text,
     layer::SubscriberExt as _,
@@ -19,6 +23,14 @@ pub struct LogConfig {
     /// `info` where absent; directives as `warn,runner_agent=debug`.
     pub filter: Option<String>,
     pub format: LogFormat,
+}
+
+impl LogConfig {
+    /// The configured filter, or the default.
+    #[must_use]
+    pub fn filter(&self) -> &str {
+        self.filter.as_deref().unwrap_or(DEFAULT_FILTER)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -74,6 +86,7 @@ impl crate::Hint for LogError {
 #[derive(Clone)]
 pub struct LogHandle {
     filter: reload::Handle<EnvFilter, Registry>,
+    recent: Recent,
 }
 
 impl fmt::Debug for LogHandle {
@@ -91,6 +104,12 @@ impl LogHandle {
             .map_err(|_| LogError::Ended)
     }
 
+    /// The newest lines, oldest first.
+    #[must_use]
+    pub fn recent(&self) -> String {
+        self.recent.text()
+    }
+
     /// The filter in force.
     #[must_use]
     pub fn filter(&self) -> Option<String> {
@@ -98,16 +117,18 @@ impl LogHandle {
     }
 }
 
-/// Sets up logging for the whole process, panics included. `identifier` is the name in the journal.
+/// Everything that logs, not yet in force: for a process that wants it somewhere else than everywhere.
 ///
 /// # Errors
-/// Refuses a filter that is none, a journal that is not there, and a second call.
-pub fn init(config: &LogConfig, identifier: &str) -> Result<LogHandle, LogError> {
+/// Refuses a filter that is none, and a journal that is not there.
+pub fn build(
+    config: &LogConfig,
+    identifier: &str,
+) -> Result<(impl Into<Dispatch> + use<>, LogHandle), LogError> {
     let from_environment = std::env::var(FILTER_VARIABLE).ok();
     let filter = from_environment
         .as_deref()
-        .or(config.filter.as_deref())
-        .unwrap_or(DEFAULT_FILTER);
+        .unwrap_or_else(|| config.filter());
     let (filter, handle) = reload::Layer::new(parse(filter)?);
     let to_journal = match config.format {
         LogFormat::Auto => stderr_is_the_journal(),
@@ -124,9 +145,25 @@ pub fn init(config: &LogConfig, identifier: &str) -> Result<LogHandle, LogError>
     } else {
         text::layer().with_writer(io::stderr).boxed()
     };
-    tracing_subscriber::registry()
+    let recent = Recent::default();
+    let subscriber = tracing_subscriber::registry()
         .with(filter)
         .with(output)
+        .with(text::layer().with_ansi(false).with_writer(recent.clone()));
+    let handle = LogHandle {
+        filter: handle,
+        recent,
+    };
+    Ok((subscriber, handle))
+}
+
+/// Sets up logging for the whole process, panics included. `identifier` is the name in the journal.
+///
+/// # Errors
+/// Refuses a filter that is none, a journal that is not there, and a second call.
+pub fn init(config: &LogConfig, identifier: &str) -> Result<LogHandle, LogError> {
+    let (subscriber, handle) = build(config, identifier)?;
+    subscriber
         .try_init()
         .map_err(|source| LogError::Twice { source })?;
     std::panic::set_hook(Box::new(|panic| {
@@ -138,7 +175,7 @@ pub fn init(config: &LogConfig, identifier: &str) -> Result<LogHandle, LogError>
             "Panic"
         );
     }));
-    Ok(LogHandle { filter: handle })
+    Ok(handle)
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, LogError> {
@@ -172,7 +209,10 @@ mod tests {
     #[test]
     fn the_filter_can_be_changed_and_a_wrong_one_changes_nothing() {
         let (layer, handle) = reload::Layer::<EnvFilter, Registry>::new(parse("info").unwrap());
-        let handle = LogHandle { filter: handle };
+        let handle = LogHandle {
+            filter: handle,
+            recent: Recent::default(),
+        };
         handle.set_filter("warn,runner_agent=debug").unwrap();
         assert!(handle.set_filter("=x=").is_err());
         assert!(handle.filter().unwrap().contains("runner_agent=debug"));

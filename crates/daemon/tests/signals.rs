@@ -29,9 +29,34 @@ fn child() {
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let code = runtime.block_on(async move {
-        let lifecycle = Lifecycle::new(LIMIT * 10);
+        let mut lifecycle = Lifecycle::new(LIMIT * 10);
         let drain = lifecycle.drain_token();
-        lifecycle.status("two\nlines");
+        let tasks = lifecycle.tasks();
+        tasks.status("two\nlines");
+        let mut right = false;
+        lifecycle.on_reload(move || {
+            right = !right;
+            async move {
+                if right {
+                    Ok("the tags".to_owned())
+                } else {
+                    Err("line 3 is wrong".into())
+                }
+            }
+        });
+        // Never polled where the loop hangs.
+        let mut pulse = tasks.pulse("vital loop");
+        let hangs = role == "hung";
+        let stop = drain.clone();
+        tasks.spawn_job("loop", async move {
+            if hangs {
+                std::future::pending::<()>().await;
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                never = pulse.beat() => match never {},
+            }
+        });
         lifecycle.spawn("vital", async move {
             drain.cancelled().await;
             if role == "stuck" {
@@ -72,13 +97,33 @@ impl Daemon {
     }
 
     fn wait_for(&self, wanted: &str) {
+        self.wait_until(&format!("no `{wanted}` came"), |told| told == wanted);
+    }
+
+    fn wait_for_start(&self, wanted: &str) {
+        self.wait_until(&format!("no `{wanted}..` came"), |told| {
+            told.starts_with(wanted)
+        });
+    }
+
+    /// Which of `wanted` comes next.
+    fn next_of(&self, wanted: &[&str]) -> usize {
+        let mut found = None;
+        self.wait_until(&format!("none of {wanted:?} came"), |told| {
+            found = wanted.iter().position(|one| *one == told);
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    fn wait_until(&self, otherwise: &str, mut is_it: impl FnMut(&str) -> bool) {
         let mut buffer = [0; 1024];
         loop {
             let read = self
                 .socket
                 .recv(&mut buffer)
-                .unwrap_or_else(|error| panic!("no `{wanted}` came: {error}"));
-            if &buffer[..read] == wanted.as_bytes() {
+                .unwrap_or_else(|error| panic!("{otherwise}: {error}"));
+            if is_it(std::str::from_utf8(&buffer[..read]).unwrap()) {
                 return;
             }
         }
@@ -119,4 +164,38 @@ fn a_second_signal_ends_what_the_first_could_not() {
     daemon.signal(Signal::SIGTERM);
     daemon.ends_well();
     assert!(start.elapsed() < LIMIT);
+}
+
+#[test]
+fn a_reload_is_told_from_its_beginning_to_its_end_and_a_failed_one_changes_nothing() {
+    let daemon = Daemon::start("polite");
+    daemon.wait_for("READY=1\n");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_start("RELOADING=1\nMONOTONIC_USEC=");
+    daemon.wait_for("STATUS=reloaded: the tags\n");
+    daemon.wait_for("READY=1\n");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for("STATUS=not reloaded: line 3 is wrong\n");
+    daemon.wait_for("READY=1\n");
+    daemon.wait_for("WATCHDOG=1\n");
+    daemon.signal(Signal::SIGTERM);
+    daemon.ends_well();
+}
+
+#[test]
+fn the_watchdog_is_not_fed_while_a_loop_hangs() {
+    let daemon = Daemon::start("hung");
+    daemon.wait_for("READY=1\n");
+    // Two periods: whatever was fed would come before the second of these.
+    for _ in 0..3 {
+        assert_eq!(
+            daemon.next_of(&["WATCHDOG=1\n", "STATUS=stuck: vital loop\n"]),
+            1
+        );
+    }
+    daemon.signal(Signal::SIGTERM);
+    // Two signals at once may be taken for one.
+    daemon.wait_for("STOPPING=1\n");
+    daemon.signal(Signal::SIGTERM);
+    daemon.ends_well();
 }

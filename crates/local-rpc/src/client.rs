@@ -198,6 +198,23 @@ impl Client {
         decode_json(&bytes).map_err(|(path, message)| call.decode(path, message))
     }
 
+    /// A `GET` whose answer is taken as it is: whatever its status, whatever its body.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; never a refusal.
+    pub async fn fetch(&self, path: &str) -> Result<(StatusCode, Bytes), ClientError> {
+        let method = Method::GET;
+        let call = self.call(&method, path);
+        let request = self.build(&call, method, path, None::<&()>)?;
+        self.within_deadline(&call, async {
+            let Open { response, driver } = self.open(&call, request).await?;
+            let status = response.status();
+            let bytes = collect(&call, response, driver, self.max_response).await?;
+            Ok((status, bytes))
+        })
+        .await
+    }
+
     /// Opens a stream of one JSON value a line. The deadline holds up to the head of the answer; after that, the
     /// stream fails when the server is silent for [`SILENCE_LIMIT`], keep-alives counted.
     ///

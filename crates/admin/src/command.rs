@@ -1,0 +1,344 @@
+//! The sub-commands that speak to a running daemon: the same of every daemon.
+
+use crate::{Check, DrainRequest, DrainState, LogLevel, Readiness, http_body::MAX_ANSWER, words};
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::{Subcommand, ValueEnum};
+use daemon::{Exit, Hint};
+use http::StatusCode;
+use local_rpc::{Client, ClientError};
+use serde::Serialize;
+use serde_json::Value;
+use std::{
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    process::ExitCode,
+    time::Duration,
+};
+
+/// A check may wait for something that does not answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// Between looks at a drain that is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Show what the daemon is doing.
+    Status {
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Say whether the daemon is ready, with every check. Exit code 75 where it is not, 69 where it does not answer.
+    Health {
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Show the tasks it holds.
+    Tasks {
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Print its metrics, as Prometheus reads them.
+    Metrics,
+    /// Take nothing more; what runs may finish. Kept over a restart, until `undrain`.
+    Drain {
+        /// After so many seconds, what still runs is handed back.
+        #[arg(long, value_name = "SECONDS")]
+        deadline: Option<u64>,
+        /// Come back when nothing is left.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Take work again.
+    Undrain,
+    /// Show or change the log filter, until the next restart.
+    LogLevel {
+        /// As `debug` or `warn,link=debug`.
+        filter: Option<String>,
+    },
+    /// Make the link to the control plane anew.
+    Reconnect,
+    /// Write a tar file for whoever helps you; it holds no secret.
+    SupportBundle {
+        /// Made with mode 0600; it must not exist.
+        #[arg(long, value_name = "FILE")]
+        output: Utf8PathBuf,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error("{daemon} does not answer on its admin socket")]
+    Unreachable {
+        daemon: &'static str,
+        #[source]
+        source: ClientError,
+    },
+    #[error("{daemon} refuses: {source}")]
+    Refused {
+        daemon: &'static str,
+        source: ClientError,
+    },
+    #[error("cannot write `{path}`")]
+    Write {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Hint for CommandError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unreachable { daemon, source } => Some(match source {
+                _ if is_denied(source) => {
+                    format!(
+                        "run it as root, or as a member of the admin socket's group (`{daemon}`'s)"
+                    )
+                }
+                _ => {
+                    format!("is it running? see `systemctl status {daemon}` and `{daemon} doctor`")
+                }
+            }),
+            Self::Refused { source, .. } => {
+                source.problem().and_then(|problem| problem.hint.clone())
+            }
+            Self::Write { .. } => Some("name a file that does not exist yet".to_owned()),
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Unreachable { source, .. } if is_denied(source) => Exit::Refused,
+            Self::Unreachable { .. } => Exit::Unavailable,
+            Self::Refused { source, .. } if source.status() == Some(StatusCode::FORBIDDEN) => {
+                Exit::Refused
+            }
+            Self::Refused { .. } | Self::Write { .. } => Exit::Failure,
+        }
+    }
+}
+
+/// The socket's file mode keeps the caller out.
+fn is_denied(error: &ClientError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(one) = cause {
+        if one
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+        {
+            return true;
+        }
+        cause = one.source();
+    }
+    false
+}
+
+/// Where the daemon is.
+#[derive(Clone, Copy, Debug)]
+pub struct RunAdmin<'a> {
+    /// As its binary is called.
+    pub daemon: &'static str,
+    pub socket: &'a Utf8Path,
+}
+
+/// Carries a sub-command out.
+///
+/// # Errors
+/// See [`CommandError`].
+pub async fn run(command: Command, at: RunAdmin<'_>) -> Result<ExitCode, CommandError> {
+    let caller = Caller {
+        daemon: at.daemon,
+        client: Client::new(at.socket)
+            .with_deadline(ANSWER_LIMIT)
+            .with_max_response(MAX_ANSWER),
+    };
+    match command {
+        Command::Status { output } => caller.show("/status", output).await,
+        Command::Tasks { output } => caller.show("/tasks", output).await,
+        Command::Health { output } => caller.health(output).await,
+        Command::Metrics => {
+            say(&String::from_utf8_lossy(&caller.bytes("/metrics").await?));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Drain { deadline, wait } => {
+            let request = DrainRequest {
+                deadline_s: deadline,
+            };
+            let state: DrainState = caller.post("/drain", &request).await?;
+            caller.drained(state, wait).await
+        }
+        Command::Undrain => {
+            let state: DrainState = caller.post("/undrain", &Value::Null).await?;
+            caller.drained(state, false).await
+        }
+        Command::LogLevel { filter: None } => {
+            let level: LogLevel = caller.get("/log-level").await?;
+            say(&format!("{}\n", level.filter));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::LogLevel {
+            filter: Some(filter),
+        } => {
+            let level: LogLevel = caller
+                .client
+                .put("/log-level", &LogLevel { filter })
+                .await
+                .map_err(|source| caller.fail(source))?;
+            say(&format!("{}\n", level.filter));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Reconnect => {
+            let _: Option<Value> = caller.post("/reconnect", &Value::Null).await?;
+            say("reconnecting; `status` shows what comes of it\n");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::SupportBundle { output } => {
+            let bytes = caller.bytes("/support-bundle").await?;
+            write_new(&output, &bytes).map_err(|source| CommandError::Write {
+                path: output.clone(),
+                source,
+            })?;
+            say(&format!("wrote {output} ({} bytes)\n", bytes.len()));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Prints the checks that a `doctor` made; fails with [`Exit::Unavailable`] where one of them is fatal.
+#[must_use]
+pub fn doctor(checks: Vec<Check>, output: Output) -> ExitCode {
+    report_readiness(&Readiness::of(checks), output, Exit::Unavailable)
+}
+
+fn report_readiness(readiness: &Readiness, output: Output, otherwise: Exit) -> ExitCode {
+    match output {
+        Output::Text => say(&words::checks(&readiness.checks)),
+        Output::Json => say_json(readiness),
+    }
+    if readiness.ready {
+        ExitCode::SUCCESS
+    } else {
+        otherwise.into()
+    }
+}
+
+struct Caller {
+    daemon: &'static str,
+    client: Client,
+}
+
+impl Caller {
+    fn fail(&self, source: ClientError) -> CommandError {
+        let daemon = self.daemon;
+        if source.status().is_some() {
+            CommandError::Refused { daemon, source }
+        } else {
+            CommandError::Unreachable { daemon, source }
+        }
+    }
+
+    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, CommandError> {
+        self.client
+            .get(path)
+            .await
+            .map_err(|source| self.fail(source))
+    }
+
+    async fn bytes(&self, path: &str) -> Result<Vec<u8>, CommandError> {
+        let (status, bytes) = self.fetch(path).await?;
+        if status.is_success() {
+            return Ok(bytes);
+        }
+        // The same call says what the refusal was.
+        self.get::<Value>(path).await.map(|_| bytes)
+    }
+
+    async fn fetch(&self, path: &str) -> Result<(StatusCode, Vec<u8>), CommandError> {
+        let (status, bytes) = self
+            .client
+            .fetch(path)
+            .await
+            .map_err(|source| self.fail(source))?;
+        Ok((status, bytes.to_vec()))
+    }
+
+    async fn post<B, T>(&self, path: &str, body: &B) -> Result<T, CommandError>
+    where
+        B: Serialize + Sync,
+        T: serde::de::DeserializeOwned,
+    {
+        self.client
+            .post(path, body)
+            .await
+            .map_err(|source| self.fail(source))
+    }
+
+    async fn show(&self, path: &str, output: Output) -> Result<ExitCode, CommandError> {
+        let value: Value = self.get(path).await?;
+        match output {
+            Output::Text => say(&words::value(&value)),
+            Output::Json => say_json(&value),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn health(&self, output: Output) -> Result<ExitCode, CommandError> {
+        // Not ready is an answer, too.
+        let (status, bytes) = self.fetch("/readyz").await?;
+        let readiness = match serde_json::from_slice::<Readiness>(&bytes) {
+            Ok(readiness) if status.is_success() != readiness.ready => None,
+            other => other.ok(),
+        };
+        match readiness {
+            Some(readiness) => Ok(report_readiness(&readiness, output, Exit::TryAgain)),
+            None => self
+                .get::<Readiness>("/readyz")
+                .await
+                .map(|readiness| report_readiness(&readiness, output, Exit::TryAgain)),
+        }
+    }
+
+    async fn drained(&self, state: DrainState, wait: bool) -> Result<ExitCode, CommandError> {
+        let mut state = state;
+        say(&words::drain(state));
+        while wait && state.draining && state.left > 0 {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let next: DrainState = self.get("/drain").await?;
+            if next != state {
+                say(&words::drain(next));
+            }
+            state = next;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn write_new(path: &Utf8Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = std::fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn say_json<T: Serialize>(value: &T) {
+    say(&format!(
+        "{}\n",
+        serde_json::to_string_pretty(value).unwrap_or_default()
+    ));
+}
+
+/// Where nobody reads, the exit code is all that is left to say.
+fn say(text: &str) {
+    drop(io::stdout().write_all(text.as_bytes()));
+}

@@ -1,0 +1,40 @@
+//! The admin socket of every daemon, and the sub-commands that speak to it.
+//!
+//! HTTP + JSON on a Unix socket: `curl --unix-socket /run/gitspaces/runner/admin.sock http://localhost/readyz`. Root, the daemon's own user
+//! and the socket's group get in, by file mode and by the peer's credentials.
+//!
+//! | method, path | answer |
+//! |---|---|
+//! | `GET /healthz` | 200 while every main loop answers, else 503 with the names of those that do not |
+//! | `GET /readyz` | [`Readiness`]: 200 or 503, with every check |
+//! | `GET /status` | what the daemon is doing |
+//! | `GET /tasks` | what it holds |
+//! | `GET /metrics` | OpenMetrics text |
+//! | `GET /drain` | [`DrainState`] |
+//! | `POST /drain` | [`DrainRequest`]; takes nothing more, until `POST /undrain` |
+//! | `GET`, `PUT /log-level` | [`LogLevel`] |
+//! | `POST /reconnect` | 202; makes its link anew |
+//! | `GET /support-bundle` | a tar file without secrets |
+//!
+//! Responsible for: the routes, what their answers look like, the commands. What is checked, shown and drained is the daemon's, behind
+//! [`Subject`].
+//!
+//! Invariants: a check's code is stable and has its paragraph in `docs/operations.md`; no secret is in a support bundle.
+
+mod bundle;
+mod check;
+mod command;
+mod disk;
+mod drain;
+mod http_body;
+mod metrics;
+mod redact;
+mod serve;
+mod subject;
+mod words;
+
+pub use check::{Check, Readiness, Severity};
+pub use command::{Command, CommandError, Output, RunAdmin, doctor, run};
+pub use drain::{DrainFile, DrainFileError, DrainRequest, DrainState};
+pub use serve::{AdminSocket, BoundAdmin, LogLevel};
+pub use subject::{About, Subject};
