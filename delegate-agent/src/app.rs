@@ -1,8 +1,10 @@
 //! Putting the delegate together, and starting it.
 
 use crate::{
-    admin::{self, Admin},
+    admin::Admin,
+    checks::Checks,
     config::Config,
+    drain::Drain,
     embedded::{EmbeddedControlPlane, EmbeddedError},
     identity::{Identity, IdentityError, IdentityFile},
     runner::Runner,
@@ -12,10 +14,15 @@ use crate::{
     uplink::{HelloSource, LinkHandle, Uplink, UplinkEnds},
     watch::WatchTask,
 };
+use ::admin::{AdminSocket, DrainFile, DrainFileError};
 use camino::Utf8PathBuf;
-use daemon::{Clock, Exit, Hint, Ids, IdsExt as _, Lifecycle};
+use daemon::{
+    ActivationError, Clock, Exit, Hint, Ids, IdsExt as _, Lifecycle, PassedSockets,
+    logging::LogHandle,
+};
 use local_rpc::BindError;
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
+use tokio_util::sync::CancellationToken;
 use wire::ids::DelegateUuid;
 
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +43,10 @@ pub enum StartError {
         #[source]
         source: BindError,
     },
+    #[error(transparent)]
+    Passed(#[from] ActivationError),
+    #[error(transparent)]
+    Drain(#[from] DrainFileError),
     #[error("cannot get randomness from the operating system")]
     Random {
         #[source]
@@ -57,6 +68,8 @@ impl Hint for StartError {
             ),
             Self::Transport(error) => error.hint(),
             Self::Admin { source } => source.hint(),
+            Self::Passed(error) => error.hint(),
+            Self::Drain(error) => error.hint(),
             Self::Random { .. } => None,
             Self::Embedded(error) => error.hint(),
         }
@@ -68,6 +81,8 @@ impl Hint for StartError {
             Self::NotEnrolled { .. } | Self::OtherControlPlane { .. } => Exit::Config,
             Self::Transport(error) => error.exit(),
             Self::Admin { .. } => Exit::Unavailable,
+            Self::Passed(error) => error.exit(),
+            Self::Drain(error) => error.exit(),
             Self::Random { .. } => Exit::Failure,
             Self::Embedded(error) => error.exit(),
         }
@@ -80,6 +95,11 @@ pub struct Sources {
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn Ids>,
     pub proxy_env: ProxyEnv,
+    /// By the service manager.
+    pub sockets: PassedSockets,
+    pub log: LogHandle,
+    /// The files that the configuration was read from.
+    pub config_files: Vec<Utf8PathBuf>,
 }
 
 /// What was started.
@@ -102,12 +122,22 @@ pub async fn start(
         clock,
         ids,
         proxy_env,
+        mut sockets,
+        log,
+        config_files,
     } = sources;
     let runner = Runner::new(&config.runner_socket);
     let file = IdentityFile::new(config.state_dir.clone());
     // Early: another delegate-agent on this socket is found before anything is changed.
-    let admin_socket = admin::bind(&config.admin_socket, config.socket_gid)
-        .map_err(|source| StartError::Admin { source })?;
+    let admin_socket = AdminSocket {
+        path: &config.admin_socket,
+        gid: config.socket_gid,
+        passed: sockets.unix("admin")?,
+    }
+    .bind()
+    .map_err(|source| StartError::Admin { source })?;
+    sockets.finish()?;
+    let drain_file = DrainFile::open(config.state_dir.join("drain.json"))?;
 
     let embedded = match config.embedded.clone() {
         Some(embedded) => Some(
@@ -168,6 +198,7 @@ pub async fn start(
         tags: config.tags,
         capacity: config.capacity,
         runner: runner.clone(),
+        drain: drain_file.clone(),
         clock: Arc::clone(&clock),
     };
     let seed = getrandom::u64().map_err(|source| StartError::Random { source })?;
@@ -177,21 +208,29 @@ pub async fn start(
         Arc::clone(&clock),
         board.clone(),
         (ids.typed(), seed),
+        lifecycle.tasks().pulse("uplink"),
     );
     let UplinkEnds {
         handle,
         events,
         live,
     } = ends;
-    let drain = lifecycle.drain_token();
-    let tasks = TasksTask::new(runner.clone(), handle.clone(), events, board.clone());
+    let stop = lifecycle.drain_token();
+    let pulse = lifecycle.tasks().pulse("tasks");
+    let tasks = TasksTask::new(runner.clone(), handle.clone(), events, board.clone(), pulse);
+    let drain = Drain::new(
+        drain_file,
+        handle.clone(),
+        board.clone(),
+        Arc::clone(&clock),
+    );
     let watch = WatchTask {
         runner: runner.clone(),
         link: handle.clone(),
         live,
         board: board.clone(),
         capacity: config.capacity,
-        clock,
+        clock: Arc::clone(&clock),
     };
     let started = Started {
         board: board.clone(),
@@ -199,16 +238,65 @@ pub async fn start(
     };
     let admin = Admin {
         name: identity.name,
-        board,
-        runner,
+        board: board.clone(),
         link: handle,
         bootstrap: embedded.as_ref().map(EmbeddedControlPlane::bootstrap),
+        checks: Checks {
+            board: board.clone(),
+            runner: runner.clone(),
+            state_dir: config.state_dir,
+        },
+        drain: drain.clone(),
+        config_files,
     };
-    lifecycle.spawn("tasks", tasks.run(drain.clone()));
-    lifecycle.spawn("watch", watch.run(drain.clone()));
-    lifecycle.spawn("admin", admin.serve(admin_socket, drain.clone()));
-    lifecycle.spawn("uplink", uplink.run(drain));
+    let pulses = lifecycle.tasks().pulses();
+    lifecycle.spawn("tasks", tasks.run(stop.clone()));
+    lifecycle.spawn("watch", watch.run(stop.clone()));
+    lifecycle.spawn("drain", drain.run(runner, stop.clone()));
+    lifecycle.spawn("words", tell_status(board, lifecycle.tasks(), stop.clone()));
+    lifecycle.spawn(
+        "admin",
+        admin_socket.serve(admin, log, pulses, clock, stop.clone()),
+    );
+    lifecycle.spawn("uplink", uplink.run(stop));
     Ok(started)
+}
+
+/// Keeps the line that `systemctl status` shows true.
+async fn tell_status(
+    board: Board,
+    tasks: daemon::Tasks,
+    stop: CancellationToken,
+) -> Result<(), Infallible> {
+    let mut link = board.link.subscribe();
+    let mut told = String::new();
+    let tell = async {
+        loop {
+            let words = {
+                let link = link.borrow_and_update();
+                match (link.connected_since, &link.last_error) {
+                    (Some(since), _) => {
+                        format!("connected to {} since {since}", link.control_plane)
+                    }
+                    (None, Some(error)) => {
+                        format!("not connected to {}: {}", link.control_plane, error.message)
+                    }
+                    (None, None) => format!("connecting to {}", link.control_plane),
+                }
+            };
+            if words != told {
+                tasks.status(&words);
+                told = words;
+            }
+            if link.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        never = tell => never,
+    }
 }
 
 fn enrolled(file: &IdentityFile) -> Result<(Identity, DelegateUuid), StartError> {

@@ -4,6 +4,7 @@ use crate::{
     VERSION,
     app::{self, Sources},
     config::{Config, ConfigError, DEFAULT_PATH, ENV_PREFIX, Settings},
+    doctor,
     enrol::{Enrolment, enrol},
     identity::IdentityFile,
     transport::{ProxyEnv, Transport},
@@ -11,7 +12,8 @@ use crate::{
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, Parser, Subcommand};
 use daemon::{
-    Exit, Hint, Lifecycle, Loaded, RandomIds, SystemClock, logging, report, settings::Loader,
+    Exit, Hint, Lifecycle, Loaded, PassedSockets, RandomIds, Reloaded, SystemClock, logging,
+    report, settings::Loader,
 };
 use serde::Deserialize;
 use std::{io::Write as _, process::ExitCode, sync::Arc, time::Duration};
@@ -23,6 +25,9 @@ const GRACE: Duration = Duration::from_secs(20);
 const MAX_TOKEN_FILE: u64 = 4096;
 
 /// Connects this host to its Gitspaces control plane.
+///
+/// Exit codes: 0 done, or stopped when told to; 1 failed; 64 wrong command line; 69 something it needs is not there; 75 try again later; 77
+/// refused; 78 wrong configuration, or not enrolled.
 #[derive(Debug, Parser)]
 #[command(name = "delegate-agent", version = VERSION)]
 pub struct Cli {
@@ -44,8 +49,14 @@ enum Command {
     Run,
     /// Register this host at a control plane with a join token.
     Enroll(EnrollArgs),
-    /// Show how the daemon is.
-    Status,
+    /// Find what is wrong on this host: every step to a running delegate is tried, and nothing changed.
+    Doctor {
+        #[arg(short, long, value_enum, default_value_t)]
+        output: admin::Output,
+    },
+    /// Of the running daemon.
+    #[command(flatten)]
+    Admin(admin::Command),
     /// Make a token for the first administrator of the control plane that the daemon embeds, and print the file it lies in.
     ///
     /// It holds for a day, in place of the one before; `gitspace login --token-file` exchanges it for one to keep.
@@ -103,10 +114,12 @@ enum CliError {
     Enrol(#[from] crate::enrol::EnrolError),
     #[error(transparent)]
     Start(#[from] app::StartError),
-    #[error("delegate-agent does not answer on its admin socket")]
-    Status(#[source] local_rpc::ClientError),
     #[error("delegate-agent makes no token for the first administrator")]
     AdminToken(#[source] local_rpc::ClientError),
+    #[error(transparent)]
+    Admin(#[from] admin::CommandError),
+    #[error(transparent)]
+    Passed(#[from] daemon::ActivationError),
 }
 
 impl Hint for CliError {
@@ -123,9 +136,9 @@ impl Hint for CliError {
             Self::Transport(error) => error.hint(),
             Self::Enrol(error) => error.hint(),
             Self::Start(error) => error.hint(),
-            Self::Status(_) | Self::AdminToken(_) => {
-                Some("systemctl status delegate-agent".to_owned())
-            }
+            Self::AdminToken(_) => Some("systemctl status delegate-agent".to_owned()),
+            Self::Admin(error) => error.hint(),
+            Self::Passed(error) => error.hint(),
         }
     }
 
@@ -139,7 +152,9 @@ impl Hint for CliError {
             Self::Transport(error) => error.exit(),
             Self::Enrol(error) => error.exit(),
             Self::Start(error) => error.exit(),
-            Self::Status(_) | Self::AdminToken(_) => Exit::Unavailable,
+            Self::AdminToken(_) => Exit::Unavailable,
+            Self::Admin(error) => error.exit(),
+            Self::Passed(error) => error.exit(),
         }
     }
 }
@@ -151,8 +166,9 @@ pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command.unwrap_or(Command::Run) {
         Command::Run => serve(path),
         Command::Enroll(args) => enroll(path, args),
-        Command::Status => status(path),
         Command::AdminToken => admin_token(path),
+        Command::Doctor { output } => doctor(path, output),
+        Command::Admin(command) => admin_command(path, command),
         Command::Config(ConfigCommand::Check) => check(path),
     };
     done.unwrap_or_else(|error| report(&error))
@@ -169,19 +185,37 @@ fn load(path: Option<&Utf8Path>) -> Result<Loaded<Settings>, CliError> {
 
 fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
     let loaded = load(path)?;
-    let _log = logging::init(&loaded.value.log, "delegate-agent").map_err(CliError::Log)?;
+    let log = logging::init(&loaded.value.log, "delegate-agent").map_err(CliError::Log)?;
     loaded.log();
+    let config_files = loaded.files.clone();
     let config = loaded.value.check()?;
     let sources = Sources {
         clock: Arc::new(SystemClock),
         ids: Arc::new(RandomIds),
         proxy_env: ProxyEnv::of_process(),
+        sockets: PassedSockets::of_process()?,
+        log: log.clone(),
+        config_files,
     };
+    let path = path.map(Utf8Path::to_owned);
     runtime()?.block_on(async {
-        let lifecycle = Lifecycle::new(GRACE);
+        let mut lifecycle = Lifecycle::new(GRACE);
+        lifecycle.on_reload(move || reload(path.clone(), log.clone()));
         Box::pin(app::start(config, sources, &lifecycle)).await?;
         Ok(lifecycle.run().await)
     })
+}
+
+/// What can change while the daemon runs: its log filter. The rest is checked, so that the next start does not fail.
+async fn reload(path: Option<Utf8PathBuf>, log: logging::LogHandle) -> Reloaded {
+    let loaded = tokio::task::spawn_blocking(move || load(path.as_deref())).await??;
+    let settings = loaded.value;
+    let filter = settings.log.filter().to_owned();
+    settings.check()?;
+    log.set_filter(&filter)?;
+    Ok(format!(
+        "log filter `{filter}`; what else has changed is taken at the next start"
+    ))
 }
 
 fn enroll(path: Option<&Utf8Path>, args: EnrollArgs) -> Result<ExitCode, CliError> {
@@ -213,13 +247,23 @@ fn enroll(path: Option<&Utf8Path>, args: EnrollArgs) -> Result<ExitCode, CliErro
     Ok(ExitCode::SUCCESS)
 }
 
-fn status(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
+fn doctor(path: Option<&Utf8Path>, output: admin::Output) -> Result<ExitCode, CliError> {
     let config = load(path)?.value.check()?;
-    let status: serde_json::Value = runtime()?
-        .block_on(local_rpc::Client::new(&config.admin_socket).get("/status"))
-        .map_err(CliError::Status)?;
-    say(&serde_json::to_string_pretty(&status).unwrap_or_default());
-    Ok(ExitCode::SUCCESS)
+    let checks = runtime()?.block_on(doctor::examine(
+        &config,
+        &ProxyEnv::of_process(),
+        &SystemClock,
+    ));
+    Ok(admin::doctor(checks, output))
+}
+
+fn admin_command(path: Option<&Utf8Path>, command: admin::Command) -> Result<ExitCode, CliError> {
+    let config = load(path)?.value.check()?;
+    let at = admin::RunAdmin {
+        daemon: "delegate-agent",
+        socket: &config.admin_socket,
+    };
+    Ok(runtime()?.block_on(admin::run(command, at))?)
 }
 
 fn admin_token(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {

@@ -44,6 +44,8 @@ pub enum EmbeddedError {
         #[source]
         source: EnrolError,
     },
+    #[error("the embedded control plane gave the delegate no id")]
+    NoDelegate,
     #[error("cannot start the embedded gateway")]
     Gateway {
         #[source]
@@ -57,7 +59,7 @@ impl Hint for EmbeddedError {
             Self::Build { source } => source.hint(),
             Self::Start { source } => source.hint(),
             Self::Enrol { source } => source.hint(),
-            Self::Mint { .. } | Self::Gateway { .. } => None,
+            Self::Mint { .. } | Self::NoDelegate | Self::Gateway { .. } => None,
         }
     }
 
@@ -67,7 +69,7 @@ impl Hint for EmbeddedError {
             Self::Start { source } => source.exit(),
             Self::Enrol { source } => source.exit(),
             Self::Gateway { .. } => Exit::Config,
-            Self::Mint { .. } => Exit::Failure,
+            Self::Mint { .. } | Self::NoDelegate => Exit::Failure,
         }
     }
 }
@@ -176,11 +178,7 @@ impl EmbeddedControlPlane {
         .await
         .map_err(|source| EmbeddedError::Enrol { source })?;
         let Some(delegate) = identity.delegate else {
-            return Err(EmbeddedError::Enrol {
-                source: EnrolError::TooLong {
-                    control_plane: transport.origin().ascii(),
-                },
-            });
+            return Err(EmbeddedError::NoDelegate);
         };
         Ok((identity, delegate))
     }

@@ -3,14 +3,14 @@
 //! The key is kept before the control plane is asked. Where the answer gets lost, the same name and key are registered once.
 
 use crate::{
+    ask::{AskError, ask},
     identity::{Identity, IdentityError, IdentityFile},
-    transport::{ConnectError, Transport},
+    transport::Transport,
 };
 use bytes::Bytes;
 use daemon::{Clock, Exit, Hint};
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use std::time::Duration;
 use token::Validity;
 use wire::{
@@ -22,8 +22,6 @@ use wire::{
 
 const PATH: &str = "/api/v1/delegates/enroll";
 const PROOF_LIFE: Duration = Duration::from_secs(60);
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-const MAX_ANSWER: usize = 64 * 1024;
 /// Of an answer that is not ours.
 const MAX_QUOTE: usize = 300;
 
@@ -37,24 +35,18 @@ pub enum EnrolError {
         name: String,
         delegate: DelegateUuid,
     },
-    #[error("cannot reach the control plane")]
-    Connect {
-        #[source]
-        source: ConnectError,
-    },
+    #[error(transparent)]
+    Ask(#[from] AskError),
     #[error("cannot sign the request")]
     Sign {
         #[source]
         source: token::SignError,
     },
-    #[error("the control plane `{control_plane}` broke off")]
-    Http {
-        control_plane: String,
+    #[error("cannot write the request")]
+    Request {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    #[error("the control plane `{control_plane}` did not answer within {} s", ANSWER_LIMIT.as_secs())]
-    TooLong { control_plane: String },
     #[error("the control plane refuses: {problem}")]
     Refused {
         status: StatusCode,
@@ -75,12 +67,12 @@ impl Hint for EnrolError {
             Self::AlreadyEnrolled { .. } => Some(
                 "nothing is to be done; to enrol anew, revoke the delegate, stop delegate-agent and pass --again".to_owned(),
             ),
-            Self::Connect { source } => source.hint().map(str::to_owned),
+            Self::Ask(error) => error.hint(),
             Self::Refused { problem, .. } => problem.hint.clone(),
             Self::NotAControlPlane { .. } => {
                 Some("check the URL: it is that of the control plane, without a path".to_owned())
             }
-            Self::Sign { .. } | Self::Http { .. } | Self::TooLong { .. } => None,
+            Self::Sign { .. } | Self::Request { .. } => None,
         }
     }
 
@@ -88,10 +80,10 @@ impl Hint for EnrolError {
         match self {
             Self::Identity(error) => error.exit(),
             Self::AlreadyEnrolled { .. } | Self::NotAControlPlane { .. } => Exit::Usage,
-            Self::Connect { .. } | Self::Http { .. } | Self::TooLong { .. } => Exit::Unavailable,
+            Self::Ask(error) => error.exit(),
             Self::Refused { status, .. } if status.is_server_error() => Exit::TryAgain,
             Self::Refused { .. } => Exit::Refused,
-            Self::Sign { .. } => Exit::Failure,
+            Self::Sign { .. } | Self::Request { .. } => Exit::Failure,
         }
     }
 }
@@ -170,12 +162,7 @@ pub async fn enrol(
         proof,
     };
     step(&format!("connecting to {control_plane}"));
-    let answer = tokio::time::timeout(
-        ANSWER_LIMIT,
-        post(transport, &request, || step("registering the key")),
-    )
-    .await
-    .map_err(|_| EnrolError::TooLong { control_plane })??;
+    let answer = post(transport, &request, || step("registering the key")).await?;
     identity.delegate = Some(answer.delegate);
     identity.name = answer.name;
     file.save(&identity)?;
@@ -192,45 +179,18 @@ async fn post(
     connected: impl FnOnce(),
 ) -> Result<EnrolResponse, EnrolError> {
     let control_plane = transport.origin().ascii();
-    let http = |source: Box<dyn std::error::Error + Send + Sync>| EnrolError::Http {
-        control_plane: control_plane.clone(),
-        source,
-    };
-    let stream = transport
-        .connect()
-        .await
-        .map_err(|source| EnrolError::Connect { source })?;
-    connected();
-    let json = serde_json::to_vec(body).map_err(|error| http(error.into()))?;
-    let request = Request::post(PATH)
-        .header(header::HOST, transport.origin().authority())
-        .header(header::CONTENT_TYPE, "application/json")
-        .header(header::ACCEPT, "application/json")
-        .body(Full::new(Bytes::from(json)))
-        .map_err(|error| http(error.into()))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| http(error.into()))?;
-    let call = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER)
-            .collect()
-            .await?;
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>((status, body.to_bytes()))
-    };
-    // The answer says it where the connection fails.
-    let driver = async {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "The connection of an enrolment ended");
-        }
-        std::future::pending::<()>().await;
-    };
-    let (status, bytes) = tokio::select! {
-        biased;
-        answer = call => answer.map_err(http)?,
-        () = driver => return Err(EnrolError::TooLong { control_plane }),
-    };
+    let request = serde_json::to_vec(body)
+        .map_err(Into::into)
+        .and_then(|json| {
+            Request::post(PATH)
+                .header(header::CONTENT_TYPE, "application/json")
+                .header(header::ACCEPT, "application/json")
+                .body(Full::new(Bytes::from(json)))
+                .map_err(Into::into)
+        })
+        .map_err(|source| EnrolError::Request { source })?;
+    let (head, bytes) = ask(transport, request, connected).await?.into_parts();
+    let status = head.status;
     let quote = || {
         let text: String = String::from_utf8_lossy(&bytes)
             .chars()

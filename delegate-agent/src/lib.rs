@@ -9,6 +9,7 @@
 //! | uplink | the link's state machine and its socket | tasks, watch (bounded channels) |
 //! | tasks | one follower per task of the runner | runner's socket, uplink |
 //! | watch | what the runner was last heard to say | runner's socket, uplink |
+//! | drain | whether the host is drained ([`drain`]) | runner's socket, uplink |
 //! | admin | nothing | reads what the others publish ([`status`]) |
 //!
 //! Invariants: it keeps nothing that matters: tasks and their events lie in the runner's journal, what is desired in the control plane's
@@ -17,11 +18,15 @@
 //!
 //! It does not: know Docker, machines or devcontainer.json (the runner does), or decide what a task means (the control plane does).
 
-pub mod admin;
+mod admin;
 pub mod app;
+pub mod ask;
+mod checks;
 pub mod cli;
 pub mod config;
 pub mod dial;
+pub mod doctor;
+pub mod drain;
 pub mod embedded;
 pub mod enrol;
 pub mod identity;

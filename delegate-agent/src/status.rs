@@ -18,6 +18,8 @@ pub struct LinkStatus {
     pub delegate: Option<DelegateUuid>,
     pub epoch: Option<u64>,
     pub connected_since: Option<Timestamp>,
+    /// Times that it became live.
+    pub connections: u64,
     /// Failed tries in a row.
     pub attempt: u32,
     pub next_try: Option<Timestamp>,

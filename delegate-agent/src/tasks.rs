@@ -15,6 +15,7 @@ use crate::{
     status::{Board, TaskView},
     uplink::{LinkEvent, LinkHandle, Told},
 };
+use daemon::Pulse;
 use futures_util::FutureExt as _;
 use jobs::{Follower, abandon, assign, cancel, forget};
 use recovery::Recovery;
@@ -83,6 +84,7 @@ pub struct TasksTask {
     assigning: HashSet<TaskUuid>,
     /// Cancelled while they were being assigned.
     cancel_after: HashSet<TaskUuid>,
+    pulse: Pulse,
 }
 
 impl TasksTask {
@@ -92,6 +94,7 @@ impl TasksTask {
         link: LinkHandle,
         events: mpsc::Receiver<LinkEvent>,
         board: Board,
+        pulse: Pulse,
     ) -> Self {
         Self {
             runner,
@@ -105,6 +108,7 @@ impl TasksTask {
             last_follower: 0,
             assigning: HashSet::new(),
             cancel_after: HashSet::new(),
+            pulse,
         }
     }
 
@@ -136,6 +140,7 @@ impl TasksTask {
         let recover = self.recovery.due();
         tokio::select! {
             () = stop.cancelled() => Event::Stop,
+            never = self.pulse.beat() => match never {},
             Some(ended) = self.jobs.join_next() => Event::Job(ended),
             event = self.events.recv(), if self.jobs.len() < MAX_JOBS => Event::Link(event),
             () = async {
@@ -320,7 +325,13 @@ mod tests {
     fn tasks(link: &LinkHandle) -> (TasksTask, mpsc::Sender<LinkEvent>) {
         let (events, receiver) = mpsc::channel(8);
         let runner = Runner::new("/nonexistent/runner.sock".into());
-        let tasks = TasksTask::new(runner, link.clone(), receiver, Board::default());
+        let tasks = TasksTask::new(
+            runner,
+            link.clone(),
+            receiver,
+            Board::default(),
+            daemon::Pulses::default().register("tasks"),
+        );
         (tasks, events)
     }
 

@@ -11,7 +11,7 @@ mod socket;
 pub use hello::{HelloSource, Told};
 
 use crate::{status::Board, transport::Transport};
-use daemon::Clock;
+use daemon::{Clock, Pulse};
 use link::{Class, Client, client::Input};
 use run::{Outcome, Run, instant};
 use std::sync::Arc;
@@ -125,6 +125,7 @@ pub struct Uplink {
     reconnect: Arc<Notify>,
     events: mpsc::Sender<LinkEvent>,
     live: watch::Sender<Option<LiveLink>>,
+    pulse: Pulse,
 }
 
 /// The other ends of an uplink.
@@ -144,6 +145,7 @@ impl Uplink {
         clock: Arc<dyn Clock>,
         board: Board,
         (stream, seed): (StreamUuid, u64),
+        pulse: Pulse,
     ) -> (Self, UplinkEnds) {
         let (control_sender, control) = mpsc::channel(CHANNEL);
         let (bulk_sender, bulk) = mpsc::channel(CHANNEL);
@@ -165,6 +167,7 @@ impl Uplink {
             reconnect: Arc::clone(&reconnect),
             events,
             live,
+            pulse,
         };
         let ends = UplinkEnds {
             handle: LinkHandle {

@@ -6,7 +6,7 @@ mod admin;
 mod gitspaces;
 mod tasks;
 
-pub(crate) use admin::AdminApi;
+pub(crate) use admin::Admin;
 
 use crate::{docker::Docker, gitspace::Gitspaces, host_report, shared::Shared};
 use http::{Method, Request, Response, StatusCode};
@@ -48,7 +48,12 @@ impl Api {
             (&Method::GET, ["v1", "watch"]) => gitspaces::watch(&self),
             (&Method::GET, ["v1", "host"]) => server::json(
                 StatusCode::OK,
-                &host_report::report(&self.shared.config, &self.docker).await,
+                &host_report::report(
+                    &self.shared.config,
+                    &self.docker,
+                    self.shared.drain.is_draining(),
+                )
+                .await,
             ),
             (&Method::GET, ["v1", "gitspaces", gitspace, what]) => match id(gitspace) {
                 Ok(gitspace) => gitspaces::ask(&self, gitspace, what).await,

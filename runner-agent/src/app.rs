@@ -2,7 +2,7 @@
 
 use crate::{
     agent_copy::{self, AgentCopyError},
-    api::{AdminApi, Api},
+    api::{Admin, Api},
     board::{Board, BoardError},
     config::{ConfigError, RunnerConfig, is_deployment},
     docker::Docker,
@@ -16,16 +16,22 @@ use crate::{
     sandbox::{self, Pool},
     shared::Shared,
 };
+use admin::{AdminSocket, BoundAdmin, DrainFile, DrainFileError};
 use camino::{Utf8Path, Utf8PathBuf};
-use daemon::{Clock, Exit, Hint, Ids, Lifecycle};
-use local_rpc::{BindError, BindOptions, Listener, PeerPolicy, ServerConfig, server};
+use daemon::{
+    ActivationError, Clock, ErrorChain, Exit, Hint, Ids, Lifecycle, PassedSockets, Pulse,
+    logging::LogHandle,
+};
+use local_rpc::{BindError, BindOptions, Client, Listener, PeerPolicy, ServerConfig, server};
 use nix::fcntl::{Flock, FlockArg};
 use std::{
+    convert::Infallible,
     fs::File,
     io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     sync::Arc,
 };
+use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BuildError {
@@ -83,6 +89,15 @@ pub(crate) enum BuildError {
         #[source]
         source: BindError,
     },
+    #[error(transparent)]
+    Passed(#[from] ActivationError),
+    #[error("cannot watch the API socket that the service manager handed over")]
+    WatchPassed {
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Drain(#[from] DrainFileError),
 }
 
 impl Hint for BuildError {
@@ -105,7 +120,9 @@ impl Hint for BuildError {
                 Some("set `agent_binary` in the configuration to the gitspace-agent of this version".to_owned())
             }
             Self::Bind { source } => source.hint(),
-            Self::WriteDeployment { .. } | Self::Ledger { .. } | Self::Journal { .. } => None,
+            Self::Passed(error) => error.hint(),
+            Self::Drain(error) => error.hint(),
+            Self::WatchPassed { .. } | Self::WriteDeployment { .. } | Self::Ledger { .. } | Self::Journal { .. } => None,
         }
     }
 
@@ -113,6 +130,8 @@ impl Hint for BuildError {
         match self {
             Self::Config(_) | Self::BadDeployment { .. } => Exit::Config,
             Self::InUse { .. } | Self::Bind { .. } => Exit::Unavailable,
+            Self::Passed(error) => error.exit(),
+            Self::Drain(error) => error.exit(),
             Self::Folder { .. }
             | Self::Lock { .. }
             | Self::Deployment { .. }
@@ -120,6 +139,7 @@ impl Hint for BuildError {
             | Self::Ledger { .. }
             | Self::Journal { .. }
             | Self::Board { .. }
+            | Self::WatchPassed { .. }
             | Self::Agent { .. } => Exit::Failure,
         }
     }
@@ -131,19 +151,35 @@ pub(crate) struct App {
     shared: Arc<Shared>,
     docker: Docker,
     api: Listener,
-    admin: Listener,
+    admin: BoundAdmin,
     api_policy: PeerPolicy,
+    log: LogHandle,
+    config_files: Vec<Utf8PathBuf>,
     /// Held as long as the process lives: two runners on one ledger would tear it apart.
     lock: Flock<File>,
 }
 
+/// What the runner is given.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ids: Arc<dyn Ids>,
+    /// By the service manager.
+    pub(crate) sockets: PassedSockets,
+    pub(crate) log: LogHandle,
+    /// The files that the configuration was read from.
+    pub(crate) config_files: Vec<Utf8PathBuf>,
+}
+
 impl RunnerConfig {
-    pub(crate) fn build(
-        self,
-        lifecycle: &Lifecycle,
-        clock: Arc<dyn Clock>,
-        ids: Arc<dyn Ids>,
-    ) -> Result<App, BuildError> {
+    pub(crate) fn build(self, lifecycle: &Lifecycle, sources: Sources) -> Result<App, BuildError> {
+        let Sources {
+            clock,
+            ids,
+            mut sockets,
+            log,
+            config_files,
+        } = sources;
         self.check()?;
         make_dir(&self.state_dir, 0o700)?;
         make_dir(&self.run_dir, 0o700)?;
@@ -168,18 +204,31 @@ impl RunnerConfig {
             .map_err(|source| BuildError::Journal { source })?;
         let board = Board::open(&self.state_dir, Arc::clone(&clock))
             .map_err(|source| BuildError::Board { source })?;
-        let options = BindOptions {
-            mode: 0o660,
-            gid: self.socket_gid,
-        };
-        let bind = |path: &Utf8Path| -> Result<Listener, BuildError> {
-            if let Some(parent) = path.parent() {
-                make_dir(parent, 0o755)?;
+        let drain = DrainFile::open(self.state_dir.join("drain.json"))?;
+        let api = match sockets.unix("api")? {
+            Some(passed) => {
+                Listener::from_std(passed).map_err(|source| BuildError::WatchPassed { source })?
             }
-            Listener::bind(path, options).map_err(|source| BuildError::Bind { source })
+            None => {
+                if let Some(parent) = self.api_socket.parent() {
+                    make_dir(parent, 0o755)?;
+                }
+                let options = BindOptions {
+                    mode: 0o660,
+                    gid: self.socket_gid,
+                };
+                Listener::bind(&self.api_socket, options)
+                    .map_err(|source| BuildError::Bind { source })?
+            }
         };
-        let api = bind(&self.api_socket)?;
-        let admin = bind(&self.admin_socket)?;
+        let admin = AdminSocket {
+            path: &self.admin_socket,
+            gid: self.socket_gid,
+            passed: sockets.unix("admin")?,
+        }
+        .bind()
+        .map_err(|source| BuildError::Bind { source })?;
+        sockets.finish()?;
         let mut api_policy = PeerPolicy::owner();
         for uid in &self.api_allow_uids {
             api_policy = api_policy.allow_uid(*uid);
@@ -197,6 +246,7 @@ impl RunnerConfig {
             board,
             pool: Pool::new(),
             agent_copy,
+            drain,
             clock,
             ids,
             tasks: lifecycle.tasks(),
@@ -208,6 +258,8 @@ impl RunnerConfig {
             api,
             admin,
             api_policy,
+            log,
+            config_files,
             lock,
         })
     }
@@ -222,6 +274,8 @@ impl App {
             api,
             admin,
             api_policy,
+            log,
+            config_files,
             lock,
         } = self;
         let drain = lifecycle.drain_token();
@@ -242,17 +296,23 @@ impl App {
             "sandboxes",
             sandbox::run(Arc::clone(&shared), docker.clone()),
         );
-        let handlers = AdminApi {
+        let subject = Admin {
             shared: Arc::clone(&shared),
             docker: docker.clone(),
             orphans,
+            config_files,
         };
+        let pulses = lifecycle.tasks().pulses();
+        let clock = Arc::clone(&shared.clock);
         lifecycle.spawn(
             "admin",
-            server::serve(
-                admin,
-                ServerConfig::new(api_policy.clone()),
-                move |request, _peer| handlers.clone().answer(request),
+            admin.serve(subject, log, pulses, clock, drain.clone()),
+        );
+        lifecycle.spawn(
+            "pulse",
+            answer_by_api(
+                lifecycle.tasks().pulse("api"),
+                Client::new(&shared.config.api_socket),
                 drain.clone(),
             ),
         );
@@ -271,6 +331,29 @@ impl App {
             )
             .await
         });
+    }
+}
+
+/// The runner turns as long as its API answers: everything it does is asked for there.
+async fn answer_by_api(
+    mut pulse: Pulse,
+    api: Client,
+    stop: CancellationToken,
+) -> Result<(), Infallible> {
+    let answer = async {
+        loop {
+            let question = pulse.question().await;
+            match api.fetch("/v1/tasks").await {
+                Ok(_) => question.answer(),
+                Err(error) => {
+                    tracing::error!(error = %ErrorChain(&error), "The runner's own API does not answer");
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        never = answer => never,
     }
 }
 

@@ -41,7 +41,7 @@ use wire::{
     failure::{Failure, FailureCode},
     gitspace::{Generation, GitCredential, GitspaceSpec, Observed, ObservedState},
     ids::{GitspaceUuid, TaskUuid},
-    task::{LogStream, Phase, Task, TaskEventKind, TaskOutcome, TaskVerb},
+    task::{LogStream, Phase, Task, TaskEventKind, TaskKind, TaskOutcome, TaskVerb},
 };
 use work::Work;
 
@@ -74,6 +74,8 @@ pub(crate) enum SubmitError {
         #[source]
         source: JournalError,
     },
+    #[error("the runner is drained, and starts nothing more")]
+    Draining,
     #[error("the runner is stopping")]
     Stopping,
 }
@@ -140,6 +142,11 @@ impl Gitspaces {
             } else {
                 Err(SubmitError::OtherGitspace { task: task.id })
             };
+        }
+        // What takes away is still done: a host is drained so that it becomes empty.
+        let starts = matches!(task.verb.kind(), TaskKind::Provision | TaskKind::Start);
+        if starts && self.shared.drain.is_draining() {
+            return Err(SubmitError::Draining);
         }
         let gitspace = task.gitspace;
         let (reply, answer) = oneshot::channel();

@@ -35,7 +35,7 @@ pub(crate) fn capacity(config: &CapacityConfig) -> Capacity {
     }
 }
 
-pub(crate) async fn report(config: &RunnerConfig, docker: &Docker) -> HostReport {
+pub(crate) async fn report(config: &RunnerConfig, docker: &Docker, draining: bool) -> HostReport {
     let (docker_version, root, docker_failure) = match docker.about(DOCKER_DEADLINE).await {
         Ok((version, root)) => (Some(version), root, None),
         Err(error) => (None, String::new(), Some(error.failure())),
@@ -50,6 +50,7 @@ pub(crate) async fn report(config: &RunnerConfig, docker: &Docker) -> HostReport
         disk_bytes,
         disk_available_bytes,
         capacity: capacity(&config.capacity),
+        draining,
     }
 }
 

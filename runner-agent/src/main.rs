@@ -20,6 +20,7 @@ mod agent_copy;
 mod api;
 mod app;
 mod board;
+mod checks;
 mod cli;
 mod config;
 mod devcontainer;
@@ -38,8 +39,8 @@ mod shared;
 mod silence;
 
 use clap::Parser as _;
-use cli::{Cli, Command, ConfigCommand};
-use daemon::{Exit, Lifecycle, RandomIds, SystemClock, report};
+use cli::{Cli, CliError, Command, ConfigCommand};
+use daemon::{Exit, Lifecycle, PassedSockets, RandomIds, Reloaded, SystemClock, report};
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 /// For tasks to reach their next step and the spares to be removed.
@@ -47,8 +48,10 @@ const GRACE: Duration = Duration::from_secs(20);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    match Cli::try_parse() {
+        Ok(cli) => Box::pin(run(cli))
+            .await
+            .unwrap_or_else(|error| report(&error)),
         Err(error) => {
             let code = if error.use_stderr() {
                 Exit::Usage.into()
@@ -56,39 +59,65 @@ async fn main() -> ExitCode {
                 ExitCode::SUCCESS
             };
             drop(error.print());
-            return code;
-        }
-    };
-    let loaded = match cli.load() {
-        Ok(loaded) => loaded,
-        Err(error) => return report(&error),
-    };
-    let _log = match daemon::logging::init(&loaded.value.log, "runner-agent") {
-        Ok(log) => log,
-        Err(error) => return report(&error),
-    };
-    loaded.log();
-    let config = loaded.value;
-    match cli.command.unwrap_or(Command::Run) {
-        Command::Config {
-            command: ConfigCommand::Check,
-        } => match config.check().map_err(app::BuildError::from) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => report(&error),
-        },
-        Command::Purge { yes: _ } => match app::purge(&config).await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => report(&error),
-        },
-        Command::Run => {
-            let lifecycle = Lifecycle::new(GRACE);
-            match config.build(&lifecycle, Arc::new(SystemClock), Arc::new(RandomIds)) {
-                Ok(app) => {
-                    app.start(&lifecycle).await;
-                    lifecycle.run().await
-                }
-                Err(error) => report(&error),
-            }
+            code
         }
     }
+}
+
+async fn run(cli: Cli) -> Result<ExitCode, CliError> {
+    let loaded = cli.load()?;
+    match cli.command.clone().unwrap_or(Command::Run) {
+        Command::Config {
+            command: ConfigCommand::Check,
+        } => {
+            daemon::logging::init(&loaded.value.log, "runner-agent")?;
+            loaded.log();
+            loaded.value.check().map_err(app::BuildError::from)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Doctor { output } => {
+            loaded.value.check().map_err(app::BuildError::from)?;
+            Ok(admin::doctor(checks::host(&loaded.value).await, output))
+        }
+        Command::Admin(command) => {
+            let at = admin::RunAdmin {
+                daemon: "runner-agent",
+                socket: &loaded.value.admin_socket,
+            };
+            Ok(admin::run(command, at).await?)
+        }
+        Command::Purge { yes: _ } => {
+            daemon::logging::init(&loaded.value.log, "runner-agent")?;
+            loaded.log();
+            app::purge(&loaded.value).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Run => {
+            let log = daemon::logging::init(&loaded.value.log, "runner-agent")?;
+            loaded.log();
+            let mut lifecycle = Lifecycle::new(GRACE);
+            let sources = app::Sources {
+                clock: Arc::new(SystemClock),
+                ids: Arc::new(RandomIds),
+                sockets: PassedSockets::of_process()?,
+                log: log.clone(),
+                config_files: loaded.files,
+            };
+            lifecycle.on_reload(move || reload(cli.clone(), log.clone()));
+            let app = loaded.value.build(&lifecycle, sources)?;
+            app.start(&lifecycle).await;
+            Ok(lifecycle.run().await)
+        }
+    }
+}
+
+/// What can change while the daemon runs: its log filter. The rest is checked, so that the next start does not fail.
+async fn reload(cli: Cli, log: daemon::logging::LogHandle) -> Reloaded {
+    let loaded = tokio::task::spawn_blocking(move || cli.load()).await??;
+    loaded.value.check()?;
+    let filter = loaded.value.log.filter();
+    log.set_filter(filter)?;
+    Ok(format!(
+        "log filter `{filter}`; what else has changed is taken at the next start"
+    ))
 }

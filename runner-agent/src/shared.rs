@@ -4,6 +4,7 @@ use crate::{
     board::Board, config::RunnerConfig, firewall::Firewall, journal::Journal, ledger::Ledger,
     machine::Machine, names::Names, sandbox::Pool,
 };
+use admin::DrainFile;
 use camino::Utf8PathBuf;
 use daemon::{Clock, Ids, Tasks};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub(crate) struct Shared {
     pub(crate) firewall: Firewall,
     pub(crate) pool: Pool,
     pub(crate) agent_copy: AgentCopy,
+    pub(crate) drain: DrainFile,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn Ids>,
     pub(crate) tasks: Tasks,

@@ -24,6 +24,16 @@ pub(crate) enum Daemon {
     Delegate,
 }
 
+impl Daemon {
+    /// Its binary, and its configuration in the deployment's folder.
+    const fn files(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Runner => ("runner-agent", "runner.toml"),
+            Self::Delegate => ("delegate-agent", "delegate.toml"),
+        }
+    }
+}
+
 pub(crate) struct Deployment {
     pub(crate) git: GitServer,
     pub(crate) label: String,
@@ -117,14 +127,7 @@ public_url = "http://localhost:{gateway_port}"
         };
         deployment.run(Daemon::Runner)?;
         deployment.run(Daemon::Delegate)?;
-        deployment.until("the delegate is connected", |deployment| {
-            let said = deployment.curl(&[
-                "--unix-socket",
-                deployment.path("delegate-admin.sock").as_str(),
-                "http://localhost/readyz",
-            ])?;
-            Ok(said.code == 0)
-        })?;
+        deployment.until_ready()?;
         let token = deployment.path("control-plane/admin-token");
         deployment.ok(&[
             "login",
@@ -152,10 +155,7 @@ public_url = "http://localhost:{gateway_port}"
 
     /// Starts a daemon that does not run.
     pub(crate) fn run(&mut self, daemon: Daemon) -> Result<()> {
-        let (binary, config) = match daemon {
-            Daemon::Runner => ("runner-agent", "runner.toml"),
-            Daemon::Delegate => ("delegate-agent", "delegate.toml"),
-        };
+        let (binary, config) = daemon.files();
         let log = File::options()
             .create(true)
             .append(true)
@@ -170,6 +170,28 @@ public_url = "http://localhost:{gateway_port}"
             .with_context(|| format!("{binary} does not start"))?;
         *self.slot(daemon) = Some(child);
         Ok(())
+    }
+
+    /// The delegate is connected and its runner answers.
+    pub(crate) fn until_ready(&self) -> Result<()> {
+        self.until("the delegate is connected", |deployment| {
+            let said = deployment.curl(&[
+                "--unix-socket",
+                deployment.path("delegate-admin.sock").as_str(),
+                "http://localhost/readyz",
+            ])?;
+            Ok(said.code == 0)
+        })
+    }
+
+    /// A sub-command of a daemon's binary, with its configuration.
+    pub(crate) fn daemon(&self, daemon: Daemon, args: &[&str]) -> Result<Said> {
+        let (binary, config) = daemon.files();
+        Ok(Command::new(bin_dir()?.join(binary))
+            .args(["--config", self.path(config).as_str()])
+            .args(args)
+            .output()?
+            .into())
     }
 
     const fn slot(&mut self, daemon: Daemon) -> &mut Option<Child> {

@@ -12,6 +12,7 @@ mod deployment;
 mod docker;
 mod git_server;
 
+mod admin_sockets;
 mod browser;
 mod daemons_killed;
 mod failures;

@@ -74,4 +74,7 @@ pub struct HostReport {
     pub disk_bytes: u64,
     pub disk_available_bytes: u64,
     pub capacity: crate::control::Capacity,
+    /// An operator drained the runner: it refuses starts.
+    #[serde(default)]
+    pub draining: bool,
 }

@@ -1,6 +1,7 @@
 //! What the delegate says of itself at each connect, and the proof that it is itself.
 
 use crate::{VERSION, config::CapacitySettings, inventory, runner::Runner};
+use admin::DrainFile;
 use daemon::{Clock, ErrorChain};
 use std::{sync::Arc, time::Duration};
 use token::{SigningKey, Validity};
@@ -37,6 +38,7 @@ pub struct HelloSource {
     pub tags: Vec<String>,
     pub capacity: CapacitySettings,
     pub runner: Runner,
+    pub drain: DrainFile,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -75,7 +77,7 @@ impl HelloSource {
             version: VERSION.to_owned(),
             inventory: inventory::collect(host.as_ref(), self.capacity),
             tags: self.tags.clone(),
-            draining: false,
+            draining: self.drain.is_draining() || host.as_ref().is_some_and(|host| host.draining),
             runner_ready,
             tasks: tasks.clone(),
             gitspaces,

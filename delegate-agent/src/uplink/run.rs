@@ -124,6 +124,7 @@ impl Run {
         self.uplink.board.update_link(|status| {
             status.epoch = Some(epoch.0);
             status.connected_since = Some(now);
+            status.connections += 1;
             status.next_try = None;
         });
         self.pending
@@ -218,6 +219,7 @@ impl Run {
             bulk,
             reconnect,
             events,
+            pulse,
             ..
         } = uplink;
         let socket = async {
@@ -239,6 +241,7 @@ impl Run {
             Some(body) = bulk.recv(), if bulk_room => Event::Body(body, Class::Bulk),
             () = reconnect.notified() => Event::Reconnect,
             () = sleep_until(deadline) => Event::Tick,
+            never = pulse.beat() => match never {},
         }
     }
 

@@ -90,7 +90,12 @@ impl TestDelegate {
             ca_file: self.ca_file.clone(),
             embedded: None,
         };
+        let (_, log) =
+            daemon::logging::build(&daemon::logging::LogConfig::default(), "test").unwrap();
         let sources = Sources {
+            sockets: daemon::PassedSockets::of_process().unwrap(),
+            log,
+            config_files: Vec::new(),
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
             proxy_env: ProxyEnv::default(),

@@ -162,6 +162,7 @@ async fn answer(state: Arc<watch::Sender<State>>, request: Request<RequestBody>)
                     cpu_millis: 100_000,
                     memory_bytes: 1 << 40,
                 },
+                draining: false,
             },
         ),
         (&Method::GET, ["v1", "tasks"]) => {

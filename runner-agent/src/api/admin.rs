@@ -1,197 +1,161 @@
-//! The admin socket: is it alive, can it work, and what does it hold.
+//! What the runner tells on its admin socket; the routes are those of every daemon, see the `admin` crate.
 
-use crate::{config::FirewallMode, docker::Docker, reconcile::Orphans, shared::Shared};
-use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
-use local_rpc::server::{self, Body};
-use serde::Serialize;
-use std::{sync::Arc, time::Duration};
-use wire::gitspace::ObservedState;
+use crate::{checks, docker::Docker, reconcile::Orphans, shared::Shared};
+use ::admin::{About, Check, DrainFileError, DrainRequest, DrainState, Subject};
+use camino::Utf8PathBuf;
+use daemon::{ErrorChain, Hint as _};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use wire::{gitspace::ObservedState, problem::Problem};
 
-const DOCKER_DEADLINE: Duration = Duration::from_secs(3);
-
+/// Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct AdminApi {
+pub(crate) struct Admin {
     pub(crate) shared: Arc<Shared>,
     pub(crate) docker: Docker,
     pub(crate) orphans: Arc<Orphans>,
+    pub(crate) config_files: Vec<Utf8PathBuf>,
 }
 
-/// One thing that the runner needs.
-#[derive(Debug, Serialize)]
-struct Check {
-    name: &'static str,
-    ok: bool,
-    /// Whether the runner is ready without it.
-    required: bool,
-    code: &'static str,
-    message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fix: Option<String>,
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
 }
 
-#[derive(Debug, Serialize)]
-struct Readiness {
-    ready: bool,
-    checks: Vec<Check>,
+impl Admin {
+    fn unfinished(&self) -> usize {
+        let tasks = self.shared.journal.all();
+        tasks.iter().filter(|task| !task.finished()).count()
+    }
 }
 
-#[derive(Debug, Serialize)]
-struct Status<'a> {
-    version: &'static str,
-    deployment: &'a str,
-    machine: &'static str,
-    docker_host: &'a str,
-    agent: &'a str,
-    gitspaces: usize,
-    running: usize,
-    tasks_open: usize,
-    tasks_finished: usize,
-    spares: usize,
-    /// Volumes that nobody knows, kept for a person to decide.
-    orphan_volumes: Vec<String>,
-    damaged_ledger_files: &'a [crate::ledger::Damaged],
-    damaged_task_journals: usize,
-}
-
-impl AdminApi {
-    pub(crate) async fn answer(self, request: Request<Incoming>) -> Response<Body> {
-        let uri = request.uri().clone();
-        match (request.method(), server::segments(&uri).as_slice()) {
-            (&Method::GET, ["healthz"]) => server::bytes(StatusCode::OK, "text/plain", "ok\n"),
-            (&Method::GET, ["readyz"]) => {
-                let checks = self.checks().await;
-                let ready = checks.iter().all(|check| check.ok || !check.required);
-                let status = if ready {
-                    StatusCode::OK
-                } else {
-                    StatusCode::SERVICE_UNAVAILABLE
-                };
-                server::json(status, &Readiness { ready, checks })
-            }
-            (&Method::GET, ["status"]) => self.status(),
-            _ => server::no_route(&request.into_parts().0),
+impl Subject for Admin {
+    fn about(&self) -> About {
+        About {
+            daemon: "runner-agent".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
 
     async fn checks(&self) -> Vec<Check> {
-        let good = |name, required, message: String| Check {
-            name,
-            ok: true,
-            required,
-            code: "ok",
-            message,
-            fix: None,
-        };
-        let mut checks = Vec::new();
-        checks.push(match self.docker.about(DOCKER_DEADLINE).await {
-            Ok((version, _)) => good("docker", true, format!("Docker {version} answers")),
-            Err(error) => {
-                let failure = error.failure();
-                Check {
-                    name: "docker",
-                    ok: false,
-                    required: true,
-                    code: "docker_unavailable",
-                    message: daemon::ErrorChain(&error).to_string(),
-                    fix: failure.hint,
-                }
-            }
-        });
-        let damaged = self.shared.ledger.damaged().len() + self.shared.journal.damaged();
-        checks.push(if damaged == 0 {
-            good("ledger", false, "every file could be read".to_owned())
-        } else {
-            Check {
-                name: "ledger",
-                ok: false,
-                required: false,
-                code: "ledger_damaged",
-                message: format!("{damaged} files could not be read and were put aside"),
-                fix: Some(format!(
-                    "see the files called `.damaged` in {}",
-                    self.shared.config.state_dir
-                )),
-            }
-        });
-        checks.push(match self.shared.firewall.problem() {
-            None if self.shared.firewall.mode() == FirewallMode::Off => {
-                good("firewall", true, "off by configuration".to_owned())
-            }
-            None => good("firewall", true, "set up".to_owned()),
-            Some(cause) => Check {
-                name: "firewall",
-                ok: false,
-                required: true,
-                code: "firewall_failed",
-                message: cause,
-                fix: Some("install `iptables` and run the runner with CAP_NET_ADMIN".to_owned()),
-            },
-        });
-        let image = &self.shared.config.default_image;
-        checks.push(match self.docker.image(image).await {
-            Ok(Some(_)) => good("default_image", false, format!("{image} is on the host")),
-            Ok(None) => Check {
-                name: "default_image",
-                ok: false,
-                required: false,
-                code: "image_missing",
-                message: format!("{image} is not on the host"),
-                fix: crate::sandbox::default_image_missing(image).hint,
-            },
-            Err(error) => Check {
-                name: "default_image",
-                ok: false,
-                required: false,
-                code: "docker_unavailable",
-                message: daemon::ErrorChain(&error).to_string(),
-                fix: None,
-            },
-        });
-        checks.push(match self.shared.pool.failure() {
-            None => good("sandbox_pool", false, "nothing failed".to_owned()),
-            Some(failure) => Check {
-                name: "sandbox_pool",
-                ok: false,
-                required: false,
-                code: "sandbox_failed",
-                message: failure.message,
-                fix: failure.hint,
-            },
-        });
-        checks
+        let draining = self.shared.drain.is_draining();
+        let orphans = self.orphans.get().len();
+        checks::running(&self.shared, &self.docker, orphans, draining).await
     }
 
-    fn status(&self) -> Response<Body> {
+    async fn status(&self) -> Value {
         let shared = &self.shared;
         let observed = shared.board.after(0);
         let tasks = shared.journal.all();
         let finished = tasks.iter().filter(|task| task.finished()).count();
-        server::json(
-            StatusCode::OK,
-            &Status {
-                version: env!("CARGO_PKG_VERSION"),
-                deployment: shared.names.deployment(),
-                machine: shared.machine.provider(),
-                docker_host: self.docker.host(),
-                agent: &shared.agent_copy.hash,
-                gitspaces: shared.ledger.records().len(),
-                running: observed
-                    .iter()
-                    .filter(|observed| observed.state == ObservedState::Running)
-                    .count(),
-                tasks_open: tasks.len() - finished,
-                tasks_finished: finished,
-                spares: shared
-                    .ledger
-                    .spares()
-                    .iter()
-                    .filter(|spare| spare.ready)
-                    .count(),
-                orphan_volumes: self.orphans.get(),
-                damaged_ledger_files: shared.ledger.damaged(),
-                damaged_task_journals: shared.journal.damaged(),
-            },
-        )
+        let running = observed
+            .iter()
+            .filter(|observed| observed.state == ObservedState::Running)
+            .count();
+        let spares = shared.ledger.spares();
+        json!({
+            "deployment": shared.names.deployment(),
+            "machine": shared.machine.provider(),
+            "docker_host": self.docker.host(),
+            "agent": shared.agent_copy.hash,
+            "gitspaces": shared.ledger.records().len(),
+            "running": running,
+            "tasks_open": tasks.len() - finished,
+            "tasks_finished": finished,
+            "spares": spares.iter().filter(|spare| spare.ready).count(),
+            // Kept for a person to decide.
+            "orphan_volumes": self.orphans.get(),
+            "damaged_ledger_files": shared.ledger.damaged(),
+            "damaged_task_journals": shared.journal.damaged(),
+        })
     }
+
+    async fn tasks(&self) -> Value {
+        let tasks = self.shared.journal.all();
+        json!(tasks.iter().map(|task| task.status()).collect::<Vec<_>>())
+    }
+
+    fn metrics(&self, registry: &mut Registry) {
+        let gitspaces = Family::<StateLabel, Gauge>::default();
+        for observed in self.shared.board.after(0) {
+            let state = word(observed.state);
+            gitspaces.get_or_create(&StateLabel { state }).inc();
+        }
+        registry.register(
+            "gitspaces_gitspaces",
+            "Gitspaces by what they are seen as",
+            gitspaces,
+        );
+        let spares = Gauge::<i64>::default();
+        let ready = self
+            .shared
+            .ledger
+            .spares()
+            .iter()
+            .filter(|spare| spare.ready)
+            .count();
+        spares.set(i64::try_from(ready).unwrap_or(i64::MAX));
+        registry.register(
+            "gitspaces_sandbox_spares",
+            "Sandboxes that are ready to be claimed",
+            spares,
+        );
+        let orphans = Gauge::<i64>::default();
+        orphans.set(i64::try_from(self.orphans.get().len()).unwrap_or(i64::MAX));
+        registry.register(
+            "gitspaces_orphan_volumes",
+            "Volumes that no gitspace knows",
+            orphans,
+        );
+    }
+
+    fn drain_state(&self) -> DrainState {
+        self.shared.drain.state(self.unfinished())
+    }
+
+    async fn drain(&self, request: DrainRequest) -> Result<DrainState, Problem> {
+        if request.deadline_s.is_some() {
+            return Err(Problem::new(
+                "no_deadline_here",
+                "the runner hands no task back by itself",
+            )
+            .hint("give the deadline to `delegate-agent drain`: it speaks to the control plane"));
+        }
+        let now = self.shared.clock.now();
+        tokio::task::block_in_place(|| self.shared.drain.begin(request, now))
+            .map_err(|error| problem(&error))?;
+        tracing::info!("Draining");
+        Ok(self.drain_state())
+    }
+
+    async fn undrain(&self) -> Result<DrainState, Problem> {
+        tokio::task::block_in_place(|| self.shared.drain.end()).map_err(|error| problem(&error))?;
+        tracing::info!("Taking work again");
+        Ok(self.drain_state())
+    }
+
+    fn config_files(&self) -> Vec<Utf8PathBuf> {
+        self.config_files.clone()
+    }
+}
+
+const fn word(state: ObservedState) -> &'static str {
+    match state {
+        ObservedState::Absent => "absent",
+        ObservedState::Provisioned => "provisioned",
+        ObservedState::Stopped => "stopped",
+        ObservedState::Running => "running",
+    }
+}
+
+fn problem(error: &DrainFileError) -> Problem {
+    let mut problem = Problem::new("drain_not_kept", "the runner's drain is as it was")
+        .cause(ErrorChain(error).to_string());
+    problem.hint = error.hint();
+    problem
 }

@@ -26,17 +26,22 @@ struct Watch {
     seen: u64,
     pending: VecDeque<Observed>,
     changes: watch::Receiver<u64>,
+    drain: watch::Receiver<bool>,
 }
 
-/// All first, then each change, up to the drain. A watcher that is slow gets the latest of each.
+/// All first, then each change, up to the stop. A watcher that is slow gets the latest of each.
+///
+/// It ends too where an operator drains the runner or ends that: the watcher comes again, and asks what else has changed.
 fn follow(shared: Arc<Shared>) -> impl Stream<Item = Observed> + Send {
     let board: &Board = &shared.board;
     let changes = board.subscribe();
+    let drain = shared.drain.subscribe();
     let watch = Watch {
         shared,
         seen: 0,
         pending: VecDeque::new(),
         changes,
+        drain,
     };
     stream::unfold(watch, |mut watch| async move {
         let stop = watch.shared.tasks.drain_token();
@@ -50,6 +55,7 @@ fn follow(shared: Arc<Shared>) -> impl Stream<Item = Observed> + Send {
             if watch.pending.is_empty() {
                 tokio::select! {
                     () = stop.cancelled() => return None,
+                    _ = watch.drain.changed() => return None,
                     changed = watch.changes.changed() => changed.ok()?,
                 }
             }

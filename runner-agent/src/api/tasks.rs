@@ -19,6 +19,8 @@ use wire::{
     task::{Task, TaskEvent},
 };
 
+const DRAINING_HINT: &str = "`runner-agent undrain` on its host takes work again";
+
 pub(super) async fn put(api: &Api, id: TaskUuid, request: Request<Incoming>) -> Response<Body> {
     let task: Task = match server::read_json(request, MAX_BODY).await {
         Ok(task) => task,
@@ -39,12 +41,17 @@ pub(super) async fn put(api: &Api, id: TaskUuid, request: Request<Incoming>) -> 
                 SubmitError::Superseded { .. } => (StatusCode::PRECONDITION_FAILED, "superseded"),
                 SubmitError::Ledger { .. } => (StatusCode::INSUFFICIENT_STORAGE, "ledger_failed"),
                 SubmitError::Journal { .. } => (StatusCode::INSUFFICIENT_STORAGE, "journal_failed"),
+                SubmitError::Draining => (StatusCode::CONFLICT, "draining"),
                 SubmitError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
             };
             let mut problem = Problem::new(code, error.to_string());
             let source: Option<&(dyn std::error::Error + 'static)> = match &error {
                 SubmitError::Superseded { .. } => {
                     problem = problem.hint(SUPERSEDED_HINT);
+                    None
+                }
+                SubmitError::Draining => {
+                    problem = problem.hint(DRAINING_HINT);
                     None
                 }
                 SubmitError::Ledger { source } => Some(source),

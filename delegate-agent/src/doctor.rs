@@ -1,0 +1,177 @@
+//! What is wrong on this host, before the first start or when nothing works: each step of the way is tried.
+//!
+//! Needs no running daemon, and changes nothing.
+
+use crate::{
+    ask::{AskError, ask},
+    checks,
+    config::Config,
+    identity::{Identity, IdentityFile},
+    runner::Runner,
+    transport::{ProxyEnv, Transport},
+};
+use admin::{Check, Severity};
+use bytes::Bytes;
+use daemon::{Clock, ErrorChain, Hint as _};
+use http::{Request, Response, header};
+use http_body_util::Full;
+
+const STATE_DIR: &str = "state_dir";
+const IDENTITY: &str = "identity";
+const CONTROL_PLANE: &str = "control_plane";
+
+/// Every check that can be made from here.
+pub async fn examine(config: &Config, proxy_env: &ProxyEnv, clock: &dyn Clock) -> Vec<Check> {
+    let mut checks = vec![
+        state_dir(config),
+        Check::disk(
+            checks::STATE_DISK,
+            "the delegate's state",
+            &config.state_dir,
+        ),
+        identity(config),
+    ];
+    checks.extend(control_plane(config, proxy_env, clock).await);
+    checks.extend(checks::runner(&Runner::new(&config.runner_socket)).await);
+    checks
+}
+
+fn state_dir(config: &Config) -> Check {
+    let path = &config.state_dir;
+    let usable = nix::unistd::access(
+        path.as_std_path(),
+        nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK,
+    );
+    match usable {
+        Ok(()) => Check::good(
+            STATE_DIR,
+            Severity::Error,
+            format!("`{path}` can be written"),
+        ),
+        Err(errno) => Check::bad(
+            STATE_DIR,
+            Severity::Error,
+            format!("`{path}` cannot be written by this user"),
+        )
+        .cause(errno.desc())
+        .fix(format!(
+            "make `{path}` with mode 0700, owned by the user that runs delegate-agent"
+        )),
+    }
+}
+
+fn identity(config: &Config) -> Check {
+    let file = IdentityFile::new(config.state_dir.clone());
+    let not_yet = |summary: String| {
+        Check::bad(IDENTITY, Severity::Error, summary).fix(
+            "make a join token with `gitspace join-token create`, and run `delegate-agent enroll --url URL --join-token-file FILE`",
+        )
+    };
+    match file.load() {
+        Err(error) => {
+            let check = Check::bad(IDENTITY, Severity::Error, "the identity cannot be used")
+                .cause(ErrorChain(&error).to_string());
+            match error.hint() {
+                Some(hint) => check.fix(hint),
+                None => check,
+            }
+        }
+        Ok(None) if config.embedded.is_some() => Check::good(
+            IDENTITY,
+            Severity::Error,
+            "enrols at the embedded control plane by itself",
+        ),
+        Ok(None) => not_yet("this host is not enrolled".to_owned()),
+        Ok(Some(Identity {
+            delegate: Some(delegate),
+            name,
+            control_plane,
+            ..
+        })) => {
+            let configured = config.control_plane_url.ascii();
+            if control_plane == configured || config.embedded.is_some() {
+                Check::good(
+                    IDENTITY,
+                    Severity::Error,
+                    format!("enrolled at {control_plane} as `{name}` ({delegate})"),
+                )
+            } else {
+                Check::bad(
+                    IDENTITY,
+                    Severity::Error,
+                    format!("enrolled at {control_plane}, and `control_plane_url` is {configured}"),
+                )
+                .fix("set `control_plane_url` back, or enrol anew with `delegate-agent enroll --again`")
+            }
+        }
+        Ok(Some(_)) => not_yet("an enrolment was begun and not finished".to_owned()),
+    }
+}
+
+/// The way there, and the clocks at both ends.
+async fn control_plane(config: &Config, proxy_env: &ProxyEnv, clock: &dyn Clock) -> Vec<Check> {
+    let url = &config.control_plane_url;
+    let failed = |cause: String, fix: Option<String>| {
+        let check = Check::bad(
+            CONTROL_PLANE,
+            Severity::Error,
+            format!("{url} cannot be reached"),
+        )
+        .cause(cause);
+        let check = match fix {
+            Some(fix) => check.fix(fix),
+            None => check,
+        };
+        vec![
+            check,
+            Check::bad(checks::CLOCK, Severity::Error, "cannot be compared")
+                .because_of(CONTROL_PLANE),
+        ]
+    };
+    let transport = Transport::new(
+        url.clone(),
+        config.proxy.clone(),
+        proxy_env,
+        config.ca_file.as_deref(),
+    );
+    let transport = match transport {
+        Ok(transport) => transport,
+        Err(error) => return failed(ErrorChain(&error).to_string(), error.hint()),
+    };
+    match look(&transport).await {
+        Err(error) => {
+            let fix = if config.embedded.is_some() {
+                Some("it is embedded: it answers while delegate-agent runs".to_owned())
+            } else {
+                error.hint()
+            };
+            failed(ErrorChain(&error).to_string(), fix)
+        }
+        Ok(answer) if !answer.status().is_success() => failed(
+            format!("it answers {}", answer.status()),
+            Some("check the URL: it is that of the control plane, without a path".to_owned()),
+        ),
+        Ok(answer) => {
+            let skew = answer
+                .headers()
+                .get(header::DATE)
+                .and_then(|date| date.to_str().ok())
+                .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
+                .map(|date| date.timestamp().duration_since(clock.now()).as_millis())
+                .and_then(|skew| i64::try_from(skew).ok());
+            vec![
+                Check::good(CONTROL_PLANE, Severity::Error, format!("{url} answers")),
+                checks::clock(skew),
+            ]
+        }
+    }
+}
+
+async fn look(transport: &Transport) -> Result<Response<Bytes>, AskError> {
+    let request = Request::get("/api/v1/healthz").body(Full::default());
+    let request = request.map_err(|source| AskError::Http {
+        control_plane: transport.origin().ascii(),
+        source: source.into(),
+    })?;
+    ask(transport, request, || {}).await
+}

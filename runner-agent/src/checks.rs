@@ -1,0 +1,294 @@
+//! What the runner needs, and how it is: for `readyz` of a running one, and for `doctor` before the first start.
+
+use crate::{
+    config::{FirewallMode, RunnerConfig},
+    docker::Docker,
+    shared::Shared,
+};
+use admin::{Check, Severity};
+use camino::{Utf8Path, Utf8PathBuf};
+use daemon::ErrorChain;
+use std::{os::unix::fs::PermissionsExt as _, time::Duration};
+
+const DOCKER_DEADLINE: Duration = Duration::from_secs(3);
+
+const DOCKER: &str = "docker";
+const DEFAULT_IMAGE: &str = "default_image";
+const LEDGER: &str = "ledger";
+const FIREWALL: &str = "firewall";
+const SANDBOX_POOL: &str = "sandbox_pool";
+const STATE_DISK: &str = "state_disk";
+const DOCKER_DISK: &str = "docker_disk";
+const ORPHANS: &str = "orphan_volumes";
+const DRAINING: &str = "draining";
+const STATE_DIR: &str = "state_dir";
+const AGENT: &str = "agent_binary";
+const KVM: &str = "kvm";
+
+/// Of a running runner.
+pub(crate) async fn running(
+    shared: &Shared,
+    docker: &Docker,
+    orphans: usize,
+    draining: bool,
+) -> Vec<Check> {
+    let config = &shared.config;
+    let mut checks = self::docker(docker, &config.default_image).await;
+    let damaged = shared.ledger.damaged().len() + shared.journal.damaged();
+    checks.push(if damaged == 0 {
+        Check::good(LEDGER, Severity::Warning, "every file could be read")
+    } else {
+        Check::bad(
+            LEDGER,
+            Severity::Warning,
+            format!("{damaged} files could not be read and were put aside"),
+        )
+        .fix(format!(
+            "see the files called `.damaged` in {}; what they spoke of is kept until you decide",
+            config.state_dir
+        ))
+    });
+    checks.push(match shared.firewall.problem() {
+        None if shared.firewall.mode() == FirewallMode::Off => {
+            Check::good(FIREWALL, Severity::Error, "off by configuration")
+        }
+        None => Check::good(FIREWALL, Severity::Error, "set up"),
+        Some(cause) => Check::bad(FIREWALL, Severity::Error, "cannot be set up")
+            .cause(cause)
+            .fix("install `iptables` and run the runner with CAP_NET_ADMIN"),
+    });
+    checks.push(match shared.pool.failure() {
+        None => Check::good(SANDBOX_POOL, Severity::Warning, "nothing failed"),
+        Some(failure) => {
+            let check = Check::bad(SANDBOX_POOL, Severity::Warning, failure.message);
+            match failure.hint {
+                Some(hint) => check.fix(hint),
+                None => check,
+            }
+        }
+    });
+    checks.push(if orphans == 0 {
+        Check::good(ORPHANS, Severity::Warning, "none")
+    } else {
+        Check::bad(
+            ORPHANS,
+            Severity::Warning,
+            format!("{orphans} volumes belong to no gitspace that the ledger knows, and are kept"),
+        )
+        .fix("`runner-agent status` names them; `docker volume rm` removes one that nobody needs")
+    });
+    checks.push(Check::disk(
+        STATE_DISK,
+        "the runner's state",
+        &config.state_dir,
+    ));
+    checks.push(if draining {
+        Check::bad(DRAINING, Severity::Info, "drained: it starts nothing more")
+            .fix("`runner-agent undrain` takes work again")
+    } else {
+        Check::good(DRAINING, Severity::Info, "takes work")
+    });
+    checks
+}
+
+/// Of a host that may have no runner yet. Changes nothing.
+pub(crate) async fn host(config: &RunnerConfig) -> Vec<Check> {
+    let mut checks = vec![
+        state_dir(&config.state_dir),
+        Check::disk(
+            STATE_DISK,
+            "the runner's state",
+            &nearest(&config.state_dir),
+        ),
+        agent(&config.agent_binary),
+    ];
+    checks.extend(docker(&Docker::new(&config.docker_host), &config.default_image).await);
+    checks.push(firewall_programs(config.firewall));
+    checks.push(kvm());
+    checks
+}
+
+async fn docker(docker: &Docker, image: &str) -> Vec<Check> {
+    let (version, root) = match docker.about(DOCKER_DEADLINE).await {
+        Ok(about) => about,
+        Err(error) => {
+            let check = Check::bad(
+                DOCKER,
+                Severity::Error,
+                format!("Docker does not answer at {}", docker.host()),
+            )
+            .cause(ErrorChain(&error).to_string());
+            return vec![
+                match error.failure().hint {
+                    Some(hint) => check.fix(hint),
+                    None => check,
+                },
+                Check::bad(DEFAULT_IMAGE, Severity::Warning, "not known").because_of(DOCKER),
+            ];
+        }
+    };
+    let mut checks = vec![Check::good(
+        DOCKER,
+        Severity::Error,
+        format!("Docker {version} answers"),
+    )];
+    // Only where Docker's folder is this host's, which may not let us look into it.
+    if Utf8Path::new(&root).is_dir() {
+        checks.push(Check::disk(
+            DOCKER_DISK,
+            "Docker's images and volumes",
+            Utf8Path::new(&root),
+        ));
+    }
+    checks.push(match docker.image(image).await {
+        Ok(Some(_)) => Check::good(
+            DEFAULT_IMAGE,
+            Severity::Warning,
+            format!("{image} is on the host"),
+        ),
+        Ok(None) => {
+            let check = Check::bad(
+                DEFAULT_IMAGE,
+                Severity::Warning,
+                format!("{image} is not on the host"),
+            );
+            match crate::sandbox::default_image_missing(image).hint {
+                Some(hint) => check.fix(hint),
+                None => check,
+            }
+        }
+        Err(error) => Check::bad(DEFAULT_IMAGE, Severity::Warning, "not known")
+            .cause(ErrorChain(&error).to_string())
+            .because_of(DOCKER),
+    });
+    checks
+}
+
+fn state_dir(path: &Utf8Path) -> Check {
+    let nearest = nearest(path);
+    let usable = nix::unistd::access(
+        nearest.as_std_path(),
+        nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK,
+    );
+    match usable {
+        Ok(()) => Check::good(
+            STATE_DIR,
+            Severity::Error,
+            format!("`{path}` can be written"),
+        ),
+        Err(errno) => Check::bad(
+            STATE_DIR,
+            Severity::Error,
+            format!("`{path}` cannot be written by this user"),
+        )
+        .cause(errno.desc())
+        .fix("run this as the runner's user, or let that user own the folder"),
+    }
+}
+
+/// The folder, or the one above it that exists: the runner makes the rest.
+fn nearest(path: &Utf8Path) -> Utf8PathBuf {
+    path.ancestors()
+        .find(|folder| folder.is_dir())
+        .unwrap_or(path)
+        .to_owned()
+}
+
+fn agent(path: &Utf8Path) -> Check {
+    let fix = "set `agent_binary` to the gitspace-agent of this version";
+    match std::fs::metadata(path) {
+        Err(error) => Check::bad(AGENT, Severity::Error, format!("`{path}` cannot be read"))
+            .cause(error.to_string())
+            .fix(fix),
+        Ok(data) if !data.is_file() || data.permissions().mode() & 0o111 == 0 => {
+            Check::bad(AGENT, Severity::Error, format!("`{path}` is not a program")).fix(fix)
+        }
+        Ok(_) => Check::good(AGENT, Severity::Error, format!("`{path}` is there")),
+    }
+}
+
+fn firewall_programs(mode: FirewallMode) -> Check {
+    if mode == FirewallMode::Off {
+        return Check::good(FIREWALL, Severity::Error, "off by configuration");
+    }
+    let missing: Vec<_> = [
+        "iptables",
+        "iptables-restore",
+        "ip6tables",
+        "ip6tables-restore",
+    ]
+    .into_iter()
+    .filter(|program| !is_in_path(program))
+    .collect();
+    if missing.is_empty() {
+        Check::good(FIREWALL, Severity::Error, "its programs are there")
+    } else {
+        Check::bad(
+            FIREWALL,
+            Severity::Error,
+            format!("not on the host: {}", missing.join(", ")),
+        )
+        .fix("install `iptables`")
+    }
+}
+
+fn is_in_path(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    })
+}
+
+/// The machine provider of this version is the host's Docker, which needs no KVM: this only tells what is there.
+fn kvm() -> Check {
+    match std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+    {
+        Ok(_) => Check::good(
+            KVM,
+            Severity::Info,
+            "/dev/kvm opens; whether guests really run on it is not tried, because nothing here uses it",
+        ),
+        Err(error) => Check::bad(
+            KVM,
+            Severity::Info,
+            "/dev/kvm does not open; nothing here uses it",
+        )
+        .cause(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_bare_host_is_told_everything_that_it_lacks_and_nothing_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Utf8Path::from_path(dir.path()).unwrap();
+        let config = RunnerConfig {
+            state_dir: root.join("state"),
+            agent_binary: root.join("agent"),
+            docker_host: format!("unix://{root}/docker.sock"),
+            ..RunnerConfig::default()
+        };
+        let checks = host(&config).await;
+        let failed = |code: &str| {
+            checks
+                .iter()
+                .any(|check| check.code == code && check.is_fatal())
+        };
+        assert!(failed(AGENT) && failed(DOCKER), "{checks:#?}");
+        assert!(
+            !failed(STATE_DIR),
+            "the folder above it can be written: {checks:#?}"
+        );
+        let image = checks
+            .iter()
+            .find(|check| check.code == DEFAULT_IMAGE)
+            .unwrap();
+        assert_eq!(image.because_of.as_deref(), Some(DOCKER));
+        assert!(!config.state_dir.exists());
+    }
+}

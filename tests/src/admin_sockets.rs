@@ -1,0 +1,181 @@
+//! What an operator sees and does on the admin sockets and with the sub-commands of the daemons.
+
+use crate::{
+    deployment::{Daemon, Deployment, text},
+    lifecycle::APP,
+};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+const OPERATIONS: &str = include_str!("../../docs/operations.md");
+
+const BOTH: [Daemon; 2] = [Daemon::Delegate, Daemon::Runner];
+
+/// The codes of `health` or `doctor`.
+fn codes(json: &str) -> Result<BTreeSet<String>> {
+    let readiness: Value = serde_json::from_str(json)?;
+    let checks = readiness.pointer("/checks").and_then(Value::as_array);
+    Ok(checks
+        .context("checks")?
+        .iter()
+        .map(|check| text(check, "/code"))
+        .collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_daemons_tell_how_they_are_and_every_check_has_its_paragraph() -> Result<()> {
+    let host = Deployment::start().await?;
+    let mut told = BTreeSet::new();
+    for daemon in BOTH {
+        let health = host.daemon(daemon, &["health", "-o", "json"])?;
+        ensure!(health.code == 0, "{health:#?}");
+        let doctor = host.daemon(daemon, &["doctor", "-o", "json"])?;
+        ensure!(doctor.code == 0, "a running host is healthy: {doctor:#?}");
+        told.extend(codes(&health.out)?);
+        told.extend(codes(&doctor.out)?);
+
+        let status = host.daemon(daemon, &["status"])?;
+        ensure!(
+            status.code == 0 && status.out.contains("draining: false"),
+            "{status:#?}"
+        );
+        let metrics = host.daemon(daemon, &["metrics"])?;
+        for wanted in [
+            "gitspaces_daemon_info",
+            "process_resident_memory_bytes",
+            "# EOF",
+        ] {
+            ensure!(metrics.out.contains(wanted), "no {wanted} in {metrics:#?}");
+        }
+        let level = host.daemon(daemon, &["log-level", "warn,link=debug"])?;
+        ensure!(level.out.contains("link=debug"), "{level:#?}");
+        let wrong = host.daemon(daemon, &["log-level", "a=loud"])?;
+        ensure!(
+            wrong.code == 1 && wrong.err.contains("a=loud") && wrong.err.contains("hint: "),
+            "{wrong:#?}"
+        );
+        let kept = host.daemon(daemon, &["log-level"])?;
+        ensure!(
+            kept.out.contains("link=debug"),
+            "a wrong filter changes nothing: {kept:#?}"
+        );
+    }
+    for code in &told {
+        ensure!(
+            OPERATIONS.contains(&format!("\n### {code}\n")),
+            "docs/operations.md says nothing of the check `{code}`"
+        );
+    }
+    ensure!(told.len() > 10, "{told:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_support_bundle_holds_no_secret_of_the_host() -> Result<()> {
+    let host = Deployment::start().await?;
+    let secrets = [
+        host.token()?,
+        text(
+            &serde_json::from_str(&std::fs::read_to_string(
+                host.path("delegate/identity.json"),
+            )?)?,
+            "/private_key",
+        ),
+    ];
+    for daemon in BOTH {
+        let path = host.path(&format!("{daemon:?}.tar"));
+        let said = host.daemon(daemon, &["support-bundle", "--output", path.as_str()])?;
+        ensure!(said.code == 0, "{said:#?}");
+        let bundle = String::from_utf8_lossy(&std::fs::read(&path)?).into_owned();
+        for wanted in [
+            "support-bundle/checks.json",
+            "support-bundle/log.txt",
+            "state_dir = ",
+        ] {
+            ensure!(bundle.contains(wanted), "{daemon:?}: no {wanted}");
+        }
+        for secret in &secrets {
+            ensure!(
+                !secret.is_empty() && !bundle.contains(secret.as_str()),
+                "{daemon:?} gives a secret away"
+            );
+        }
+        let again = host.daemon(daemon, &["support-bundle", "--output", path.as_str()])?;
+        ensure!(
+            again.code == 1 && again.err.contains("hint: "),
+            "nothing is written over: {again:#?}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_host_takes_nothing_over_restarts_too_and_still_stops_what_it_has() -> Result<()>
+{
+    let mut host = Deployment::start().await?;
+    let url = host.git.repository("app", APP)?;
+    host.ok(&["create", &url, "--name", "before", "--wait"])?;
+    let said = host.daemon(Daemon::Delegate, &["drain", "--wait"])?;
+    ensure!(said.code == 0 && said.out.contains("drained"), "{said:#?}");
+
+    host.kill(Daemon::Delegate)?;
+    host.run(Daemon::Delegate)?;
+    host.until_ready()?;
+    let said = host.daemon(Daemon::Delegate, &["status"])?;
+    ensure!(said.out.contains("draining: true"), "{said:#?}");
+
+    host.ok(&["create", &url, "--name", "after", "--no-wait"])?;
+    host.until("it says that the host is drained", |host| {
+        Ok(host.show("after")?.to_string().contains("drain"))
+    })?;
+    ensure!(
+        host.state("before")? == "running",
+        "what runs is left alone"
+    );
+    host.ok(&["stop", "before", "--wait"])?;
+
+    let said = host.daemon(Daemon::Delegate, &["undrain"])?;
+    ensure!(said.code == 0, "{said:#?}");
+    host.until_state("after", "running")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_runner_refuses_starts_and_says_why() -> Result<()> {
+    let host = Deployment::start().await?;
+    let url = host.git.repository("app", APP)?;
+    let said = host.daemon(Daemon::Runner, &["drain"])?;
+    ensure!(said.code == 0, "{said:#?}");
+    host.ok(&["create", &url, "--name", "app", "--no-wait"])?;
+    host.until("it says why it does not start", |host| {
+        Ok(host.show("app")?.to_string().contains("drain"))
+    })?;
+    ensure!(
+        host.state("app")? == "starting",
+        "it waits, and does not fail"
+    );
+    let said = host.daemon(Daemon::Runner, &["undrain"])?;
+    ensure!(said.code == 0, "{said:#?}");
+    host.until_state("app", "running")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_does_not_run_is_no_riddle() -> Result<()> {
+    let mut host = Deployment::start().await?;
+    host.kill(Daemon::Runner)?;
+    let said = host.daemon(Daemon::Runner, &["status"])?;
+    ensure!(
+        said.code == 69 && said.err.contains("hint: ") && said.err.contains("runner-agent doctor"),
+        "{said:#?}"
+    );
+    host.until("the delegate is not ready", |host| {
+        Ok(host.daemon(Daemon::Delegate, &["health"])?.code == 75)
+    })?;
+    let said = host.daemon(Daemon::Delegate, &["health"])?;
+    ensure!(
+        said.out.contains("FAILED   runner_socket")
+            && said.out.contains("mend `runner_socket` first"),
+        "one cause is told once: {said:#?}"
+    );
+    Ok(())
+}
