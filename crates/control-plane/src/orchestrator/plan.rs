@@ -81,7 +81,7 @@ fn with_task(
     let wanted = task.generation == record.generation;
     match task.state {
         TaskState::Queued if !wanted || now >= task.deadline => Decision::Drop,
-        TaskState::Queued => match obstacle(delegate, config, now) {
+        TaskState::Queued => match obstacle(delegate, task.kind, config, now) {
             None => Decision::Send,
             Some(Obstacle::Brief(until)) => Decision::WaitUntil(until.min(task.deadline)),
             Some(Obstacle::Said(why)) => Decision::Wait {
@@ -99,7 +99,7 @@ fn with_task(
         }
         TaskState::Cancelling if now < task.deadline => Decision::WaitUntil(task.deadline),
         // While the delegate is away, its runner may still be at it: the next hello tells.
-        TaskState::Cancelling => match obstacle(delegate, config, now) {
+        TaskState::Cancelling => match away(delegate, config, now) {
             None => Decision::Drop,
             Some(Obstacle::Brief(until)) => Decision::WaitUntil(until),
             Some(Obstacle::Said(why)) => Decision::Wait { why, until: None },
@@ -145,7 +145,7 @@ fn without_task(situation: Situation<'_>, config: &OrchestratorConfig, now: Time
     if delegate.revoked {
         return Decision::Fail(words::delegate_revoked(&delegate.name));
     }
-    match obstacle(delegate, config, now) {
+    match obstacle(delegate, kind, config, now) {
         Some(Obstacle::Brief(until)) => Decision::WaitUntil(until),
         Some(Obstacle::Said(why)) => Decision::Wait { why, until: None },
         None if kind == TaskKind::Start && !situation.has_room => Decision::Wait {
@@ -162,30 +162,39 @@ enum Obstacle {
     Said(Failure),
 }
 
-/// Why the delegate takes no task at this time.
+/// Why the delegate takes no task of that kind at this time.
 fn obstacle(
     delegate: &DelegateView,
+    kind: TaskKind,
     config: &OrchestratorConfig,
     now: Timestamp,
 ) -> Option<Obstacle> {
+    let starts = match kind {
+        TaskKind::Provision | TaskKind::Start => true,
+        // A host is drained so that it becomes empty: what takes away goes on.
+        TaskKind::Stop | TaskKind::Reset | TaskKind::Delete | TaskKind::Observe => false,
+    };
+    away(delegate, config, now).or_else(|| {
+        (starts && delegate.draining)
+            .then(|| Obstacle::Said(words::delegate_draining(&delegate.name)))
+    })
+}
+
+/// Why nobody answers there.
+fn away(delegate: &DelegateView, config: &OrchestratorConfig, now: Timestamp) -> Option<Obstacle> {
     let patience = later(delegate.since, config.away_grace);
-    if !delegate.connected {
-        return Some(if now < patience {
-            Obstacle::Brief(patience)
-        } else {
-            Obstacle::Said(words::delegate_away(&delegate.name))
-        });
-    }
-    if !delegate.runner_ready {
-        return Some(if now < patience {
-            Obstacle::Brief(patience)
-        } else {
-            Obstacle::Said(words::runner_away(&delegate.name))
-        });
-    }
-    delegate
-        .draining
-        .then(|| Obstacle::Said(words::delegate_draining(&delegate.name)))
+    let said = if !delegate.connected {
+        words::delegate_away
+    } else if !delegate.runner_ready {
+        words::runner_away
+    } else {
+        return None;
+    };
+    Some(if now < patience {
+        Obstacle::Brief(patience)
+    } else {
+        Obstacle::Said(said(&delegate.name))
+    })
 }
 
 /// Before the next attempt after `failed` ones: four times as long each time, and up to a quarter more, by the gitspace, so that those that failed

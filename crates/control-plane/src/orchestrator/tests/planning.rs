@@ -247,6 +247,30 @@ fn nothing_is_issued_to_a_delegate_that_takes_nothing() {
     assert!(matches!(decide(&revoked, true), Decision::Fail(_)));
 }
 
+#[test]
+fn a_drained_host_still_stops_and_deletes_so_that_it_becomes_empty() {
+    let mut draining = delegate(0x10, "host");
+    draining.draining = true;
+    for (desired, kind) in [
+        (DesiredState::Stopped, TaskKind::Stop),
+        (DesiredState::Uninitialized, TaskKind::Reset),
+        (DesiredState::Deleted, TaskKind::Delete),
+    ] {
+        let mut record = record(desired);
+        record.observed = Some(observed(record.id, ObservedState::Running, 1, 1));
+        let situation = Situation {
+            record: &record,
+            task: None,
+            delegate: Some(&draining),
+            has_room: true,
+        };
+        assert_eq!(
+            plan(situation, &OrchestratorConfig::default(), NOW),
+            Decision::Issue(kind)
+        );
+    }
+}
+
 fn any_desired() -> impl Strategy<Value = DesiredState> {
     prop_oneof![
         Just(DesiredState::Running),
