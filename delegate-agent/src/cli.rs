@@ -10,7 +10,7 @@ use crate::{
     transport::{ProxyEnv, Transport},
 };
 use camino::{Utf8Path, Utf8PathBuf};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use daemon::{
     Exit, Hint, Lifecycle, Loaded, PassedSockets, RandomIds, Reloaded, SystemClock, logging,
     report, settings::Loader,
@@ -64,6 +64,12 @@ enum Command {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Write the man pages and completions.
+    #[command(hide = true)]
+    Pages {
+        /// Folder for them, as /usr/share.
+        dir: Utf8PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -114,6 +120,8 @@ enum CliError {
     Enrol(#[from] crate::enrol::EnrolError),
     #[error(transparent)]
     Start(#[from] app::StartError),
+    #[error(transparent)]
+    Pages(#[from] pages::PagesError),
     #[error("delegate-agent makes no token for the first administrator")]
     AdminToken(#[source] local_rpc::ClientError),
     #[error(transparent)]
@@ -128,7 +136,7 @@ impl Hint for CliError {
             Self::Settings(error) => error.hint(),
             Self::Config(error) => error.hint(),
             Self::Log(error) => error.hint(),
-            Self::Runtime(_) => None,
+            Self::Runtime(_) | Self::Pages(_) => None,
             Self::JoinToken { .. } => Some(
                 "put what `gitspace join-token create` printed into a file that only you can read"
                     .to_owned(),
@@ -147,7 +155,7 @@ impl Hint for CliError {
             Self::Settings(error) => error.exit(),
             Self::Config(error) => error.exit(),
             Self::Log(error) => error.exit(),
-            Self::Runtime(_) => Exit::Failure,
+            Self::Runtime(_) | Self::Pages(_) => Exit::Failure,
             Self::JoinToken { .. } => Exit::Usage,
             Self::Transport(error) => error.exit(),
             Self::Enrol(error) => error.exit(),
@@ -170,6 +178,11 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Doctor { output } => doctor(path, output),
         Command::Admin(command) => admin_command(path, command),
         Command::Config(ConfigCommand::Check) => check(path),
+        Command::Pages { dir } => {
+            pages::write(Cli::command(), pages::Section::SystemAdministration, &dir)
+                .map(|()| ExitCode::SUCCESS)
+                .map_err(CliError::from)
+        }
     };
     done.unwrap_or_else(|error| report(&error))
 }

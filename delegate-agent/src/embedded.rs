@@ -5,7 +5,6 @@
 
 use crate::{
     config::{Embedded, Origin},
-    dial::RunnerDial,
     enrol::{EnrolError, Enrolment, enrol},
     identity::{Identity, IdentityFile},
     runner::Runner,
@@ -16,6 +15,7 @@ use control_plane::{
 };
 use daemon::{Clock, Exit, Hint, Ids, Lifecycle};
 use gateway::{Gateway, GatewayConfig, GatewayError, Listen};
+use runner_dial::RunnerDial;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use wire::ids::DelegateUuid;
 
@@ -59,7 +59,8 @@ impl Hint for EmbeddedError {
             Self::Build { source } => source.hint(),
             Self::Start { source } => source.hint(),
             Self::Enrol { source } => source.hint(),
-            Self::Mint { .. } | Self::NoDelegate | Self::Gateway { .. } => None,
+            Self::Gateway { source } => source.hint(),
+            Self::Mint { .. } | Self::NoDelegate => None,
         }
     }
 
@@ -68,7 +69,7 @@ impl Hint for EmbeddedError {
             Self::Build { source } => source.exit(),
             Self::Start { source } => source.exit(),
             Self::Enrol { source } => source.exit(),
-            Self::Gateway { .. } => Exit::Config,
+            Self::Gateway { source } => source.exit(),
             Self::Mint { .. } | Self::NoDelegate => Exit::Failure,
         }
     }
@@ -104,6 +105,7 @@ impl EmbeddedControlPlane {
             clock: Arc::clone(&clock),
             ids,
             listener: None,
+            seal_key: None,
         };
         let mut control_plane = Box::pin(ControlPlane::build(settings, deps))
             .await
@@ -224,7 +226,7 @@ impl EmbeddedControlPlane {
                 control_connect: Some(direct),
                 control_tls: None,
             },
-            Arc::new(RunnerDial::new(runner, delegate)),
+            Arc::new(RunnerDial::new(runner.client().clone()).of_delegate(delegate)),
             Arc::clone(&self.clock),
         )
         .map_err(|source| EmbeddedError::Gateway { source })?;

@@ -24,7 +24,6 @@ pub mod ask;
 mod checks;
 pub mod cli;
 pub mod config;
-pub mod dial;
 pub mod doctor;
 pub mod drain;
 pub mod embedded;

@@ -4,7 +4,7 @@ mod proxy;
 mod tls;
 
 pub use proxy::{ProxyEnv, ProxyEnvError, ProxyUrl, ProxyUrlError};
-pub use tls::TlsError;
+pub use tls_roots::TlsError;
 
 use crate::config::Origin;
 use daemon::{Exit, Hint};
@@ -139,7 +139,8 @@ impl Transport {
         ca_file: Option<&camino::Utf8Path>,
     ) -> Result<Self, TransportError> {
         let tls = if origin.is_tls() {
-            let config = tls::config(ca_file).map_err(|source| TransportError::Tls { source })?;
+            let config = tls_roots::client_config(ca_file)
+                .map_err(|source| TransportError::Tls { source })?;
             Some(TlsConnector::from(Arc::new(config)))
         } else {
             None

@@ -45,6 +45,12 @@ pub(crate) enum Command {
         #[arg(long, required = true)]
         yes: bool,
     },
+    /// Write the man pages and completions.
+    #[command(hide = true)]
+    Pages {
+        /// Folder for them, as /usr/share.
+        dir: Utf8PathBuf,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]
@@ -78,6 +84,8 @@ pub(crate) enum CliError {
     Purge(#[from] PurgeError),
     #[error(transparent)]
     Admin(#[from] admin::CommandError),
+    #[error(transparent)]
+    Pages(#[from] pages::PagesError),
 }
 
 impl CliError {
@@ -89,6 +97,7 @@ impl CliError {
             Self::Build(error) => error,
             Self::Purge(error) => error,
             Self::Admin(error) => error,
+            Self::Pages(error) => error,
         }
     }
 }

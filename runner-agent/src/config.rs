@@ -92,7 +92,7 @@ impl Default for RunnerConfig {
             api_allow_uids: Vec::new(),
             api_allow_gids: Vec::new(),
             state_dir: "/var/lib/gitspaces/runner".into(),
-            run_dir: "/run/gitspaces/agents".into(),
+            run_dir: "/run/gitspaces/runner/gs".into(),
             docker_host: "unix:///var/run/docker.sock".to_owned(),
             deployment: None,
             agent_binary: "/usr/lib/gitspaces/gitspace-agent".into(),

@@ -38,7 +38,7 @@ mod sandbox;
 mod shared;
 mod silence;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use cli::{Cli, CliError, Command, ConfigCommand};
 use daemon::{Exit, Lifecycle, PassedSockets, RandomIds, Reloaded, SystemClock, report};
 use std::{process::ExitCode, sync::Arc, time::Duration};
@@ -90,6 +90,10 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
             daemon::logging::init(&loaded.value.log, "runner-agent")?;
             loaded.log();
             app::purge(&loaded.value).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Pages { dir } => {
+            pages::write(Cli::command(), pages::Section::SystemAdministration, &dir)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Run => {

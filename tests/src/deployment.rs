@@ -1,4 +1,4 @@
-//! A whole deployment on loopback: runner-agent, and delegate-agent with control plane and gateway embedded.
+//! A whole deployment on loopback: runner-agent, and delegate-agent with control plane and gateway embedded, or each on its own.
 
 use crate::{docker, git_server::GitServer};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -9,6 +9,7 @@ use nix::{
 };
 use serde_json::Value;
 use std::{
+    collections::BTreeMap,
     fs::File,
     net::{Ipv4Addr, TcpListener},
     process::{Child, Command, Output, Stdio},
@@ -18,18 +19,38 @@ use std::{
 /// Longest time anything here may take to come true.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Daemon {
+    ControlPlane,
     Runner,
     Delegate,
+    Gateway,
 }
 
 impl Daemon {
-    /// Its binary, and its configuration in the deployment's folder.
-    const fn files(self) -> (&'static str, &'static str) {
+    /// In the order in which they are stopped.
+    const ALL: [Self; 4] = [
+        Self::Gateway,
+        Self::Delegate,
+        Self::ControlPlane,
+        Self::Runner,
+    ];
+
+    const fn binary(self) -> &'static str {
         match self {
-            Self::Runner => ("runner-agent", "runner.toml"),
-            Self::Delegate => ("delegate-agent", "delegate.toml"),
+            Self::ControlPlane => "gitspaces-control-plane",
+            Self::Runner => "runner-agent",
+            Self::Delegate => "delegate-agent",
+            Self::Gateway => "gitspaces-gateway",
+        }
+    }
+
+    const fn config(self) -> &'static str {
+        match self {
+            Self::ControlPlane => "control-plane.toml",
+            Self::Runner => "runner.toml",
+            Self::Delegate => "delegate.toml",
+            Self::Gateway => "gateway.toml",
         }
     }
 }
@@ -41,8 +62,7 @@ pub(crate) struct Deployment {
     pub(crate) gateway_port: u16,
     dir: Option<tempfile::TempDir>,
     root: Utf8PathBuf,
-    runner: Option<Child>,
-    delegate: Option<Child>,
+    running: BTreeMap<Daemon, Child>,
 }
 
 /// What a command said.
@@ -70,32 +90,15 @@ impl Deployment {
 
     /// With more lines for the runner's config.
     pub(crate) async fn start_with(runner_config: &str) -> Result<Self> {
-        let git = GitServer::start().await?;
-        // Short: Unix socket paths lie below it.
-        let dir = tempfile::Builder::new().prefix("gs").tempdir_in("/tmp")?;
-        let root = Utf8PathBuf::try_from(dir.path().to_path_buf())?;
-        let label = format!("test-{}", root.file_name().context("a name")?);
-        let (control_port, gateway_port) = (free_port()?, free_port()?);
-        let bin = bin_dir()?;
-        std::fs::write(
-            root.join("runner.toml"),
-            format!(
-                r#"api_socket = "{root}/runner.sock"
-admin_socket = "{root}/runner-admin.sock"
-state_dir = "{root}/runner"
-run_dir = "{root}/gs"
-deployment = "{label}"
-agent_binary = "{bin}/gitspace-agent"
-default_image = "gitspaces/default:latest"
-host_access = ["{}"]
-{runner_config}
-"#,
-                git.address()
-            ),
-        )?;
-        std::fs::write(
-            root.join("delegate.toml"),
-            format!(
+        let mut deployment = Self::prepare(runner_config).await?;
+        let (root, control_port, gateway_port) = (
+            &deployment.root,
+            deployment.control_port,
+            deployment.gateway_port,
+        );
+        deployment.configure(
+            Daemon::Delegate,
+            &format!(
                 r#"control_plane_url = "http://localhost:{control_port}"
 name = "host"
 state_dir = "{root}/delegate"
@@ -115,28 +118,144 @@ public_url = "http://localhost:{gateway_port}"
 "#
             ),
         )?;
-        let mut deployment = Self {
-            git,
-            label,
-            control_port,
-            gateway_port,
-            dir: Some(dir),
-            root,
-            runner: None,
-            delegate: None,
-        };
         deployment.run(Daemon::Runner)?;
         deployment.run(Daemon::Delegate)?;
         deployment.until_ready()?;
-        let token = deployment.path("control-plane/admin-token");
-        deployment.ok(&[
+        deployment.log_in()?;
+        Ok(deployment)
+    }
+
+    /// Each daemon in a process of its own: enrolled with a join token, the gateway registered through the API.
+    pub(crate) async fn start_apart() -> Result<Self> {
+        let mut deployment = Self::prepare("").await?;
+        let (root, control_port, gateway_port) = (
+            deployment.root.clone(),
+            deployment.control_port,
+            deployment.gateway_port,
+        );
+        deployment.configure(
+            Daemon::ControlPlane,
+            &format!(
+                r#"state_dir = "{root}/control-plane"
+listen = "127.0.0.1:{control_port}"
+public_url = "http://localhost:{control_port}"
+gateway_url = "http://localhost:{gateway_port}"
+"#
+            ),
+        )?;
+        deployment.configure(
+            Daemon::Delegate,
+            &format!(
+                r#"control_plane_url = "http://localhost:{control_port}"
+name = "host"
+state_dir = "{root}/delegate"
+runner_socket = "{root}/runner.sock"
+admin_socket = "{root}/delegate-admin.sock"
+"#
+            ),
+        )?;
+        deployment.configure(
+            Daemon::Gateway,
+            &format!(
+                r#"control_plane_url = "http://localhost:{control_port}"
+listen = "127.0.0.1:{gateway_port}"
+public_url = "http://localhost:{gateway_port}"
+runner_socket = "{root}/runner.sock"
+"#
+            ),
+        )?;
+        deployment.run(Daemon::ControlPlane)?;
+        let health = format!("{}/api/v1/healthz", deployment.control_url());
+        deployment.until("the control plane answers", |deployment| {
+            Ok(deployment.curl(&[&health])?.code == 0)
+        })?;
+        deployment.log_in()?;
+        deployment.run(Daemon::Runner)?;
+
+        let join_token = deployment.path("join-token");
+        std::fs::write(&join_token, deployment.ok(&["join-token", "create"])?)?;
+        let enrolled = Command::new(bin_dir()?.join("delegate-agent"))
+            .args(["--config", deployment.path("delegate.toml").as_str()])
+            .args(["enroll", "--join-token-file", join_token.as_str()])
+            .output()?;
+        ensure!(enrolled.status.success(), "{:#?}", Said::from(enrolled));
+        deployment.run(Daemon::Delegate)?;
+
+        std::fs::create_dir(deployment.path("credentials"))?;
+        std::fs::write(
+            deployment.path("credentials/gateway-token"),
+            deployment.ok(&["gateway", "register", "edge"])?,
+        )?;
+        deployment.run(Daemon::Gateway)?;
+        deployment.until_ready()?;
+        deployment.until("the gateway is connected", |deployment| {
+            let gateways = deployment.json(&["gateway", "list"])?;
+            Ok(gateways.pointer("/0/connected") == Some(&Value::Bool(true)))
+        })?;
+        Ok(deployment)
+    }
+
+    /// A folder, ports and the runner's config; nothing runs yet.
+    async fn prepare(runner_config: &str) -> Result<Self> {
+        let git = GitServer::start().await?;
+        // Short: Unix socket paths lie below it.
+        let dir = tempfile::Builder::new().prefix("gs").tempdir_in("/tmp")?;
+        let root = Utf8PathBuf::try_from(dir.path().to_path_buf())?;
+        let deployment = Self {
+            label: format!("test-{}", root.file_name().context("a name")?),
+            control_port: free_port()?,
+            gateway_port: free_port()?,
+            dir: Some(dir),
+            running: BTreeMap::new(),
+            git,
+            root,
+        };
+        let (root, label, bin) = (&deployment.root, &deployment.label, bin_dir()?);
+        deployment.configure(
+            Daemon::Runner,
+            &format!(
+                r#"api_socket = "{root}/runner.sock"
+admin_socket = "{root}/runner-admin.sock"
+state_dir = "{root}/runner"
+run_dir = "{root}/gs"
+deployment = "{label}"
+agent_binary = "{bin}/gitspace-agent"
+default_image = "gitspaces/default:latest"
+host_access = ["{}"]
+{runner_config}
+"#,
+                deployment.git.address()
+            ),
+        )?;
+        Ok(deployment)
+    }
+
+    fn configure(&self, daemon: Daemon, text: &str) -> Result<()> {
+        Ok(std::fs::write(self.path(daemon.config()), text)?)
+    }
+
+    /// The delegate is connected and its runner answers.
+    pub(crate) fn until_ready(&self) -> Result<()> {
+        self.until("the delegate is connected", |deployment| {
+            let said = deployment.curl(&[
+                "--unix-socket",
+                deployment.path("delegate-admin.sock").as_str(),
+                "http://localhost/readyz",
+            ])?;
+            Ok(said.code == 0)
+        })
+    }
+
+    fn log_in(&self) -> Result<()> {
+        let token = self.path("control-plane/admin-token");
+        self.ok(&[
             "login",
             "--url",
-            &deployment.control_url(),
+            &self.control_url(),
             "--token-file",
             token.as_str(),
         ])?;
-        Ok(deployment)
+        Ok(())
     }
 
     pub(crate) fn path(&self, name: &str) -> Utf8PathBuf {
@@ -155,55 +274,36 @@ public_url = "http://localhost:{gateway_port}"
 
     /// Starts a daemon that does not run.
     pub(crate) fn run(&mut self, daemon: Daemon) -> Result<()> {
-        let (binary, config) = daemon.files();
+        let binary = daemon.binary();
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.path(&format!("{binary}.log")))?;
         let child = Command::new(bin_dir()?.join(binary))
-            .args(["--config", self.path(config).as_str()])
+            .args(["--config", self.path(daemon.config()).as_str()])
             .env("GITSPACES_LOG", "debug,hyper=info,sqlx=info")
+            .env("CREDENTIALS_DIRECTORY", self.path("credentials"))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .with_context(|| format!("{binary} does not start"))?;
-        *self.slot(daemon) = Some(child);
+        self.running.insert(daemon, child);
         Ok(())
-    }
-
-    /// The delegate is connected and its runner answers.
-    pub(crate) fn until_ready(&self) -> Result<()> {
-        self.until("the delegate is connected", |deployment| {
-            let said = deployment.curl(&[
-                "--unix-socket",
-                deployment.path("delegate-admin.sock").as_str(),
-                "http://localhost/readyz",
-            ])?;
-            Ok(said.code == 0)
-        })
     }
 
     /// A sub-command of a daemon's binary, with its configuration.
     pub(crate) fn daemon(&self, daemon: Daemon, args: &[&str]) -> Result<Said> {
-        let (binary, config) = daemon.files();
-        Ok(Command::new(bin_dir()?.join(binary))
-            .args(["--config", self.path(config).as_str()])
+        Ok(Command::new(bin_dir()?.join(daemon.binary()))
+            .args(["--config", self.path(daemon.config()).as_str()])
             .args(args)
             .output()?
             .into())
     }
 
-    const fn slot(&mut self, daemon: Daemon) -> &mut Option<Child> {
-        match daemon {
-            Daemon::Runner => &mut self.runner,
-            Daemon::Delegate => &mut self.delegate,
-        }
-    }
-
     /// SIGKILL, and wait until it is gone.
     pub(crate) fn kill(&mut self, daemon: Daemon) -> Result<()> {
-        if let Some(mut child) = self.slot(daemon).take() {
+        if let Some(mut child) = self.running.remove(&daemon) {
             child.kill()?;
             child.wait()?;
         }
@@ -212,7 +312,7 @@ public_url = "http://localhost:{gateway_port}"
 
     /// SIGTERM, and its exit code.
     pub(crate) fn stop(&mut self, daemon: Daemon) -> Result<i32> {
-        let mut child = self.slot(daemon).take().context("it does not run")?;
+        let mut child = self.running.remove(&daemon).context("it does not run")?;
         kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
         Ok(child.wait()?.code().unwrap_or(-1))
     }
@@ -337,7 +437,7 @@ public_url = "http://localhost:{gateway_port}"
         .with_context(|| format!("its state was {last}"))
     }
 
-    /// The end of both daemons' logs.
+    /// The end of the daemons' logs.
     pub(crate) fn logs(&self) -> String {
         let tail = |name: &str| {
             let text = std::fs::read_to_string(self.path(name)).unwrap_or_default();
@@ -353,13 +453,15 @@ public_url = "http://localhost:{gateway_port}"
                 )
             )
         };
-        tail("runner-agent.log") + &tail("delegate-agent.log")
+        let logs = Daemon::ALL.map(|daemon| format!("{}.log", daemon.binary()));
+        let there = logs.iter().filter(|name| self.path(name).exists());
+        there.map(|name| tail(name)).collect()
     }
 }
 
 impl Drop for Deployment {
     fn drop(&mut self) {
-        for daemon in [Daemon::Delegate, Daemon::Runner] {
+        for daemon in Daemon::ALL {
             if let Err(error) = self.kill(daemon) {
                 eprintln!("{daemon:?} was not stopped: {error:#}");
             }

@@ -20,3 +20,4 @@ mod gateway_door;
 mod hostile_input;
 mod isolation;
 mod lifecycle;
+mod processes_apart;

@@ -82,6 +82,9 @@ pub(crate) enum Command {
     /// Join tokens, with which delegates enrol
     #[command(subcommand)]
     JoinToken(JoinTokenCommand),
+    /// Gateways in processes of their own
+    #[command(subcommand)]
+    Gateway(GatewayCommand),
     /// Personal access tokens
     #[command(subcommand)]
     Token(TokenCommand),
@@ -98,10 +101,10 @@ pub(crate) enum Command {
         #[arg(value_enum)]
         shell: Shell,
     },
-    /// Write the man pages
+    /// Write the man pages and completions
     #[command(hide = true)]
-    Man {
-        /// Folder for them
+    Pages {
+        /// Folder for them, as /usr/share
         dir: Utf8PathBuf,
     },
 }
@@ -241,6 +244,19 @@ pub(crate) enum JoinTokenCommand {
     List,
     /// Make one useless
     Revoke { id: JoinTokenUuid },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GatewayCommand {
+    /// Register one; its token is all that goes to stdout
+    Register { name: String },
+    /// List them
+    List,
+    /// Make a gateway's token useless and cut its link
+    Revoke {
+        /// Name or id of the gateway
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,6 +3,7 @@
 mod access;
 mod delegates;
 mod follow;
+mod gateways;
 mod gitspaces;
 mod input;
 mod login;
@@ -53,7 +54,7 @@ pub(crate) async fn run(cli: Cli, environment: Environment) -> Result<ExitCode, 
         Command::Login => login::login(out, &overrides, &environment).await?,
         Command::Logout => login::logout(out, &environment)?,
         Command::Completion { shell } => pages::completion(out, shell)?,
-        Command::Man { dir } => pages::man(&dir)?,
+        Command::Pages { dir } => pages::pages(&dir)?,
         Command::Create(args) => gitspaces::create(&context()?, args).await?,
         Command::List => gitspaces::list(&context()?).await?,
         Command::Show(args) => gitspaces::show(&context()?, &args.name).await?,
@@ -79,6 +80,7 @@ pub(crate) async fn run(cli: Cli, environment: Environment) -> Result<ExitCode, 
         Command::Delegate(args) => delegates::delegate(&context()?, &args).await?,
         Command::Machine(args) => delegates::machine(&context()?, &args).await?,
         Command::JoinToken(args) => delegates::join_token(&context()?, args).await?,
+        Command::Gateway(args) => gateways::gateway(&context()?, args).await?,
         Command::Token(args) => access::token(&context()?, args).await?,
         Command::User(args) => access::user(&context()?, args).await?,
         Command::GitCredential(args) => access::git_credential(&context()?, args).await?,

@@ -32,6 +32,8 @@ pub(crate) enum CliError {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Pages(#[from] pages::PagesError),
     #[error("cannot {step} the terminal")]
     Terminal {
         step: &'static str,
@@ -85,6 +87,7 @@ impl CliError {
             Self::Output(_)
             | Self::Input { .. }
             | Self::Write { .. }
+            | Self::Pages(_)
             | Self::Terminal { .. }
             | Self::Signals(_)
             | Self::Ended { .. } => Exit::Failure,

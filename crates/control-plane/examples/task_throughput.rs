@@ -322,6 +322,7 @@ async fn measure(dir: &Utf8Path, log_lines: u64) -> (f64, f64) {
         clock: Arc::new(SystemClock),
         ids: Arc::new(RandomIds),
         listener: Some(listener),
+        seal_key: None,
     };
     let mut plane = Box::pin(ControlPlane::build(config, deps)).await.unwrap();
     let lifecycle = Lifecycle::new(Duration::from_secs(1));

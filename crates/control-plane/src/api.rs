@@ -7,6 +7,7 @@ pub(crate) mod catalog;
 pub(crate) mod delegates;
 pub(crate) mod error;
 pub(crate) mod extract;
+pub(crate) mod gateways;
 pub(crate) mod gitspaces;
 pub(crate) mod guard;
 pub(crate) mod idempotency;
@@ -17,7 +18,7 @@ pub(crate) mod revoke_grant;
 pub(crate) mod sse;
 pub(crate) mod users;
 
-use crate::{gateways, pages, state::AppState};
+use crate::{gateways as links, pages, state::AppState};
 use axum::{
     Router, middleware,
     response::{IntoResponse as _, Response},
@@ -65,6 +66,11 @@ fn private(state: &AppState) -> OpenApiRouter<AppState> {
         ))
         .routes(routes!(delegates::revoke_join_token::revoke_join_token))
         .routes(routes!(
+            gateways::list_gateways::list_gateways,
+            gateways::register_gateway::register_gateway
+        ))
+        .routes(routes!(gateways::revoke_gateway::revoke_gateway))
+        .routes(routes!(
             catalog::list_infra_providers::list_infra_providers,
             catalog::create_infra_provider::create_infra_provider
         ))
@@ -108,8 +114,8 @@ fn private(state: &AppState) -> OpenApiRouter<AppState> {
 fn public() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(delegates::enroll::enroll_delegate))
-        .routes(routes!(gateways::connect::connect_gateway))
-        .routes(routes!(gateways::exchange::exchange_code))
+        .routes(routes!(links::connect::connect_gateway))
+        .routes(routes!(links::exchange::exchange_code))
         .routes(routes!(meta::healthz))
         .routes(routes!(meta::version))
 }

@@ -21,7 +21,7 @@ use crate::{
 };
 use axum::Router;
 use camino::{Utf8Path, Utf8PathBuf};
-use daemon::{Clock, ErrorChain, Ids, IdsExt as _, Lifecycle};
+use daemon::{Clock, ErrorChain, Exit, Ids, IdsExt as _, Lifecycle};
 use std::{
     io,
     net::SocketAddr,
@@ -39,7 +39,7 @@ use wire::{api::CreateJoinToken, ids::GatewayUuid, secret::Secret};
 const DATABASE: &str = "control-plane.db";
 const SEAL_KEY: &str = "seal.key";
 /// Name of the gateway in the same process.
-const EMBEDDED_GATEWAY: &str = "embedded";
+pub(crate) const EMBEDDED_GATEWAY: &str = "embedded";
 /// How often expired rows are dropped.
 const TIDY_EVERY: Duration = Duration::from_secs(600);
 
@@ -50,6 +50,8 @@ pub struct Deps {
     pub ids: Arc<dyn Ids>,
     /// Bound already (by the service manager, or to a port of the system's choice); else `listen` of the configuration is bound at the start.
     pub listener: Option<std::net::TcpListener>,
+    /// The sealing key (32 bytes in base64url), in place of `seal.key` in the state directory.
+    pub seal_key: Option<Secret>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -102,21 +104,39 @@ pub enum BuildError {
 impl daemon::Hint for BuildError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Config { .. } => {
-                Some("write it like `http://localhost:7070`, without a path".to_owned())
-            }
+            Self::Config { source } => source.hint(),
             Self::StateDir { path, .. } => Some(format!(
                 "let the user of this process write to the directory above `{path}`"
             )),
             Self::GrantKey { .. } => {
                 Some("restore `seal.key` and the database from the same backup".to_owned())
             }
+            Self::Seal {
+                source: SealError::GivenKey,
+            } => Some("make one with `openssl rand 32 | basenc --base64url | tr -d =`".to_owned()),
             Self::Store { .. }
             | Self::Seal { .. }
             | Self::FirstStart { .. }
             | Self::Orchestrator { .. }
             | Self::Describe { .. }
             | Self::Interrupted => None,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Config { .. }
+            | Self::GrantKey { .. }
+            | Self::Seal {
+                source: SealError::GivenKey | SealError::NoKey { .. } | SealError::Exposed { .. },
+            } => Exit::Config,
+            Self::StateDir { .. }
+            | Self::Store { .. }
+            | Self::Seal { .. }
+            | Self::FirstStart { .. }
+            | Self::Orchestrator { .. }
+            | Self::Describe { .. }
+            | Self::Interrupted => Exit::Failure,
         }
     }
 }
@@ -148,6 +168,13 @@ impl daemon::Hint for StartError {
                 ))
             }
             Self::Bind { .. } | Self::Listener { .. } | Self::Again => None,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Bind { .. } => Exit::Unavailable,
+            Self::Listener { .. } | Self::Again => Exit::Failure,
         }
     }
 }
@@ -203,9 +230,10 @@ impl ControlPlane {
             .origins()
             .map_err(|source| BuildError::Config { source })?;
         let state_dir = config.state_dir.clone();
-        let seal = tokio::task::spawn_blocking(move || open_state_dir(&state_dir))
-            .await
-            .map_err(|_| BuildError::Interrupted)??;
+        let seal =
+            tokio::task::spawn_blocking(move || open_state_dir(&state_dir, deps.seal_key.as_ref()))
+                .await
+                .map_err(|_| BuildError::Interrupted)??;
         let seal = Arc::new(seal);
         let store = SqlStore::open_sqlite(&config.state_dir.join(DATABASE))
             .await
@@ -413,7 +441,7 @@ impl ControlPlane {
 }
 
 /// The state directory, for this user alone, and the sealing key in it.
-fn open_state_dir(path: &Utf8Path) -> Result<SealKey, BuildError> {
+fn open_state_dir(path: &Utf8Path, seal_key: Option<&Secret>) -> Result<SealKey, BuildError> {
     let failed = |source| BuildError::StateDir {
         path: path.to_owned(),
         source,
@@ -430,7 +458,11 @@ fn open_state_dir(path: &Utf8Path) -> Result<SealKey, BuildError> {
     if mode & 0o007 != 0 {
         tracing::warn!(dir = %path, mode = format!("{:o}", mode & 0o777), "The state directory can be entered by every user of this host");
     }
-    SealKey::open_or_make(&path.join(SEAL_KEY)).map_err(|source| BuildError::Seal { source })
+    match seal_key {
+        Some(key) => SealKey::given(key),
+        None => SealKey::open_or_make(&path.join(SEAL_KEY)),
+    }
+    .map_err(|source| BuildError::Seal { source })
 }
 
 /// Drops what has expired, from time to time.

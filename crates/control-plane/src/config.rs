@@ -48,6 +48,16 @@ pub enum ConfigError {
     },
 }
 
+impl daemon::Hint for ConfigError {
+    fn hint(&self) -> Option<String> {
+        Some("write it like `http://localhost:7070`, without a path".to_owned())
+    }
+
+    fn exit(&self) -> daemon::Exit {
+        daemon::Exit::Config
+    }
+}
+
 impl ControlPlaneConfig {
     /// With the defaults of one host.
     #[must_use]
@@ -58,6 +68,14 @@ impl ControlPlaneConfig {
             public_url: default_public_url(),
             gateway_url: default_gateway_url(),
         }
+    }
+
+    /// Says what is wrong with it, and touches nothing.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.origins().map(drop)
     }
 
     pub(crate) fn origins(&self) -> Result<(PublicOrigin, GatewayOrigins), ConfigError> {

@@ -1,7 +1,10 @@
 //! Files that are whole or not there.
 
 use camino::{Utf8Path, Utf8PathBuf};
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::{
+    fcntl::{Flock, FlockArg, OFlag},
+    unistd::geteuid,
+};
 use std::{
     fs::{self, File, OpenOptions, Permissions},
     io::{self, Write as _},
@@ -55,6 +58,7 @@ pub fn write_atomic(path: &Utf8Path, bytes: &[u8], mode: u32) -> Result<(), Writ
     file.set_len(0).map_err(fail("empty its temporary file"))?;
     file.set_permissions(Permissions::from_mode(mode))
         .map_err(fail("set its mode"))?;
+    give_to_owner_of(parent, &file).map_err(fail("give it to the owner of its folder"))?;
     file.write_all(bytes)
         .map_err(fail("write its temporary file"))?;
     file.sync_all()
@@ -63,6 +67,15 @@ pub fn write_atomic(path: &Utf8Path, bytes: &[u8], mode: u32) -> Result<(), Writ
     File::open(parent)
         .and_then(|dir| dir.sync_all())
         .map_err(fail("flush its directory to the disk"))
+}
+
+/// What root writes into the folder of a daemon's own user, as at an enrolment, is for that daemon to read.
+fn give_to_owner_of(dir: &Utf8Path, file: &File) -> io::Result<()> {
+    let owner = fs::metadata(dir)?;
+    if geteuid().is_root() && owner.uid() != 0 {
+        std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(())
 }
 
 /// The temporary file, locked, and still the one with that name.
@@ -96,6 +109,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = Utf8PathBuf::from_path_buf(dir.path().to_owned()).unwrap();
         (dir, path)
+    }
+
+    #[test]
+    fn what_root_writes_into_the_folder_of_a_user_belongs_to_that_user() {
+        let (_guard, dir) = dir();
+        let nobody = 65_534;
+        if geteuid().is_root() {
+            std::os::unix::fs::chown(&dir, Some(nobody), Some(nobody)).unwrap();
+        }
+        write_atomic(&dir.join("identity"), b"x", 0o600).unwrap();
+        let owner = |path: &Utf8Path| {
+            let of = fs::metadata(path).unwrap();
+            (of.uid(), of.gid())
+        };
+        assert_eq!(owner(&dir.join("identity")), owner(&dir));
     }
 
     #[test]

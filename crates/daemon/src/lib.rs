@@ -3,7 +3,8 @@
 //! Responsible for: the life of a process from start to drained stop ([`Lifecycle`]), whether its loops turn ([`Pulses`]), sockets
 //! that the service manager bound ([`PassedSockets`]), configuration files
 //! ([`settings`]), logs ([`logging`]), words and exit codes for people ([`report`]), time and ids as parameters
-//! ([`Clock`], [`Ids`]), and files that are whole or not there ([`write_atomic`]).
+//! ([`Clock`], [`Ids`]), secrets that the service manager hands over ([`Credentials`]), and files that are whole or not
+//! there ([`write_atomic`]).
 //!
 //! Invariant: nothing here reads a clock, an environment variable or randomness but through the types named for it.
 //!
@@ -12,6 +13,7 @@
 mod activation;
 mod atomic_file;
 mod clock;
+mod credential;
 mod error_chain;
 mod exit;
 mod ids;
@@ -23,6 +25,7 @@ pub mod settings;
 pub use activation::{ActivationError, PassedSockets};
 pub use atomic_file::{WriteError, write_atomic};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use credential::{CredentialError, Credentials, credential};
 pub use error_chain::ErrorChain;
 pub use exit::{Exit, Hint, report};
 pub use ids::{Ids, IdsExt, RandomIds, SequentialIds};

@@ -1,6 +1,8 @@
 //! What a gateway is made of.
 
-use std::{net::SocketAddr, sync::Arc};
+use crate::{endpoint::Endpoint, site::Domain};
+use daemon::{Exit, Hint};
+use std::{io, net::SocketAddr, sync::Arc};
 use url::Url;
 use wire::secret::Secret;
 
@@ -40,6 +42,54 @@ pub enum GatewayError {
     Listen {
         address: String,
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
+}
+
+impl GatewayConfig {
+    /// Says what is wrong with it, and opens nothing.
+    ///
+    /// # Errors
+    /// See [`GatewayError`].
+    pub fn check(&self) -> Result<(), GatewayError> {
+        self.parts().map(drop)
+    }
+
+    pub(crate) fn parts(&self) -> Result<(Domain, Endpoint), GatewayError> {
+        let domain = Domain::from_url(&self.public_url).ok_or_else(|| GatewayError::PublicUrl {
+            url: self.public_url.clone(),
+        })?;
+        Ok((domain, Endpoint::new(self)?))
+    }
+}
+
+impl Hint for GatewayError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                Some("is another gateway running? see `ss -ltnp`".to_owned())
+            }
+            Self::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("listen on a port from 1024, behind what serves port 80 or 443".to_owned())
+            }
+            Self::PublicUrl { .. } | Self::ControlPlaneUrl { .. } => {
+                Some("for example `https://gitspaces.example.com`".to_owned())
+            }
+            Self::Token => Some(
+                "it has to be what `gitspace gateway register` printed, and nothing else"
+                    .to_owned(),
+            ),
+            Self::Listen { .. } | Self::NoTls { .. } => None,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::PublicUrl { .. }
+            | Self::ControlPlaneUrl { .. }
+            | Self::NoTls { .. }
+            | Self::Token => Exit::Config,
+            Self::Listen { .. } => Exit::Unavailable,
+        }
+    }
 }

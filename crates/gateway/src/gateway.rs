@@ -86,11 +86,8 @@ impl Gateway {
         dial: Arc<dyn Dial>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, GatewayError> {
-        let domain =
-            Domain::from_url(&config.public_url).ok_or_else(|| GatewayError::PublicUrl {
-                url: config.public_url.clone(),
-            })?;
-        let endpoint = Arc::new(Endpoint::new(&config)?);
+        let (domain, endpoint) = config.parts()?;
+        let endpoint = Arc::new(endpoint);
         let (listener, address) = listen(config.listen)?;
         Ok(Self {
             shared: Arc::new(Shared {

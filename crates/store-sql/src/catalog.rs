@@ -13,7 +13,7 @@ use store::{
 };
 use wire::{
     gateway::Revocation,
-    ids::{InfraProviderUuid, MachineUuid},
+    ids::{GatewayUuid, InfraProviderUuid, MachineUuid},
 };
 
 fn infra_provider(row: &SqliteRow) -> Result<InfraProviderRecord, StoreError> {
@@ -218,6 +218,36 @@ impl CatalogStore for SqlStore {
             .map_err(store_error("keeping a gateway", "gateway"))?;
             done(transaction).await?;
             gateway(&row)
+        })
+    }
+
+    fn create_gateway<'a>(&'a self, gateway: &'a GatewayRecord) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let mut transaction = self.write().await?;
+            sqlx::query(
+                "INSERT INTO gateways (id, name, token_hash, created) VALUES ($1, $2, $3, $4)",
+            )
+            .bind(gateway.id.to_string())
+            .bind(gateway.name.as_str())
+            .bind(gateway.token_hash.as_slice())
+            .bind(micros(gateway.created))
+            .execute(&mut *transaction)
+            .await
+            .map_err(store_error("creating a gateway", "gateway name"))?;
+            done(transaction).await
+        })
+    }
+
+    fn delete_gateway(&self, id: GatewayUuid) -> Answer<'_, bool> {
+        Box::pin(async move {
+            let mut transaction = self.write().await?;
+            let result = sqlx::query("DELETE FROM gateways WHERE id = $1")
+                .bind(id.to_string())
+                .execute(&mut *transaction)
+                .await
+                .map_err(store_error("deleting a gateway", "gateway"))?;
+            done(transaction).await?;
+            Ok(result.rows_affected() > 0)
         })
     }
 

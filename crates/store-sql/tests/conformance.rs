@@ -361,6 +361,29 @@ async fn catalog(store: &dyn Store) {
     assert_eq!(store.gateway_by_hash(&[1; 32]).await.unwrap(), None);
     assert!(store.gateway_by_hash(&[2; 32]).await.unwrap().is_some());
     assert_eq!(store.gateways().await.unwrap().len(), 1);
+    let taken = GatewayRecord {
+        id: id(0x62),
+        token_hash: [3; 32],
+        ..gateway.clone()
+    };
+    assert!(matches!(
+        store.create_gateway(&taken).await,
+        Err(StoreError::Conflict {
+            what: "gateway name"
+        })
+    ));
+    let second = GatewayRecord {
+        name: "gw-2".to_owned(),
+        ..taken
+    };
+    store.create_gateway(&second).await.unwrap();
+    assert_eq!(
+        store.gateway_by_hash(&[3; 32]).await.unwrap(),
+        Some(second.clone())
+    );
+    assert!(store.delete_gateway(second.id).await.unwrap());
+    assert!(!store.delete_gateway(second.id).await.unwrap());
+    assert_eq!(store.gateway_by_hash(&[3; 32]).await.unwrap(), None);
 
     assert_eq!(store.setting("key").await.unwrap(), None);
     assert_eq!(store.setting_or("key", b"one").await.unwrap(), b"one");

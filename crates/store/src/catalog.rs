@@ -63,6 +63,10 @@ pub trait CatalogStore {
 
     /// Replaces the token of the gateway of that name; the id of the first is kept. Answers with the one stored.
     fn put_gateway<'a>(&'a self, gateway: &'a GatewayRecord) -> Answer<'a, GatewayRecord>;
+    /// `Conflict` where the name is taken.
+    fn create_gateway<'a>(&'a self, gateway: &'a GatewayRecord) -> Answer<'a, ()>;
+    /// Whether there was one. Its token opens nothing any more.
+    fn delete_gateway(&self, id: GatewayUuid) -> Answer<'_, bool>;
     fn gateway_by_hash<'a>(&'a self, hash: &'a Hash) -> Answer<'a, Option<GatewayRecord>>;
     fn gateways(&self) -> Answer<'_, Vec<GatewayRecord>>;
 

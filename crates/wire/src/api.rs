@@ -2,10 +2,12 @@
 
 mod access;
 mod delegates;
+mod gateways;
 mod gitspaces;
 
 pub use access::*;
 pub use delegates::*;
+pub use gateways::*;
 pub use gitspaces::*;
 
 use serde::{Deserialize, Serialize};

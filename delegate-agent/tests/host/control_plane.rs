@@ -52,6 +52,7 @@ impl TestControlPlane {
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
             listener: Some(listener),
+            seal_key: None,
         };
         let lifecycle = Lifecycle::new(Duration::from_secs(1));
         let mut inner = Box::pin(ControlPlane::build(config, deps)).await.unwrap();

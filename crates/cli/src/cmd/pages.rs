@@ -1,4 +1,4 @@
-//! `completion`, `man`, `version`.
+//! `completion`, `pages`, `version`.
 
 use super::Context;
 use crate::{api::Object, args::Cli, error::CliError, output::Output, text};
@@ -8,19 +8,16 @@ use clap_complete::Shell;
 use serde_json::Value;
 
 pub(super) fn completion(out: Output, shell: Shell) -> Result<(), CliError> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "gitspace", &mut script);
-    out.raw(&String::from_utf8_lossy(&script))
+    out.raw(&pages::completion(Cli::command(), shell))
 }
 
-/// `gitspace.1` and one page for each sub-command.
-pub(super) fn man(dir: &Utf8Path) -> Result<(), CliError> {
-    let failed = |source| CliError::Write {
-        path: dir.to_owned(),
-        source,
-    };
-    std::fs::create_dir_all(dir).map_err(failed)?;
-    clap_mangen::generate_to(Cli::command(), dir).map_err(failed)
+/// Man pages and completions, as packages install them.
+pub(super) fn pages(dir: &Utf8Path) -> Result<(), CliError> {
+    Ok(pages::write(
+        Cli::command(),
+        pages::Section::UserCommands,
+        dir,
+    )?)
 }
 
 pub(super) async fn version(context: &Context) -> Result<(), CliError> {

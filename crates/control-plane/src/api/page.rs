@@ -4,7 +4,7 @@ use super::error::ApiError;
 use axum::Json;
 use serde::Deserialize;
 use store::{
-    AccessTokenRecord, Cursor, DelegateRecord, GitCredentialRecord, GitspaceRecord,
+    AccessTokenRecord, Cursor, DelegateRecord, GatewayRecord, GitCredentialRecord, GitspaceRecord,
     InfraProviderRecord, JoinTokenRecord, MachineRecord, PageRequest, UserRecord,
 };
 use wire::api::{MAX_PAGE, Page};
@@ -98,6 +98,7 @@ macro_rules! listed {
 listed!(
     AccessTokenRecord,
     DelegateRecord,
+    GatewayRecord,
     GitCredentialRecord,
     GitspaceRecord,
     InfraProviderRecord,

@@ -131,6 +131,7 @@ enum Event {
     Revoked(Result<Revocation, RecvError>),
     Received(Option<Result<Message, axum::Error>>),
     Tick,
+    Dismissed,
     Stop,
 }
 
@@ -158,12 +159,14 @@ impl Connection {
         let mut revocations = self.state.gateways.follow();
         self.snapshot().await?;
         let stop = self.state.stop.clone();
+        let dismissed = self.open.dismissed();
         let mut heard = Instant::now();
         let mut ticks = tokio::time::interval(PING_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let event = tokio::select! {
                 () = stop.cancelled() => Event::Stop,
+                () = dismissed.cancelled() => Event::Dismissed,
                 change = changes.recv() => Event::Change(change),
                 revocation = revocations.recv() => Event::Revoked(revocation),
                 message = self.socket.recv() => Event::Received(message),
@@ -171,6 +174,7 @@ impl Connection {
             };
             match event {
                 Event::Stop => return Ok(()),
+                Event::Dismissed => return Err(ConnectionError::Revoked),
                 Event::Change(Ok(change)) => self.changed(change).await?,
                 Event::Revoked(Ok(revocation)) => {
                     self.send(&ToGateway::Revoked { revocation }).await?;

@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 use wire::{gateway::Revocation, ids::GatewayUuid};
 
 /// Revocations a connection may lag behind before it gets a snapshot again.
@@ -22,6 +23,8 @@ struct Connected {
     connections: usize,
     /// What its users' URLs end with, as it said itself.
     domain: Option<String>,
+    /// Cancelled when its token is revoked.
+    dismissed: CancellationToken,
 }
 
 /// One connection of a gateway; counted until it is dropped.
@@ -29,6 +32,14 @@ struct Connected {
 pub(crate) struct OpenConnection {
     feed: GatewayFeed,
     gateway: GatewayUuid,
+    dismissed: CancellationToken,
+}
+
+impl OpenConnection {
+    /// Cancelled when the gateway's token is revoked.
+    pub(crate) fn dismissed(&self) -> CancellationToken {
+        self.dismissed.clone()
+    }
 }
 
 impl GatewayFeed {
@@ -50,11 +61,36 @@ impl GatewayFeed {
     }
 
     pub(crate) fn open(&self, gateway: GatewayUuid) -> OpenConnection {
-        self.lock(|connected| connected.entry(gateway).or_default().connections += 1);
+        let dismissed = self.lock(|connected| {
+            let entry = connected.entry(gateway).or_default();
+            entry.connections += 1;
+            entry.dismissed.clone()
+        });
         OpenConnection {
             feed: self.clone(),
             gateway,
+            dismissed,
         }
+    }
+
+    /// Cuts the connections of a gateway that the store knows no longer. One that opens meanwhile finds that out itself.
+    pub(crate) fn dismiss(&self, gateway: GatewayUuid) {
+        self.lock(|connected| {
+            if let Some(found) = connected.get(&gateway) {
+                found.dismissed.cancel();
+            }
+        });
+    }
+
+    /// Whether it is connected, and what it said that its URLs end with.
+    pub(crate) fn connection(&self, gateway: GatewayUuid) -> (bool, Option<String>) {
+        self.lock(|connected| {
+            let found = connected.get(&gateway);
+            (
+                found.is_some(),
+                found.and_then(|found| found.domain.clone()),
+            )
+        })
     }
 
     pub(crate) fn said_hello(&self, gateway: GatewayUuid, domain: String) {
@@ -92,7 +128,10 @@ impl GatewayFeed {
             .ok_or_else(|| ApiError::Unavailable {
                 what: "a gateway",
                 why: "none is known to this control plane".to_owned(),
-                hint: Some("start a gateway with its token".to_owned()),
+                hint: Some(
+                    "register one with `gitspace gateway register`, and start it with its token"
+                        .to_owned(),
+                ),
             })
     }
 }

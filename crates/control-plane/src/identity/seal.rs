@@ -7,6 +7,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use data_encoding::BASE64URL_NOPAD;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use std::{io, os::unix::fs::PermissionsExt as _};
+use wire::secret::Secret;
 
 const KEY: usize = 32;
 const VERSION: u8 = 1;
@@ -31,6 +32,8 @@ pub enum SealError {
     Exposed { path: Utf8PathBuf, mode: u32 },
     #[error("`{path}` does not hold a key")]
     NoKey { path: Utf8PathBuf },
+    #[error("the sealing key that was handed over is not {KEY} bytes in base64url")]
+    GivenKey,
     #[error("the operating system has no randomness to give")]
     Random,
     #[error("cannot seal {what}")]
@@ -109,14 +112,20 @@ impl SealKey {
                 });
             }
         };
-        let no_key = || SealError::NoKey {
+        Self::parse(&text).ok_or_else(|| SealError::NoKey {
             path: path.to_owned(),
-        };
-        let bytes = BASE64URL_NOPAD
-            .decode(text.trim().as_bytes())
-            .map_err(|_| no_key())?;
-        let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| no_key())?;
-        Ok(Self(LessSafeKey::new(key)))
+        })
+    }
+
+    /// The key that the service manager handed over.
+    pub(crate) fn given(key: &Secret) -> Result<Self, SealError> {
+        Self::parse(key.expose()).ok_or(SealError::GivenKey)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let bytes = BASE64URL_NOPAD.decode(text.trim().as_bytes()).ok()?;
+        let key = UnboundKey::new(&AES_256_GCM, &bytes).ok()?;
+        Some(Self(LessSafeKey::new(key)))
     }
 
     pub(crate) fn seal(&self, label: Label<'_>, plain: &[u8]) -> Result<Vec<u8>, SealError> {

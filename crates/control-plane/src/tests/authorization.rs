@@ -46,6 +46,9 @@ fn endpoints() -> Vec<(&'static str, &'static str, For)> {
         ("get", "/join-tokens", Admins),
         ("post", "/join-tokens", Admins),
         ("delete", "/join-tokens/{join_token}", Admins),
+        ("get", "/gateways", Admins),
+        ("post", "/gateways", Admins),
+        ("delete", "/gateways/{gateway}", Admins),
         ("get", "/infra-providers", Users),
         ("post", "/infra-providers", Admins),
         ("delete", "/infra-providers/{infra_provider}", Admins),
@@ -71,6 +74,7 @@ fn body_of(method: &str, path: &str) -> Value {
         ("post", "/gitspaces") => json!({"repo": {"url": "https://example.com/x"}, "start": false}),
         ("post", "/gitspaces/{gitspace}/actions") => json!({"action": "stop"}),
         ("post", "/users") => json!({"name": "x", "role": "developer"}),
+        ("post", "/gateways") => json!({"name": "x"}),
         ("post", "/infra-providers") => json!({"name": "x", "kind": "host"}),
         ("post", "/tokens" | "/users/{user}/tokens") => json!({"name": "x"}),
         ("post", "/infra-providers/{infra_provider}/machines") => {

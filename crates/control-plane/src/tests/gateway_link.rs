@@ -147,3 +147,57 @@ async fn only_a_gateway_with_its_token_and_the_protocol_is_connected() {
     let other = dial(&plane, gateway.token.expose(), "gitspaces.gateway.v9").await;
     assert_eq!(other.unwrap_err(), 400);
 }
+
+#[tokio::test]
+async fn a_registered_gateway_connects_with_the_token_it_was_shown_until_it_is_revoked() {
+    let plane = TestPlane::start().await;
+    let made = plane
+        .post(&plane.admin, "/gateways", json!({"name": "edge"}))
+        .await
+        .expect(201)
+        .json();
+    let token = made["token"].as_str().unwrap().to_owned();
+    for taken in ["edge", "embedded"] {
+        let again = plane
+            .post(&plane.admin, "/gateways", json!({"name": taken}))
+            .await;
+        assert!(again.status.is_client_error(), "{taken}: {}", again.text);
+    }
+
+    let mut socket = dial(&plane, &token, SUBPROTOCOL).await.unwrap();
+    match heard(&mut socket).await {
+        ToGateway::Snapshot { gateway, .. } => {
+            assert_eq!(gateway.to_string(), made["id"].as_str().unwrap());
+        }
+        other => panic!("{other:?}"),
+    }
+    let listed = plane
+        .get(&plane.admin, "/gateways")
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(listed["items"][0]["connected"], true, "{listed}");
+    assert!(!listed.to_string().contains(&token), "{listed}");
+
+    plane
+        .delete(&plane.admin, "/gateways/edge")
+        .await
+        .expect(204);
+    let cut = tokio::time::timeout(Duration::from_secs(1), async {
+        while let Some(Ok(message)) = socket.next().await {
+            if matches!(message, Message::Close(_)) {
+                break;
+            }
+        }
+    });
+    cut.await.expect("the link was not cut within a second");
+    assert_eq!(
+        dial(&plane, &token, SUBPROTOCOL).await.err(),
+        Some(401),
+        "a revoked token"
+    );
+    plane
+        .delete(&plane.admin, "/gateways/edge")
+        .await
+        .expect(404);
+}

@@ -83,6 +83,7 @@ impl TestPlane {
                 clock: clock.clone(),
                 ids: Arc::new(RandomIds),
                 listener: Some(listener),
+                seal_key: None,
             },
         )
         .await

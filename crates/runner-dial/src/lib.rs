@@ -1,15 +1,14 @@
-//! Streams into this host's gitspaces, for the embedded gateway.
+//! Streams into this host's gitspaces, for a gateway beside the runner, in a process of its own or in the delegate's.
 //!
 //! The runner hands over the connected socket itself, so that user traffic has no hop here; where it says `relay`, the connection to the
 //! runner is the stream.
 
-use crate::runner::Runner;
 use daemon::ErrorChain;
 use futures_util::future::BoxFuture;
 use gateway::{Authorized, Dial, DialError, Target, Upstream};
 use http::{Method, StatusCode};
 use local_rpc::{
-    ClientError,
+    Client, ClientError,
     fd::{PassedStream, recv_fd},
 };
 use std::time::Duration;
@@ -22,25 +21,38 @@ use wire::{
 /// The page is shown without the list where that takes longer.
 const LIST_LIMIT: Duration = Duration::from_secs(2);
 
+const ELSEWHERE: &str = "it is on another host, and this gateway reaches its own host only";
+
 /// Through the runner's socket.
 #[derive(Clone, Debug)]
 pub struct RunnerDial {
-    runner: Runner,
-    /// Whose gitspaces are on this host.
-    delegate: DelegateUuid,
+    runner: Client,
+    /// Whose gitspaces are on this host, where that is known.
+    delegate: Option<DelegateUuid>,
 }
 
 impl RunnerDial {
+    /// Every target is tried; what the runner does not know is taken to be on another host.
     #[must_use]
-    pub fn new(runner: Runner, delegate: DelegateUuid) -> Self {
-        Self { runner, delegate }
+    pub fn new(runner: Client) -> Self {
+        Self {
+            runner,
+            delegate: None,
+        }
+    }
+
+    /// Targets of other delegates are refused without asking the runner.
+    #[must_use]
+    pub fn of_delegate(self, delegate: DelegateUuid) -> Self {
+        Self {
+            delegate: Some(delegate),
+            ..self
+        }
     }
 
     async fn open(&self, target: Target) -> Result<Upstream, DialError> {
-        if target.delegate != self.delegate {
-            return Err(unreachable(
-                "it is on another host, and this gateway reaches its own host only",
-            ));
+        if self.delegate.is_some_and(|own| own != target.delegate) {
+            return Err(unreachable(ELSEWHERE));
         }
         let path = format!(
             "/v1/gitspaces/{}/dial?target={}",
@@ -48,7 +60,6 @@ impl RunnerDial {
         );
         let upgraded = match self
             .runner
-            .client()
             .upgrade(Method::POST, &path, DIAL_PROTOCOL, None::<&()>)
             .await
         {
@@ -76,6 +87,7 @@ impl RunnerDial {
     async fn why(&self, target: Target, error: &ClientError) -> DialError {
         let code = error.problem().map(|problem| problem.code.as_str());
         match (error.status(), code, target.to) {
+            (_, Some("unknown_gitspace"), _) if self.delegate.is_none() => unreachable(ELSEWHERE),
             (_, Some("not_running"), _) | (Some(StatusCode::NOT_FOUND), _, _) => {
                 DialError::NotRunning
             }
@@ -90,7 +102,7 @@ impl RunnerDial {
 
     async fn listening(&self, gitspace: GitspaceUuid) -> Vec<ListeningPort> {
         let path = format!("/v1/gitspaces/{gitspace}/ports");
-        let asked = self.runner.client().get::<Vec<ListeningPort>>(&path);
+        let asked = self.runner.get::<Vec<ListeningPort>>(&path);
         match tokio::time::timeout(LIST_LIMIT, asked).await {
             Ok(Ok(ports)) => ports,
             Ok(Err(error)) => {

@@ -1,0 +1,39 @@
+//! What the operator may set, and its defaults.
+
+use camino::Utf8PathBuf;
+use control_plane::ControlPlaneConfig;
+use serde::Deserialize;
+use std::net::SocketAddr;
+
+/// Used where nobody names another file.
+pub(crate) const DEFAULT_PATH: &str = "/etc/gitspaces/gitspaces-control-plane.toml";
+/// Prefix of environment variables that override single keys.
+pub(crate) const ENV_PREFIX: &str = "GITSPACES_CONTROL_PLANE";
+/// Name of the credential that seals secrets in the database, in place of a file in the state directory.
+pub(crate) const SEAL_KEY: &str = "seal-key";
+
+/// As written in the file. What is not set is as [`ControlPlaneConfig::new`] has it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Settings {
+    state_dir: Option<Utf8PathBuf>,
+    listen: Option<SocketAddr>,
+    public_url: Option<String>,
+    gateway_url: Option<String>,
+    pub(crate) log: daemon::logging::LogConfig,
+}
+
+impl Settings {
+    pub(crate) fn into_config(self) -> ControlPlaneConfig {
+        let state_dir = self
+            .state_dir
+            .unwrap_or_else(|| "/var/lib/gitspaces/control-plane".into());
+        let default = ControlPlaneConfig::new(state_dir);
+        ControlPlaneConfig {
+            listen: self.listen.unwrap_or(default.listen),
+            public_url: self.public_url.unwrap_or(default.public_url),
+            gateway_url: self.gateway_url.unwrap_or(default.gateway_url),
+            state_dir: default.state_dir,
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The command line.
+
+use crate::config::{ConfigError, DEFAULT_PATH, ENV_PREFIX, Settings};
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use daemon::{Credentials, Exit, Hint, Lifecycle, Loaded, SystemClock, logging, settings::Loader};
+use gateway::{Gateway, GatewayError};
+use local_rpc::Client;
+use runner_dial::RunnerDial;
+use std::{io::Write as _, process::ExitCode, sync::Arc, time::Duration};
+
+/// For exchanges under way; streams that last longer are cut, and their clients come back.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Carries HTTP and WebSocket traffic into the gitspaces of its host, for whoever the control plane lets in.
+///
+/// Exit codes: 0 stopped when told to; 1 failed; 64 wrong command line; 69 its address is in use; 78 wrong configuration, or no token.
+#[derive(Debug, Parser)]
+#[command(name = "gitspaces-gateway", version, about, long_about)]
+pub(crate) struct Cli {
+    /// The configuration; without this option the default file may be missing.
+    #[arg(long, global = true, value_name = "FILE", help = format!("the configuration [default: {DEFAULT_PATH}]"))]
+    config: Option<Utf8PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon (also without a command).
+    Run,
+    /// About the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Write the man pages and completions.
+    #[command(hide = true)]
+    Pages {
+        /// Folder for them, as /usr/share.
+        dir: Utf8PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum ConfigCommand {
+    /// Read the configuration, say what is wrong with it, and change nothing.
+    Check,
+}
+
+/// What went wrong before there was anything to run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error(transparent)]
+    Settings(#[from] daemon::SettingsError),
+    #[error("the configuration is wrong")]
+    Config(#[source] ConfigError),
+    #[error("cannot log")]
+    Log(#[from] logging::LogError),
+    #[error("cannot start a runtime")]
+    Runtime(#[source] std::io::Error),
+    #[error("cannot start the gateway")]
+    Gateway(#[source] GatewayError),
+    #[error(transparent)]
+    Pages(#[from] pages::PagesError),
+}
+
+impl Hint for CliError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Settings(error) => error.hint(),
+            Self::Config(error) => error.hint(),
+            Self::Log(error) => error.hint(),
+            Self::Gateway(error) => error.hint(),
+            Self::Runtime(_) | Self::Pages(_) => None,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Settings(error) => error.exit(),
+            Self::Config(error) => error.exit(),
+            Self::Log(error) => error.exit(),
+            Self::Gateway(error) => error.exit(),
+            Self::Runtime(_) | Self::Pages(_) => Exit::Failure,
+        }
+    }
+}
+
+/// Usage errors have a code of their own; `--help` and `--version` are none.
+pub(crate) fn explain(error: &clap::Error) -> ExitCode {
+    // Where the output is gone, the code is all that is left to say.
+    drop(error.print());
+    if error.use_stderr() {
+        Exit::Usage.into()
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// Does what the command line says.
+pub(crate) fn run(cli: Cli) -> Result<ExitCode, CliError> {
+    let path = cli.config.as_deref();
+    match cli.command.unwrap_or(Command::Run) {
+        Command::Run => serve(path),
+        Command::Config(ConfigCommand::Check) => check(path),
+        Command::Pages { dir } => {
+            pages::write(Cli::command(), pages::Section::SystemAdministration, &dir)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// A file that somebody named must exist; the default need not.
+fn load(path: Option<&Utf8Path>) -> Result<Loaded<Settings>, CliError> {
+    let loader = match path {
+        Some(path) => Loader::new(path),
+        None => Loader::new(DEFAULT_PATH).optional(),
+    };
+    Ok(loader.env_prefix(ENV_PREFIX).load()?)
+}
+
+fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
+    let loaded = load(path)?;
+    let _log = logging::init(&loaded.value.log, "gitspaces-gateway")?;
+    loaded.log();
+    let config = loaded
+        .value
+        .check(&Credentials::of_process())
+        .map_err(CliError::Config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)?;
+    runtime.block_on(async {
+        let lifecycle = Lifecycle::new(GRACE);
+        let public_url = config.gateway.public_url.clone();
+        let dial = RunnerDial::new(Client::new(&config.runner_socket));
+        let gateway = Gateway::build(config.gateway, Arc::new(dial), Arc::new(SystemClock))
+            .map_err(CliError::Gateway)?;
+        let address = gateway.local_addr();
+        tracing::info!(%address, url = %public_url, "Gateway listens");
+        gateway.start(&lifecycle);
+        lifecycle.tasks().status(&format!("serves {public_url} on {address}"));
+        Ok(lifecycle.run().await)
+    })
+}
+
+fn check(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
+    let loaded = load(path)?;
+    for file in &loaded.files {
+        say(&format!("read {file}"));
+    }
+    for key in &loaded.unknown_keys {
+        say(&format!("warning: unknown key `{key}` is ignored"));
+    }
+    let config = loaded
+        .value
+        .check(&Credentials::of_process())
+        .map_err(CliError::Config)?
+        .gateway;
+    say(&format!(
+        "ok: gitspaces below {}, for {}",
+        config.public_url, config.control_plane_url
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One line to whoever ran the command. Where nobody reads, the exit code is all that is left to say.
+fn say(line: &str) {
+    drop(writeln!(std::io::stdout(), "{line}"));
+}

@@ -1,0 +1,130 @@
+//! What the operator may set, and its defaults.
+
+use camino::Utf8PathBuf;
+use daemon::{Credentials, Exit, Hint};
+use gateway::{GatewayConfig, GatewayError, Listen};
+use serde::Deserialize;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+use url::Url;
+
+/// Used where nobody names another file.
+pub(crate) const DEFAULT_PATH: &str = "/etc/gitspaces/gitspaces-gateway.toml";
+/// Prefix of environment variables that override single keys.
+pub(crate) const ENV_PREFIX: &str = "GITSPACES_GATEWAY";
+/// Name of the credential with which it connects to the control plane.
+const TOKEN: &str = "gateway-token";
+
+/// As written in the file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Settings {
+    /// `http(s)://host[:port]` of the control plane.
+    control_plane_url: Option<String>,
+    /// Loopback unless set.
+    listen: Option<SocketAddr>,
+    /// What users' URLs end with: a gitspace is at `<scheme>://<slug>.<host[:port]>/`.
+    public_url: Option<String>,
+    /// The API socket of this host's runner.
+    runner_socket: Option<Utf8PathBuf>,
+    /// PEM certificates trusted beside the host's own.
+    ca_file: Option<Utf8PathBuf>,
+    pub(crate) log: daemon::logging::LogConfig,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("`control_plane_url` is not set")]
+    NoControlPlane,
+    #[error("`{key}` is not a URL: `{text}`")]
+    Url {
+        key: &'static str,
+        text: String,
+        #[source]
+        source: url::ParseError,
+    },
+    #[error("this gateway has no token: the credential `{TOKEN}` is missing or empty")]
+    NoToken,
+    #[error(transparent)]
+    Credential(#[from] daemon::CredentialError),
+    #[error("cannot connect to the control plane by TLS")]
+    Tls(#[from] tls_roots::TlsError),
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+}
+
+impl Hint for ConfigError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoControlPlane => Some("set `control_plane_url = \"https://...\"`".to_owned()),
+            Self::Url { .. } => Some("for example `https://gitspaces.example.com`".to_owned()),
+            Self::NoToken => Some(
+                "as an administrator run `gitspace gateway register NAME`, and put what it prints into /etc/gitspaces/credentials/gateway-token (mode 0600)".to_owned(),
+            ),
+            Self::Credential(error) => error.hint(),
+            Self::Tls(error) => error.hint(),
+            Self::Gateway(error) => error.hint(),
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::NoControlPlane | Self::Url { .. } | Self::NoToken => Exit::Config,
+            Self::Credential(error) => error.exit(),
+            Self::Tls(error) => error.exit(),
+            Self::Gateway(error) => error.exit(),
+        }
+    }
+}
+
+/// Checked.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) gateway: GatewayConfig,
+    pub(crate) runner_socket: Utf8PathBuf,
+}
+
+impl Settings {
+    /// Reads the token and the trusted certificates, and opens nothing.
+    pub(crate) fn check(self, credentials: &Credentials) -> Result<Config, ConfigError> {
+        let listen = self
+            .listen
+            .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 7080)));
+        let control_plane = self.control_plane_url.ok_or(ConfigError::NoControlPlane)?;
+        let control_plane_url = parse("control_plane_url", &control_plane)?;
+        let public_url = self
+            .public_url
+            .unwrap_or_else(|| format!("http://localhost:{}", listen.port()));
+        let control_tls = if control_plane_url.scheme() == "https" {
+            let roots = tls_roots::client_config(self.ca_file.as_deref())?;
+            Some(Arc::new(roots))
+        } else {
+            None
+        };
+        let gateway = GatewayConfig {
+            listen: Listen::Address(listen),
+            public_url: parse("public_url", &public_url)?,
+            control_plane_url,
+            gateway_token: credentials.get(TOKEN)?.ok_or(ConfigError::NoToken)?,
+            control_connect: None,
+            control_tls,
+        };
+        gateway.check()?;
+        Ok(Config {
+            gateway,
+            runner_socket: self
+                .runner_socket
+                .unwrap_or_else(|| "/run/gitspaces/runner/api.sock".into()),
+        })
+    }
+}
+
+fn parse(key: &'static str, text: &str) -> Result<Url, ConfigError> {
+    Url::parse(text).map_err(|source| ConfigError::Url {
+        key,
+        text: text.to_owned(),
+        source,
+    })
+}

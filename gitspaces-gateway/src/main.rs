@@ -1,0 +1,14 @@
+//! The gateway as a daemon of its own, beside the runner of its host; what it does is in the crate `gateway`.
+
+mod cli;
+mod config;
+
+use clap::Parser as _;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::Cli::try_parse() {
+        Ok(cli) => cli::run(cli).unwrap_or_else(|error| daemon::report(&error)),
+        Err(error) => cli::explain(&error),
+    }
+}
