@@ -21,3 +21,4 @@ mod hostile_input;
 mod isolation;
 mod lifecycle;
 mod processes_apart;
+mod units;
