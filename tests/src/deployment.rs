@@ -29,14 +29,14 @@ pub(crate) enum Daemon {
 
 impl Daemon {
     /// In the order in which they are stopped.
-    const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 4] = [
         Self::Gateway,
         Self::Delegate,
         Self::ControlPlane,
         Self::Runner,
     ];
 
-    const fn binary(self) -> &'static str {
+    pub(crate) const fn binary(self) -> &'static str {
         match self {
             Self::ControlPlane => "gitspaces-control-plane",
             Self::Runner => "runner-agent",
@@ -521,7 +521,7 @@ fn free_port() -> Result<u16> {
         .port())
 }
 
-fn bin_dir() -> Result<&'static Utf8Path> {
+pub(crate) fn bin_dir() -> Result<&'static Utf8Path> {
     static DIR: std::sync::OnceLock<Option<Utf8PathBuf>> = std::sync::OnceLock::new();
     DIR.get_or_init(|| {
         std::env::var("GITSPACES_TEST_BIN")

@@ -15,6 +15,7 @@ mod git_server;
 mod admin_sockets;
 mod browser;
 mod daemons_killed;
+mod example_configs;
 mod failures;
 mod gateway_door;
 mod hostile_input;
