@@ -1,4 +1,4 @@
-//! The packet filter: gitspaces reach the internet, and neither this host's own ports nor link-local metadata.
+//! The packet filter: gitspaces reach the internet, and neither this host's own ports nor link-local metadata nor another container.
 //!
 //! Two chains of this deployment's own, filled anew as a whole, with one jump each from `INPUT` and `DOCKER-USER`. Rules match the
 //! interfaces of this deployment by their prefix, so that nothing has to be done for a single gitspace.
@@ -205,6 +205,10 @@ impl Firewall {
             rules.push_str(&format!(
                 ":{forward} - [0:0]\n-A {forward} -d 169.254.0.0/16 -j REJECT\n"
             ));
+            // Docker isolates its networks too, but its chains are gone for a moment whenever a Docker starts on the host.
+            for bridges in [self.interfaces.as_str(), "docker0", "br-+"] {
+                rules.push_str(&format!("-A {forward} -o {bridges} -j DROP\n"));
+            }
         }
         rules.push_str("COMMIT\n");
         rules
@@ -277,6 +281,10 @@ mod tests {
         assert!(allowed < rules.find("-j REJECT").unwrap());
         assert!(!rules.contains("fd00::1"));
         assert!(rules.contains("169.254.0.0/16"));
+        assert!(
+            rules.contains("-o docker0 -j DROP") && rules.contains("+ -j DROP"),
+            "neither another gitspace nor another container: {rules}"
+        );
         assert!(!firewall.rules(Family::V6).contains("169.254"));
     }
 
