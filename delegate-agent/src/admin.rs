@@ -1,16 +1,15 @@
 //! What the delegate tells on its admin socket; the routes are those of every daemon, see the `admin` crate.
 
 use crate::{VERSION, checks::Checks, drain::Drain, status::Board, uplink::LinkHandle};
-use admin::{About, Check, DrainFileError, DrainRequest, DrainState, Subject};
+use admin::{
+    About, Check, DrainRequest, DrainState, Registry, Subject,
+    metrics::{counter, gauge},
+};
 use camino::Utf8PathBuf;
 use control_plane::Bootstrap;
-use daemon::{ErrorChain, Hint as _};
+use daemon::ErrorChain;
 use http::{Method, Response, StatusCode};
 use local_rpc::server::{self, Body};
-use prometheus_client::{
-    metrics::{counter::Counter, gauge::Gauge},
-    registry::Registry,
-};
 use serde_json::{Value, json};
 use wire::problem::Problem;
 
@@ -78,51 +77,44 @@ impl Subject for Admin {
 
     fn metrics(&self, registry: &mut Registry) {
         let link = self.board.link.borrow().clone();
-        let gauge = |registry: &mut Registry, name: &str, help: &str, value: i64| {
-            let gauge = Gauge::<i64>::default();
-            gauge.set(value);
-            registry.register(name, help, gauge);
-        };
         gauge(
             registry,
             "gitspaces_link_live",
             "Whether the link to the control plane is live",
-            i64::from(link.state == "live"),
+            u64::from(link.state == "live"),
         );
         gauge(
             registry,
             "gitspaces_link_waiting",
             "Messages that wait for the link",
-            i64::try_from(link.waiting_control + link.waiting_bulk + link.in_flight)
-                .unwrap_or(i64::MAX),
+            count(link.waiting_control + link.waiting_bulk + link.in_flight),
+        );
+        counter(
+            registry,
+            "gitspaces_link_connections",
+            "Times that the link became live",
+            link.connections,
         );
         if let Some(skew) = link.clock_skew_ms {
             gauge(
                 registry,
                 "gitspaces_clock_skew_milliseconds",
-                "The control plane's clock minus this host's",
-                skew,
+                "How far the control plane's clock and this host's are apart",
+                skew.unsigned_abs(),
             );
         }
-        let connections = Counter::<u64>::default();
-        connections.inc_by(link.connections);
-        registry.register(
-            "gitspaces_link_connections",
-            "Times that the link became live",
-            connections,
-        );
         let runner = self.board.runner.borrow().clone();
         gauge(
             registry,
             "gitspaces_runner_ready",
             "Whether the runner answers",
-            i64::from(runner.ready == Some(true)),
+            u64::from(runner.ready == Some(true)),
         );
         gauge(
             registry,
             "gitspaces_gitspaces",
             "Gitspaces that the runner has told of",
-            i64::try_from(runner.gitspaces).unwrap_or(i64::MAX),
+            count(runner.gitspaces),
         );
     }
 
@@ -130,15 +122,15 @@ impl Subject for Admin {
         self.drain.state()
     }
 
-    async fn drain(&self, request: DrainRequest) -> Result<DrainState, Problem> {
+    async fn drain(&self, request: DrainRequest) -> Result<DrainState, (StatusCode, Problem)> {
         self.drain
             .begin(request)
             .await
-            .map_err(|error| problem(&error))
+            .map_err(|error| error.problem())
     }
 
-    async fn undrain(&self) -> Result<DrainState, Problem> {
-        self.drain.end().await.map_err(|error| problem(&error))
+    async fn undrain(&self) -> Result<DrainState, (StatusCode, Problem)> {
+        self.drain.end().await.map_err(|error| error.problem())
     }
 
     fn reconnect(&self) -> Result<(), (StatusCode, Problem)> {
@@ -159,9 +151,6 @@ impl Subject for Admin {
     }
 }
 
-fn problem(error: &DrainFileError) -> Problem {
-    let mut problem = Problem::new("drain_not_kept", "the host's drain is as it was")
-        .cause(ErrorChain(error).to_string());
-    problem.hint = error.hint();
-    problem
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
 }

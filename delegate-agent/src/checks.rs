@@ -16,6 +16,7 @@ const PROBE_LIMIT: Duration = Duration::from_secs(2);
 pub(crate) const LINK: &str = "link";
 pub(crate) const CLOCK: &str = "clock_skew";
 pub(crate) const RUNNER: &str = "runner_socket";
+/// The runner's to be unready for: the delegate does all that it can.
 pub(crate) const RUNNER_DOCKER: &str = "runner_docker";
 pub(crate) const STATE_DISK: &str = "state_disk";
 pub(crate) const DRAINING: &str = "draining";
@@ -100,7 +101,7 @@ pub(crate) async fn runner(runner: &Runner) -> Vec<Check> {
             Check::bad(RUNNER, Severity::Error, "runner-agent does not answer")
                 .cause(cause)
                 .fix("see `systemctl status runner-agent` and `runner-agent doctor`"),
-            Check::bad(RUNNER_DOCKER, Severity::Error, "not known").because_of(RUNNER),
+            Check::bad(RUNNER_DOCKER, Severity::Warning, "not known").because_of(RUNNER),
         ]
     };
     match answer {
@@ -115,13 +116,13 @@ pub(crate) async fn runner(runner: &Runner) -> Vec<Check> {
             let docker = match (report.docker_version, report.docker_failure) {
                 (Some(version), _) => Check::good(
                     RUNNER_DOCKER,
-                    Severity::Error,
+                    Severity::Warning,
                     format!("Docker {version} answers the runner"),
                 ),
                 (None, failure) => {
                     let check = Check::bad(
                         RUNNER_DOCKER,
-                        Severity::Error,
+                        Severity::Warning,
                         "Docker does not answer the runner",
                     );
                     let (cause, fix) = failure

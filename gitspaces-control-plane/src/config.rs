@@ -20,10 +20,20 @@ pub(crate) struct Settings {
     listen: Option<SocketAddr>,
     public_url: Option<String>,
     gateway_url: Option<String>,
+    /// `/healthz`, `/readyz`, `/status` and more.
+    admin_socket: Option<Utf8PathBuf>,
+    /// Group of the admin socket's file.
+    pub(crate) socket_gid: Option<u32>,
     pub(crate) log: daemon::logging::LogConfig,
 }
 
 impl Settings {
+    pub(crate) fn admin_socket(&self) -> Utf8PathBuf {
+        self.admin_socket
+            .clone()
+            .unwrap_or_else(|| "/run/gitspaces/control-plane/admin.sock".into())
+    }
+
     pub(crate) fn into_config(self) -> ControlPlaneConfig {
         let state_dir = self
             .state_dir

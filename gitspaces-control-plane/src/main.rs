@@ -1,5 +1,6 @@
 //! The control plane as a daemon of its own; what it does is in the crate `control-plane`.
 
+mod admin;
 mod cli;
 mod config;
 

@@ -1,9 +1,13 @@
 //! The command line.
 
+use crate::admin::Admin;
 use crate::config::{ConfigError, DEFAULT_PATH, ENV_PREFIX, Settings};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{CommandFactory as _, Parser, Subcommand};
-use daemon::{Credentials, Exit, Hint, Lifecycle, Loaded, SystemClock, logging, settings::Loader};
+use daemon::{
+    Credentials, Exit, Hint, Lifecycle, Loaded, PassedSockets, Reloaded, SystemClock, logging,
+    settings::Loader,
+};
 use gateway::{Gateway, GatewayError};
 use local_rpc::Client;
 use runner_dial::RunnerDial;
@@ -29,6 +33,9 @@ pub(crate) struct Cli {
 enum Command {
     /// Run the daemon (also without a command).
     Run,
+    /// Of the running daemon.
+    #[command(flatten)]
+    Admin(admin::Command),
     /// About the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -59,6 +66,12 @@ pub(crate) enum CliError {
     Runtime(#[source] std::io::Error),
     #[error("cannot start the gateway")]
     Gateway(#[source] GatewayError),
+    #[error("cannot serve the admin socket")]
+    AdminSocket(#[from] local_rpc::BindError),
+    #[error(transparent)]
+    Admin(#[from] admin::CommandError),
+    #[error(transparent)]
+    Passed(#[from] daemon::ActivationError),
     #[error(transparent)]
     Pages(#[from] pages::PagesError),
 }
@@ -70,6 +83,9 @@ impl Hint for CliError {
             Self::Config(error) => error.hint(),
             Self::Log(error) => error.hint(),
             Self::Gateway(error) => error.hint(),
+            Self::AdminSocket(error) => error.hint(),
+            Self::Admin(error) => error.hint(),
+            Self::Passed(error) => error.hint(),
             Self::Runtime(_) | Self::Pages(_) => None,
         }
     }
@@ -80,6 +96,9 @@ impl Hint for CliError {
             Self::Config(error) => error.exit(),
             Self::Log(error) => error.exit(),
             Self::Gateway(error) => error.exit(),
+            Self::AdminSocket(_) => Exit::Unavailable,
+            Self::Admin(error) => error.exit(),
+            Self::Passed(error) => error.exit(),
             Self::Runtime(_) | Self::Pages(_) => Exit::Failure,
         }
     }
@@ -101,12 +120,40 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, CliError> {
     let path = cli.config.as_deref();
     match cli.command.unwrap_or(Command::Run) {
         Command::Run => serve(path),
+        Command::Admin(command) => admin_command(path, command),
         Command::Config(ConfigCommand::Check) => check(path),
         Command::Pages { dir } => {
             pages::write(Cli::command(), pages::Section::SystemAdministration, &dir)?;
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// What can change while the daemon runs: its log filter. The rest is checked, so that the next start does not fail.
+async fn reload(path: Option<Utf8PathBuf>, log: logging::LogHandle) -> Reloaded {
+    let loaded = tokio::task::spawn_blocking(move || load(path.as_deref())).await??;
+    let filter = loaded.value.log.filter().to_owned();
+    loaded.value.check(&Credentials::of_process())?;
+    log.set_filter(&filter)?;
+    Ok(format!(
+        "log filter `{filter}`; what else has changed is taken at the next start"
+    ))
+}
+
+fn admin_command(path: Option<&Utf8Path>, command: admin::Command) -> Result<ExitCode, CliError> {
+    let socket = load(path)?.value.admin_socket();
+    let at = admin::RunAdmin {
+        daemon: "gitspaces-gateway",
+        socket: &socket,
+    };
+    Ok(runtime()?.block_on(admin::run(command, at))?)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)
 }
 
 /// A file that somebody named must exist; the default need not.
@@ -120,26 +167,51 @@ fn load(path: Option<&Utf8Path>) -> Result<Loaded<Settings>, CliError> {
 
 fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
     let loaded = load(path)?;
-    let _log = logging::init(&loaded.value.log, "gitspaces-gateway")?;
+    let log = logging::init(&loaded.value.log, "gitspaces-gateway")?;
     loaded.log();
+    let config_files = loaded.files.clone();
+    let (admin_path, gid) = (loaded.value.admin_socket(), loaded.value.socket_gid);
+    let mut sockets = PassedSockets::of_process()?;
     let config = loaded
         .value
         .check(&Credentials::of_process())
         .map_err(CliError::Config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(CliError::Runtime)?;
-    runtime.block_on(async {
-        let lifecycle = Lifecycle::new(GRACE);
+    runtime()?.block_on(async {
+        let mut lifecycle = Lifecycle::new(GRACE);
+        let (reload_path, reload_log) = (path.map(Utf8Path::to_owned), log.clone());
+        lifecycle.on_reload(move || reload(reload_path.clone(), reload_log.clone()));
+        let admin_socket = admin::AdminSocket {
+            path: &admin_path,
+            gid,
+            passed: sockets.unix("admin")?,
+        }
+        .bind()?;
+        sockets.finish()?;
         let public_url = config.gateway.public_url.clone();
         let dial = RunnerDial::new(Client::new(&config.runner_socket));
         let gateway = Gateway::build(config.gateway, Arc::new(dial), Arc::new(SystemClock))
             .map_err(CliError::Gateway)?;
         let address = gateway.local_addr();
         tracing::info!(%address, url = %public_url, "Gateway listens");
+        let admin = Admin {
+            gateway: gateway.view(),
+            runner: Client::new(&config.runner_socket),
+            config_files,
+        };
         gateway.start(&lifecycle);
-        lifecycle.tasks().status(&format!("serves {public_url} on {address}"));
+        lifecycle.spawn(
+            "admin",
+            admin_socket.serve(
+                admin,
+                log,
+                lifecycle.tasks().pulses(),
+                Arc::new(SystemClock),
+                lifecycle.drain_token(),
+            ),
+        );
+        lifecycle
+            .tasks()
+            .status(&format!("serves {public_url} on {address}"));
         Ok(lifecycle.run().await)
     })
 }

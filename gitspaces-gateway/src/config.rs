@@ -31,6 +31,10 @@ pub(crate) struct Settings {
     runner_socket: Option<Utf8PathBuf>,
     /// PEM certificates trusted beside the host's own.
     ca_file: Option<Utf8PathBuf>,
+    /// `/healthz`, `/readyz`, `/status` and more.
+    admin_socket: Option<Utf8PathBuf>,
+    /// Group of the admin socket's file.
+    pub(crate) socket_gid: Option<u32>,
     pub(crate) log: daemon::logging::LogConfig,
 }
 
@@ -87,6 +91,12 @@ pub(crate) struct Config {
 }
 
 impl Settings {
+    pub(crate) fn admin_socket(&self) -> Utf8PathBuf {
+        self.admin_socket
+            .clone()
+            .unwrap_or_else(|| "/run/gitspaces/gateway/admin.sock".into())
+    }
+
     /// Reads the token and the trusted certificates, and opens nothing.
     pub(crate) fn check(self, credentials: &Credentials) -> Result<Config, ConfigError> {
         let listen = self

@@ -1,5 +1,6 @@
 //! The gateway as a daemon of its own, beside the runner of its host; what it does is in the crate `gateway`.
 
+mod admin;
 mod cli;
 mod config;
 

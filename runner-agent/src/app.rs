@@ -205,8 +205,10 @@ impl RunnerConfig {
         let board = Board::open(&self.state_dir, Arc::clone(&clock))
             .map_err(|source| BuildError::Board { source })?;
         let drain = DrainFile::open(self.state_dir.join("drain.json"))?;
+        let mut passed_group = None;
         let api = match sockets.unix("api")? {
             Some(passed) => {
+                passed_group = admin::group_of(&self.api_socket);
                 Listener::from_std(passed).map_err(|source| BuildError::WatchPassed { source })?
             }
             None => {
@@ -230,6 +232,10 @@ impl RunnerConfig {
         .map_err(|source| BuildError::Bind { source })?;
         sockets.finish()?;
         let mut api_policy = PeerPolicy::owner();
+        // Whom the unit lets connect by the file's group gets in: the service manager is who decided it.
+        if let Some(gid) = passed_group {
+            api_policy = api_policy.allow_gid(gid);
+        }
         for uid in &self.api_allow_uids {
             api_policy = api_policy.allow_uid(*uid);
         }

@@ -140,6 +140,7 @@ public_url = "http://localhost:{gateway_port}"
 listen = "127.0.0.1:{control_port}"
 public_url = "http://localhost:{control_port}"
 gateway_url = "http://localhost:{gateway_port}"
+admin_socket = "{root}/control-plane-admin.sock"
 "#
             ),
         )?;
@@ -161,6 +162,7 @@ admin_socket = "{root}/delegate-admin.sock"
 listen = "127.0.0.1:{gateway_port}"
 public_url = "http://localhost:{gateway_port}"
 runner_socket = "{root}/runner.sock"
+admin_socket = "{root}/gateway-admin.sock"
 "#
             ),
         )?;

@@ -1,6 +1,8 @@
 //! Taking nothing more, until told otherwise: kept on the disk, because a host that is being emptied may well restart.
 
 use camino::Utf8PathBuf;
+use daemon::{ErrorChain, Hint as _};
+use http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -9,6 +11,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::watch;
+use wire::problem::Problem;
 
 const FORMAT: u32 = 1;
 /// The file is a few dozen bytes.
@@ -71,6 +74,17 @@ pub enum DrainFileError {
         #[source]
         source: io::Error,
     },
+}
+
+impl DrainFileError {
+    /// As the answer of a daemon that could not begin or end its drain.
+    #[must_use]
+    pub fn problem(&self) -> (StatusCode, Problem) {
+        let mut problem = Problem::new("drain_not_kept", "whether it is drained is as it was")
+            .cause(ErrorChain(self).to_string());
+        problem.hint = self.hint();
+        (StatusCode::INTERNAL_SERVER_ERROR, problem)
+    }
 }
 
 impl daemon::Hint for DrainFileError {

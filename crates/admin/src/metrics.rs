@@ -3,7 +3,7 @@
 use crate::Subject;
 use prometheus_client::{
     encoding::text::encode,
-    metrics::{gauge::Gauge, info::Info},
+    metrics::{counter::Counter, gauge::Gauge, info::Info},
     registry::Registry,
 };
 use std::sync::atomic::AtomicU64;
@@ -39,10 +39,18 @@ pub(crate) fn text<S: Subject>(subject: &S) -> Result<String, std::fmt::Error> {
     Ok(text)
 }
 
-fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
+/// A number as it is at this moment.
+pub fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
     let gauge = Gauge::<u64, AtomicU64>::default();
     gauge.set(value);
     registry.register(name, help, gauge);
+}
+
+/// A number that only grows while the process lives.
+pub fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let counter = Counter::<u64, AtomicU64>::default();
+    counter.inc_by(value);
+    registry.register(name, help, counter);
 }
 
 /// What every Prometheus client library says of its process, by the names they agreed on.

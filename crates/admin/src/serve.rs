@@ -79,7 +79,9 @@ impl AdminSocket<'_> {
     }
 }
 
-fn group_of(path: &Utf8Path) -> Option<u32> {
+/// The group of a socket's file.
+#[must_use]
+pub fn group_of(path: &Utf8Path) -> Option<u32> {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::symlink_metadata(path).ok().map(|data| data.gid())
 }
@@ -249,10 +251,10 @@ impl<S: Subject> Routes<S> {
     }
 }
 
-fn drained(result: Result<crate::DrainState, Problem>) -> Response<Body> {
+fn drained(result: Result<crate::DrainState, (StatusCode, Problem)>) -> Response<Body> {
     match result {
         Ok(state) => server::json(StatusCode::OK, &state),
-        Err(problem) => server::problem(StatusCode::INTERNAL_SERVER_ERROR, &problem),
+        Err((status, problem)) => server::problem(status, &problem),
     }
 }
 

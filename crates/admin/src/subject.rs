@@ -30,22 +30,30 @@ pub trait Subject: Clone + Send + Sync + 'static {
     /// Adds what it measures.
     fn metrics(&self, registry: &mut Registry);
 
-    fn drain_state(&self) -> DrainState;
+    /// A daemon that cannot be drained never is.
+    fn drain_state(&self) -> DrainState {
+        DrainState::default()
+    }
 
     /// Takes nothing more from here on.
     ///
     /// # Errors
-    /// Says why it cannot.
+    /// Says why it cannot; some daemons never can.
     fn drain(
         &self,
         request: DrainRequest,
-    ) -> impl Future<Output = Result<DrainState, Problem>> + Send;
+    ) -> impl Future<Output = Result<DrainState, (StatusCode, Problem)>> + Send {
+        let _ = request;
+        std::future::ready(Err(no_drain(&self.about())))
+    }
 
     /// Takes work again.
     ///
     /// # Errors
     /// Says why it cannot.
-    fn undrain(&self) -> impl Future<Output = Result<DrainState, Problem>> + Send;
+    fn undrain(&self) -> impl Future<Output = Result<DrainState, (StatusCode, Problem)>> + Send {
+        std::future::ready(Err(no_drain(&self.about())))
+    }
 
     /// Makes its link anew.
     ///
@@ -73,4 +81,12 @@ pub trait Subject: Clone + Send + Sync + 'static {
 
     /// The configuration files in force, as they are on the disk; they are redacted before anybody sees them.
     fn config_files(&self) -> Vec<camino::Utf8PathBuf>;
+}
+
+fn no_drain(about: &About) -> (StatusCode, Problem) {
+    (
+        StatusCode::NOT_FOUND,
+        Problem::new("no_drain", format!("{} cannot be drained", about.daemon))
+            .hint("hosts are drained: `delegate-agent drain`; this daemon ends in order when it is stopped"),
+    )
 }

@@ -18,6 +18,7 @@ use crate::{
     serve::serve,
     state::{AppState, Shared, SharedStore},
     streams::StreamLimit,
+    view::ControlPlaneView,
 };
 use axum::Router;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -337,7 +338,10 @@ impl ControlPlane {
         let state = self.state.clone();
         lifecycle.spawn(
             "orchestrator",
-            parts.orchestrator.run(lifecycle.drain_token()),
+            parts.orchestrator.run(
+                lifecycle.drain_token(),
+                lifecycle.tasks().pulse("orchestrator"),
+            ),
         );
         lifecycle.spawn(
             "control plane housekeeping",
@@ -362,6 +366,12 @@ impl ControlPlane {
         });
         tracing::info!(%address, url = self.state.public.as_str(), "Control plane listens");
         Ok(address)
+    }
+
+    /// How it is, while it serves.
+    #[must_use]
+    pub fn view(&self) -> ControlPlaneView {
+        ControlPlaneView::new(self.state.clone())
     }
 
     /// Everything that is served, to drive it in the same process.

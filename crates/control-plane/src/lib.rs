@@ -27,6 +27,7 @@ mod state;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod view;
 
 pub use app::{BuildError, ControlPlane, Deps, EmbeddedGateway, MintError, StartError};
 pub use config::{ConfigError, ControlPlaneConfig};
@@ -35,3 +36,4 @@ pub use identity::first_start::FirstStartError;
 pub use identity::grants::GrantKeyError;
 pub use identity::seal::SealError;
 pub use origins::OriginError;
+pub use view::{ControlPlaneView, DelegateCounts, OpenTask};

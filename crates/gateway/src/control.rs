@@ -61,6 +61,8 @@ enum LinkError {
     Silent,
     #[error("a message could not be sent in time")]
     Stuck,
+    #[error("it was asked to be made anew")]
+    Asked,
     #[error("a message of the control plane cannot be read")]
     Message {
         #[source]
@@ -84,8 +86,10 @@ pub(crate) async fn run(
         let started = Instant::now();
         let error = tokio::select! {
             never = session(&shared, &endpoint) => match never { Err(error) => error, Ok(never) => match never {} },
+            () = shared.link.asked() => LinkError::Asked,
             () = drain.cancelled() => return Ok(()),
         };
+        shared.link.down(ErrorChain(&error).to_string());
         if started.elapsed() >= QUIET {
             attempt = 0;
         }
@@ -98,6 +102,7 @@ pub(crate) async fn run(
         );
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            () = shared.link.asked() => {}
             () = drain.cancelled() => return Ok(()),
         }
     }
@@ -206,6 +211,7 @@ fn handle(shared: &Shared, text: &str) -> Result<(), LinkError> {
     } = &message
     {
         tracing::info!(%gateway, routes = routes.len(), "Link to the control plane is up");
+        shared.link.up(shared.clock.now());
     }
     let consequence = shared
         .known

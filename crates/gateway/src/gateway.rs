@@ -8,11 +8,12 @@ use crate::{
     endpoint::Endpoint,
     judge::Client,
     known::Known,
+    link_board::{LinkBoard, LinkView},
     live::{Census, SWEEP_PERIOD},
     pool::Pool,
     site::Domain,
 };
-use daemon::{Clock, Lifecycle};
+use daemon::{Clock, Lifecycle, Pulse};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::{
     io,
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) census: Census,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) codes: Codes,
+    pub(crate) link: LinkBoard,
     draining: AtomicBool,
 }
 
@@ -98,6 +100,7 @@ impl Gateway {
                 census: Census::new(clock.clone()),
                 clock,
                 codes: Codes::new(endpoint.clone()),
+                link: LinkBoard::default(),
                 draining: AtomicBool::new(false),
             }),
             endpoint,
@@ -112,17 +115,53 @@ impl Gateway {
         self.address
     }
 
+    /// How it is, while it serves.
+    #[must_use]
+    pub fn view(&self) -> GatewayView {
+        GatewayView(Arc::clone(&self.shared))
+    }
+
     /// Starts its tasks. Must be called inside a tokio runtime.
     pub fn start(self, lifecycle: &Lifecycle) {
         let drain = lifecycle.drain_token();
+        let pulse = lifecycle.tasks().pulse("gateway-listener");
         lifecycle.spawn(
             "gateway-listener",
-            serve(self.shared.clone(), self.listener, drain.clone()),
+            serve(self.shared.clone(), self.listener, drain.clone(), pulse),
         );
         lifecycle.spawn(
             "gateway-control",
             control::run(self.shared, self.endpoint, drain),
         );
+    }
+}
+
+/// How a gateway is, for its operator. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct GatewayView(Arc<Shared>);
+
+impl GatewayView {
+    /// The link to the control plane.
+    #[must_use]
+    pub fn link(&self) -> LinkView {
+        self.0.link.get()
+    }
+
+    /// Gitspaces that it knows a way to.
+    #[must_use]
+    pub fn routes(&self) -> usize {
+        self.0.known.read().routes.len()
+    }
+
+    /// Open connections of clients.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.0.census.len()
+    }
+
+    /// Makes the link to the control plane anew.
+    pub fn reconnect(&self) {
+        self.0.link.reconnect();
     }
 }
 
@@ -155,6 +194,7 @@ async fn serve(
     shared: Arc<Shared>,
     listener: std::net::TcpListener,
     drain: CancellationToken,
+    mut pulse: Pulse,
 ) -> io::Result<()> {
     let mut listener = Some(TcpListener::from_std(listener)?);
     // Dropping it, as a kill does, ends every connection.
@@ -172,6 +212,7 @@ async fn serve(
             _ = ticks.tick() => Event::Tick,
             Ok(()) = voided.changed() => Event::Voided,
             () = drain.cancelled(), if listener.is_some() => Event::Drain,
+            never = pulse.beat() => match never {},
         };
         match event {
             Event::Accepted(Ok((stream, peer))) => admit(&shared, &mut connections, stream, peer),

@@ -121,6 +121,11 @@ impl Census {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Connections that are open, or were at the last sweep.
+    pub(crate) fn len(&self) -> usize {
+        self.open().connections.len()
+    }
+
     pub(crate) fn newcomer(&self) -> Arc<Live> {
         Arc::new(Live::new(self.now_ms()))
     }

@@ -1,13 +1,12 @@
 //! What the runner tells on its admin socket; the routes are those of every daemon, see the `admin` crate.
 
 use crate::{checks, docker::Docker, reconcile::Orphans, shared::Shared};
-use ::admin::{About, Check, DrainFileError, DrainRequest, DrainState, Subject};
+use ::admin::{About, Check, DrainRequest, DrainState, Registry, Subject, metrics::gauge};
 use camino::Utf8PathBuf;
-use daemon::{ErrorChain, Hint as _};
+use http::StatusCode;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{family::Family, gauge::Gauge},
-    registry::Registry,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -91,26 +90,18 @@ impl Subject for Admin {
             "Gitspaces by what they are seen as",
             gitspaces,
         );
-        let spares = Gauge::<i64>::default();
-        let ready = self
-            .shared
-            .ledger
-            .spares()
-            .iter()
-            .filter(|spare| spare.ready)
-            .count();
-        spares.set(i64::try_from(ready).unwrap_or(i64::MAX));
-        registry.register(
+        let spares = self.shared.ledger.spares();
+        gauge(
+            registry,
             "gitspaces_sandbox_spares",
             "Sandboxes that are ready to be claimed",
-            spares,
+            spares.iter().map(|spare| u64::from(spare.ready)).sum(),
         );
-        let orphans = Gauge::<i64>::default();
-        orphans.set(i64::try_from(self.orphans.get().len()).unwrap_or(i64::MAX));
-        registry.register(
+        gauge(
+            registry,
             "gitspaces_orphan_volumes",
             "Volumes that no gitspace knows",
-            orphans,
+            u64::try_from(self.orphans.get().len()).unwrap_or(u64::MAX),
         );
     }
 
@@ -118,23 +109,23 @@ impl Subject for Admin {
         self.shared.drain.state(self.unfinished())
     }
 
-    async fn drain(&self, request: DrainRequest) -> Result<DrainState, Problem> {
+    async fn drain(&self, request: DrainRequest) -> Result<DrainState, (StatusCode, Problem)> {
         if request.deadline_s.is_some() {
-            return Err(Problem::new(
-                "no_deadline_here",
-                "the runner hands no task back by itself",
-            )
-            .hint("give the deadline to `delegate-agent drain`: it speaks to the control plane"));
+            let problem = Problem::new("no_deadline", "the runner hands no task back by itself")
+                .hint(
+                    "give the deadline to `delegate-agent drain`: it speaks to the control plane",
+                );
+            return Err((StatusCode::BAD_REQUEST, problem));
         }
         let now = self.shared.clock.now();
         tokio::task::block_in_place(|| self.shared.drain.begin(request, now))
-            .map_err(|error| problem(&error))?;
+            .map_err(|error| error.problem())?;
         tracing::info!("Draining");
         Ok(self.drain_state())
     }
 
-    async fn undrain(&self) -> Result<DrainState, Problem> {
-        tokio::task::block_in_place(|| self.shared.drain.end()).map_err(|error| problem(&error))?;
+    async fn undrain(&self) -> Result<DrainState, (StatusCode, Problem)> {
+        tokio::task::block_in_place(|| self.shared.drain.end()).map_err(|error| error.problem())?;
         tracing::info!("Taking work again");
         Ok(self.drain_state())
     }
@@ -151,11 +142,4 @@ const fn word(state: ObservedState) -> &'static str {
         ObservedState::Stopped => "stopped",
         ObservedState::Running => "running",
     }
-}
-
-fn problem(error: &DrainFileError) -> Problem {
-    let mut problem = Problem::new("drain_not_kept", "the runner's drain is as it was")
-        .cause(ErrorChain(error).to_string());
-    problem.hint = error.hint();
-    problem
 }

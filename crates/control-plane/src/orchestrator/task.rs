@@ -13,7 +13,7 @@ use super::{
     request::Request,
     seams::{Change, DelegateView, SpecSource, TaskSink},
 };
-use daemon::{Clock, Ids};
+use daemon::{Clock, Ids, Pulse};
 use jiff::Timestamp;
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use store::{DelegateRecord, GitspaceRecord, Store, StoreError, TaskRecord, TaskState};
@@ -125,7 +125,11 @@ impl OrchestratorTask {
     ///
     /// # Errors
     /// None; the type is that of a vital task.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), OrchestratorError> {
+    pub async fn run(
+        mut self,
+        stop: CancellationToken,
+        mut pulse: Pulse,
+    ) -> Result<(), OrchestratorError> {
         let all: Vec<_> = self.book.entries.keys().copied().collect();
         self.replan(all).await;
         self.flush().await;
@@ -139,6 +143,7 @@ impl OrchestratorTask {
                     None => return Ok(()),
                 },
                 () = tokio::time::sleep(sleep) => self.wake().await,
+                never = pulse.beat() => match never {},
             }
             self.flush().await;
         }

@@ -537,7 +537,8 @@ async fn start(
     })
     .await
     .unwrap();
-    running.spawn(task.run(stop.clone()));
+    let pulse = daemon::Pulses::default().register("orchestrator");
+    running.spawn(task.run(stop.clone(), pulse));
     handle
 }
 

@@ -1,0 +1,85 @@
+//! How a control plane is, for its operator.
+
+use crate::state::AppState;
+use serde::Serialize;
+use store::StoreError;
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ControlPlaneView {
+    state: AppState,
+}
+
+/// Delegates by how they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DelegateCounts {
+    /// Enrolled and not revoked.
+    pub enrolled: usize,
+    pub connected: usize,
+    /// Connected, and their runners answer.
+    pub ready: usize,
+    pub draining: usize,
+}
+
+impl ControlPlaneView {
+    pub(crate) fn new(state: AppState) -> Self {
+        Self { state }
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// Says why not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.state.store.ping().await
+    }
+
+    #[must_use]
+    pub fn delegates(&self) -> DelegateCounts {
+        let mut counts = DelegateCounts::default();
+        for delegate in self.state.orchestrator.delegates().values() {
+            if delegate.revoked {
+                continue;
+            }
+            counts.enrolled += 1;
+            counts.connected += usize::from(delegate.connected);
+            counts.ready += usize::from(delegate.connected && delegate.runner_ready);
+            counts.draining += usize::from(delegate.draining);
+        }
+        counts
+    }
+
+    /// Tasks that are not finished, as `/tasks` shows them.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn open_tasks(&self) -> Result<Vec<OpenTask>, StoreError> {
+        let tasks = self.state.store.open_tasks().await?;
+        Ok(tasks
+            .into_iter()
+            .map(|task| OpenTask {
+                task: task.id.to_string(),
+                gitspace: task.gitspace.to_string(),
+                delegate: task.delegate.to_string(),
+                kind: task.kind.as_str(),
+                attempt: task.attempt,
+                created: task.created.to_string(),
+                deadline: task.deadline.to_string(),
+                trace: task.trace.to_string(),
+            })
+            .collect())
+    }
+}
+
+/// A task that is not finished.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OpenTask {
+    pub task: String,
+    pub gitspace: String,
+    pub delegate: String,
+    pub kind: &'static str,
+    pub attempt: u32,
+    pub created: String,
+    pub deadline: String,
+    pub trace: String,
+}

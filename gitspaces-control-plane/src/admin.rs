@@ -1,0 +1,130 @@
+//! What the control plane tells on its admin socket; the routes are those of every daemon, see the `admin` crate.
+
+use admin::{About, Check, Registry, Severity, Subject, metrics::gauge};
+use camino::Utf8PathBuf;
+use control_plane::{Bootstrap, ControlPlaneView};
+use daemon::ErrorChain;
+use http::{Method, Response, StatusCode};
+use local_rpc::server::{self, Body};
+use serde_json::{Value, json};
+use std::time::Duration;
+use wire::problem::Problem;
+
+/// A database that takes longer is not one to work with.
+const PING_LIMIT: Duration = Duration::from_secs(2);
+
+const DATABASE: &str = "database";
+const DELEGATES: &str = "delegates";
+const STATE_DISK: &str = "state_disk";
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Admin {
+    pub(crate) control_plane: ControlPlaneView,
+    pub(crate) bootstrap: Bootstrap,
+    pub(crate) state_dir: Utf8PathBuf,
+    pub(crate) config_files: Vec<Utf8PathBuf>,
+}
+
+impl Subject for Admin {
+    fn about(&self) -> About {
+        About {
+            daemon: "gitspaces-control-plane".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    async fn checks(&self) -> Vec<Check> {
+        let asked = tokio::time::timeout(PING_LIMIT, self.control_plane.ping()).await;
+        let cause = match asked {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(ErrorChain(&error).to_string()),
+            Err(_) => Some(format!("no answer within {} s", PING_LIMIT.as_secs())),
+        };
+        let database = match cause {
+            None => Check::good(DATABASE, Severity::Error, "the database answers"),
+            Some(cause) => Check::bad(DATABASE, Severity::Error, "the database does not answer")
+                .cause(cause)
+                .fix("look at the disk of the state folder"),
+        };
+        let counts = self.control_plane.delegates();
+        let words = format!(
+            "{} of {} delegates are connected, {} of them ready",
+            counts.connected, counts.enrolled, counts.ready
+        );
+        let delegates = if counts.ready < counts.enrolled {
+            Check::bad(DELEGATES, Severity::Warning, words)
+                .fix("`gitspace delegate list` says which are away, since when and why")
+        } else {
+            Check::good(DELEGATES, Severity::Warning, words)
+        };
+        vec![
+            database,
+            delegates,
+            Check::disk(STATE_DISK, "the control plane's state", &self.state_dir),
+        ]
+    }
+
+    async fn status(&self) -> Value {
+        json!({"delegates": self.control_plane.delegates()})
+    }
+
+    async fn tasks(&self) -> Value {
+        match self.control_plane.open_tasks().await {
+            Ok(tasks) => json!(tasks),
+            Err(error) => json!({"error": ErrorChain(&error).to_string()}),
+        }
+    }
+
+    fn metrics(&self, registry: &mut Registry) {
+        let counts = self.control_plane.delegates();
+        for (name, help, count) in [
+            (
+                "gitspaces_delegates_enrolled",
+                "Delegates that are not revoked",
+                counts.enrolled,
+            ),
+            (
+                "gitspaces_delegates_connected",
+                "Delegates whose link is live",
+                counts.connected,
+            ),
+            (
+                "gitspaces_delegates_ready",
+                "Connected delegates whose runners answer",
+                counts.ready,
+            ),
+            (
+                "gitspaces_delegates_draining",
+                "Delegates that take nothing more",
+                counts.draining,
+            ),
+        ] {
+            gauge(
+                registry,
+                name,
+                help,
+                u64::try_from(count).unwrap_or(u64::MAX),
+            );
+        }
+    }
+
+    /// `POST /admin-token`: 201; a token for the first administrator is made, and the answer is the file it lies in.
+    async fn own_route(&self, method: &Method, path: &[&str]) -> Option<Response<Body>> {
+        match (method, path) {
+            (&Method::POST, ["admin-token"]) => Some(match self.bootstrap.mint().await {
+                Ok(file) => server::json(StatusCode::CREATED, &json!({"file": file})),
+                Err(error) => {
+                    let problem = Problem::new("not_made", "cannot make the token")
+                        .cause(ErrorChain(&error).to_string());
+                    server::problem(StatusCode::INTERNAL_SERVER_ERROR, &problem)
+                }
+            }),
+            _ => None,
+        }
+    }
+
+    fn config_files(&self) -> Vec<Utf8PathBuf> {
+        self.config_files.clone()
+    }
+}

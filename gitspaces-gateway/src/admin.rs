@@ -1,0 +1,127 @@
+//! What the gateway tells on its admin socket; the routes are those of every daemon, see the `admin` crate.
+
+use admin::{
+    About, Check, Registry, Severity, Subject,
+    metrics::{counter, gauge},
+};
+use camino::Utf8PathBuf;
+use daemon::ErrorChain;
+use gateway::GatewayView;
+use http::StatusCode;
+use local_rpc::Client;
+use serde_json::{Value, json};
+use std::time::Duration;
+use wire::{problem::Problem, runner::HostReport};
+
+/// Whoever asks wants to know how it is, not how long the runner may take.
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
+
+const LINK: &str = "gateway_link";
+const RUNNER: &str = "runner_socket";
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Admin {
+    pub(crate) gateway: GatewayView,
+    pub(crate) runner: Client,
+    pub(crate) config_files: Vec<Utf8PathBuf>,
+}
+
+impl Subject for Admin {
+    fn about(&self) -> About {
+        About {
+            daemon: "gitspaces-gateway".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    async fn checks(&self) -> Vec<Check> {
+        let link = self.gateway.link();
+        let link = match (link.up_since, link.last_error) {
+            (Some(since), _) => Check::good(
+                LINK,
+                Severity::Error,
+                format!("connected to the control plane since {since}"),
+            ),
+            (None, error) => {
+                let check = Check::bad(
+                    LINK,
+                    Severity::Error,
+                    "not connected to the control plane: grants, routes and revocations are as they were",
+                )
+                .fix("is the control plane running, and is the gateway's token one of its own? `gitspace gateway list`");
+                match error {
+                    Some(error) => check.cause(error),
+                    None => check,
+                }
+            }
+        };
+        let runner = self.runner.clone().with_deadline(PROBE_LIMIT);
+        let runner = match runner.get::<HostReport>("/v1/host").await {
+            Ok(report) => Check::good(
+                RUNNER,
+                Severity::Error,
+                format!("runner-agent {} answers", report.version),
+            ),
+            Err(error) => Check::bad(RUNNER, Severity::Error, "runner-agent does not answer")
+                .cause(ErrorChain(&error).to_string())
+                .fix("see `systemctl status runner-agent`, and whether the gateway's user is in the API socket's group"),
+        };
+        vec![link, runner]
+    }
+
+    async fn status(&self) -> Value {
+        let link = self.gateway.link();
+        json!({
+            "link": {
+                "up_since": link.up_since,
+                "connections": link.connections,
+                "last_error": link.last_error,
+            },
+            "routes": self.gateway.routes(),
+            "connections": self.gateway.connections(),
+        })
+    }
+
+    /// It holds none.
+    async fn tasks(&self) -> Value {
+        json!([])
+    }
+
+    fn metrics(&self, registry: &mut Registry) {
+        let link = self.gateway.link();
+        gauge(
+            registry,
+            "gitspaces_link_live",
+            "Whether the link to the control plane is live",
+            u64::from(link.up_since.is_some()),
+        );
+        counter(
+            registry,
+            "gitspaces_link_connections",
+            "Times that the link became live",
+            link.connections,
+        );
+        gauge(
+            registry,
+            "gitspaces_gateway_routes",
+            "Gitspaces that it knows a way to",
+            u64::try_from(self.gateway.routes()).unwrap_or(u64::MAX),
+        );
+        gauge(
+            registry,
+            "gitspaces_gateway_connections",
+            "Open connections of clients",
+            u64::try_from(self.gateway.connections()).unwrap_or(u64::MAX),
+        );
+    }
+
+    fn reconnect(&self) -> Result<(), (StatusCode, Problem)> {
+        self.gateway.reconnect();
+        Ok(())
+    }
+
+    fn config_files(&self) -> Vec<Utf8PathBuf> {
+        self.config_files.clone()
+    }
+}
