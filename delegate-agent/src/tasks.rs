@@ -37,6 +37,7 @@ use wire::{
 
 /// Jobs at once. A host has far fewer gitspaces; more is a control plane gone wrong, which then waits.
 const MAX_JOBS: usize = 4096;
+
 #[derive(Debug, thiserror::Error)]
 pub enum TasksError {
     #[error("the uplink has ended")]

@@ -1,6 +1,6 @@
-//! The two sockets: the runner's API ([`wire::runner`]) and the admin socket.
+//! The two sockets: the runner's API ([`wire::runner`]), and what the admin socket tells.
 //!
-//! Here is only the table of routes. A handler is dropped when its client goes away, so nothing that must happen runs in one.
+//! Here is only the API's table of routes. A handler is dropped when its client goes away, so nothing that must happen runs in one.
 
 mod admin;
 mod gitspaces;
