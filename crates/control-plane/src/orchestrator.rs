@@ -24,6 +24,7 @@ mod hello;
 pub mod placement;
 pub mod plan;
 mod request;
+mod rotation;
 mod said;
 mod seams;
 mod serve;
@@ -39,6 +40,7 @@ pub use handle::{
     ActionDenied, CreateDenied, Heard, NewGitspace, OrchestratorConfig, OrchestratorError,
     OrchestratorHandle, RemovalDenied,
 };
+pub use rotation::StartRecord;
 pub use seams::{AssignRefused, Change, DelegateView, SpecSource, TaskSink, Unaccounted};
 pub use task::{OrchestratorParts, OrchestratorTask};
 pub use view::{actions, is_reachable, visible_state};

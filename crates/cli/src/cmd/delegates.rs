@@ -174,6 +174,9 @@ fn delegate_state(it: &Delegate) -> String {
     if !it.runner_ready {
         state.push_str(", runner not ready");
     }
+    if it.suspect_until.is_some() {
+        state.push_str(&format!(", failed its last {} starts", it.failed_starts));
+    }
     if !it.unaccounted_gitspaces.is_empty() {
         let count = it.unaccounted_gitspaces.len();
         state.push_str(&format!(", {count} unaccounted for"));

@@ -73,6 +73,13 @@ fn show(state: &AppState, record: DelegateRecord, gitspaces: u32) -> Delegate {
         connected: view.as_ref().is_some_and(|view| view.connected),
         draining: view.as_ref().is_some_and(|view| view.draining),
         runner_ready: view.as_ref().is_some_and(|view| view.runner_ready),
+        failed_starts: view
+            .as_ref()
+            .map_or(0, |view| view.starts.failed_in_a_row()),
+        suspect_until: view
+            .as_ref()
+            .and_then(|view| view.starts.suspect_until())
+            .filter(|until| state.now() < *until),
         id: record.id,
         name: record.name,
         tags: record.tags,

@@ -115,12 +115,17 @@ impl Book {
         }
     }
 
-    pub(super) fn candidates(&self, for_gitspace: GitspaceUuid) -> Vec<Candidate<'_>> {
+    pub(super) fn candidates(
+        &self,
+        for_gitspace: GitspaceUuid,
+        now: Timestamp,
+    ) -> Vec<Candidate<'_>> {
         self.delegates
             .values()
             .map(|delegate| Candidate {
                 delegate,
                 used: self.used(delegate.id, for_gitspace),
+                suspect: delegate.starts.is_suspect(now),
             })
             .collect()
     }

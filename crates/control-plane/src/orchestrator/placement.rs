@@ -1,6 +1,6 @@
 //! Which delegate gets a gitspace: all selectors match, it takes tasks, and the gitspace fits into what its operator gives.
 //!
-//! Of several it is the one with the largest share of memory left, then the first by name.
+//! Of several it is one that does not fail its starts, then the one with the largest share of memory left, then the first by name.
 
 use super::seams::DelegateView;
 use wire::{
@@ -15,6 +15,8 @@ use wire::{
 pub struct Candidate<'a> {
     pub delegate: &'a DelegateView,
     pub used: Capacity,
+    /// It failed its last starts: another is preferred.
+    pub suspect: bool,
 }
 
 /// # Errors
@@ -44,8 +46,10 @@ pub fn place(
                 .is_some_and(|capacity| capacity.fits(&candidate.used, resources))
         })
         .max_by(|one, other| {
-            free_share(one)
-                .cmp(&free_share(other))
+            other
+                .suspect
+                .cmp(&one.suspect)
+                .then_with(|| free_share(one).cmp(&free_share(other)))
                 .then_with(|| other.delegate.name.cmp(&one.delegate.name))
         });
     if let Some(best) = best {
@@ -116,6 +120,7 @@ mod tests {
         let candidates = [Candidate {
             delegate: &one,
             used: NOTHING,
+            suspect: false,
         }];
         let selectors = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
         for fits in [&[][..], &["gpu"], &["one"], &["one", "gpu"]] {
@@ -147,14 +152,37 @@ mod tests {
                 Candidate {
                     delegate: &one,
                     used,
+                    suspect: false,
                 },
                 Candidate {
                     delegate: &two,
                     used: NOTHING,
+                    suspect: false,
                 },
             ],
         );
         assert_eq!(chosen, Ok(two.id));
+    }
+
+    #[test]
+    fn a_host_that_fails_its_starts_is_taken_only_where_there_is_no_other() {
+        let (one, two) = (support::delegate(1, "one"), support::delegate(2, "two"));
+        let suspect = Candidate {
+            delegate: &one,
+            used: NOTHING,
+            suspect: true,
+        };
+        let fuller = Candidate {
+            delegate: &two,
+            used: Capacity {
+                gitspaces: 1,
+                cpu_millis: 1000,
+                memory_bytes: 1 << 30,
+            },
+            suspect: false,
+        };
+        assert_eq!(place(&RESOURCES, &[], &[suspect, fuller]), Ok(two.id));
+        assert_eq!(place(&RESOURCES, &[], &[suspect]), Ok(one.id));
     }
 
     #[test]
@@ -181,6 +209,7 @@ mod tests {
                 &[Candidate {
                     delegate: &delegate,
                     used,
+                    suspect: false,
                 }],
             )
             .unwrap_err();

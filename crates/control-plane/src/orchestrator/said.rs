@@ -9,11 +9,20 @@ use daemon::ErrorChain;
 use store::TaskState;
 use wire::{
     control::{Down, Inventory, Up},
-    failure::Failure,
+    failure::{Failure, FailureCode},
     gitspace::Observed,
     ids::{DelegateUuid, TaskUuid},
-    task::{TaskEvent, TaskEventKind},
+    task::{TaskEvent, TaskEventKind, TaskKind, TaskOutcome},
 };
+
+const fn outcome_of(outcome: &TaskOutcome) -> Option<Result<(), FailureCode>> {
+    match outcome {
+        TaskOutcome::Done {} => Some(Ok(())),
+        TaskOutcome::Failed { failure } => Some(Err(failure.code)),
+        // Somebody did not want it any more.
+        TaskOutcome::Cancelled {} => None,
+    }
+}
 
 impl OrchestratorTask {
     /// In order, up to the first that cannot be taken.
@@ -91,8 +100,17 @@ impl OrchestratorTask {
         let seq = event.seq;
         let id = draft.record.id;
         let decides = !matches!(event.event, TaskEventKind::Log { .. });
+        let kind = draft.task.as_ref().map(|task| task.kind);
+        let ended = match &event.event {
+            TaskEventKind::Finished { outcome, .. } => outcome_of(outcome),
+            TaskEventKind::PhaseStarted { .. }
+            | TaskEventKind::PhaseCompleted { .. }
+            | TaskEventKind::PhaseFailed { .. }
+            | TaskEventKind::Log { .. } => None,
+        };
         draft.take_event(event, &self.config);
         self.stage(draft);
+        self.note_start(delegate, kind, ended);
         if decides {
             self.replan([id]).await;
         }
@@ -108,9 +126,40 @@ impl OrchestratorTask {
             return;
         };
         let id = draft.record.id;
+        let kind = draft.task.as_ref().map(|task| task.kind);
+        let code = failure.code;
         draft.task_failed(failure, &self.config);
         self.stage(draft);
+        self.note_start(delegate, kind, Some(Err(code)));
         self.replan([id]).await;
+    }
+
+    /// What the end of a start says of its host.
+    fn note_start(
+        &mut self,
+        delegate: DelegateUuid,
+        kind: Option<TaskKind>,
+        ended: Option<Result<(), FailureCode>>,
+    ) {
+        let (Some(TaskKind::Start | TaskKind::Provision), Some(outcome)) = (kind, ended) else {
+            return;
+        };
+        let now = self.now();
+        let Some(mut starts) = self.book.delegates.get(&delegate).map(|view| view.starts) else {
+            return;
+        };
+        let before = starts;
+        if starts.note(outcome, now) {
+            match starts.suspect_until() {
+                Some(until) => {
+                    tracing::warn!(%delegate, failed = starts.failed_in_a_row(), %until, "A host fails its starts; others are preferred");
+                }
+                None => tracing::info!(%delegate, "A host that failed its starts works again"),
+            }
+        }
+        if starts != before {
+            self.change_delegate(delegate, |view| view.starts = starts);
+        }
     }
 
     async fn observed(

@@ -1,5 +1,6 @@
 //! What the orchestrator needs of others, and what others follow of it.
 
+use super::rotation::StartRecord;
 use jiff::Timestamp;
 use std::{collections::BTreeMap, pin::Pin};
 use store::GitspaceRecord;
@@ -66,6 +67,8 @@ pub struct DelegateView {
     pub since: Timestamp,
     pub draining: bool,
     pub runner_ready: bool,
+    /// How its last starts went.
+    pub starts: StartRecord,
     /// What its operator gives to gitspaces; `None` before its first hello.
     pub capacity: Option<Capacity>,
     /// What its host holds of gitspaces that no record accounts for, as it told last.

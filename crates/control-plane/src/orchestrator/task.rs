@@ -11,6 +11,7 @@ use super::{
         MAX_CHANGES, MAX_REQUESTS, OrchestratorConfig, OrchestratorError, OrchestratorHandle,
     },
     request::Request,
+    rotation::StartRecord,
     seams::{Change, DelegateView, SpecSource, TaskSink},
 };
 use daemon::{Clock, Ids, Pulse};
@@ -271,6 +272,7 @@ pub(super) fn view(record: &DelegateRecord, now: Timestamp) -> DelegateView {
         since: now,
         draining: false,
         runner_ready: false,
+        starts: StartRecord::default(),
         unaccounted: BTreeMap::new(),
         capacity: record
             .inventory

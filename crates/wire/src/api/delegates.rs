@@ -19,6 +19,13 @@ pub struct Delegate {
     pub connected: bool,
     pub draining: bool,
     pub runner_ready: bool,
+    /// Starts that failed in a row for a reason of the host's.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failed_starts: u32,
+    /// It failed so many that others are preferred until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub suspect_until: Option<Timestamp>,
     pub revoked: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
@@ -40,6 +47,14 @@ pub struct Delegate {
     pub unaccounted_gitspaces: Vec<UnaccountedGitspace>,
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub created: Timestamp,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out references"
+)]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Two processes with one identity.

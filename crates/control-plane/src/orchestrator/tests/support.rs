@@ -56,6 +56,7 @@ pub(crate) fn delegate(number: u128, name: &str) -> DelegateView {
         connected: true,
         since: Timestamp::UNIX_EPOCH,
         draining: false,
+        starts: crate::orchestrator::StartRecord::default(),
         runner_ready: true,
         unaccounted: BTreeMap::new(),
         capacity: Some(inventory().capacity),
