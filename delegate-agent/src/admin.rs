@@ -9,7 +9,10 @@ use camino::Utf8PathBuf;
 use control_plane::Bootstrap;
 use daemon::ErrorChain;
 use http::{Method, Response, StatusCode};
-use local_rpc::server::{self, Body};
+use local_rpc::{
+    Peer,
+    server::{self, Body},
+};
 use serde_json::{Value, json};
 use wire::problem::Problem;
 
@@ -112,7 +115,7 @@ impl Subject for Admin {
         );
         gauge(
             registry,
-            "gitspaces_gitspaces",
+            "gitspaces_told",
             "Gitspaces that the runner has told of",
             count(runner.gitspaces),
         );
@@ -123,14 +126,11 @@ impl Subject for Admin {
     }
 
     async fn drain(&self, request: DrainRequest) -> Result<DrainState, (StatusCode, Problem)> {
-        self.drain
-            .begin(request)
-            .await
-            .map_err(|error| error.problem())
+        self.drain.begin(request).map_err(|error| error.problem())
     }
 
     async fn undrain(&self) -> Result<DrainState, (StatusCode, Problem)> {
-        self.drain.end().await.map_err(|error| error.problem())
+        self.drain.end().map_err(|error| error.problem())
     }
 
     fn reconnect(&self) -> Result<(), (StatusCode, Problem)> {
@@ -139,9 +139,17 @@ impl Subject for Admin {
     }
 
     /// `POST /admin-token`: 201; the embedded control plane makes a token for its first administrator, and the answer is the file it lies in.
-    async fn own_route(&self, method: &Method, path: &[&str]) -> Option<Response<Body>> {
+    async fn own_route(
+        &self,
+        method: &Method,
+        path: &[&str],
+        peer: &Peer,
+    ) -> Option<Response<Body>> {
         match (method, path) {
-            (&Method::POST, ["admin-token"]) => Some(self.admin_token().await),
+            (&Method::POST, ["admin-token"]) => Some(match admin::owner_only(peer) {
+                Ok(()) => self.admin_token().await,
+                Err(refusal) => *refusal,
+            }),
             _ => None,
         }
     }

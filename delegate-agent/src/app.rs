@@ -4,7 +4,7 @@ use crate::{
     admin::Admin,
     checks::Checks,
     config::Config,
-    drain::Drain,
+    drain::{Drain, DrainEnds},
     embedded::{EmbeddedControlPlane, EmbeddedError},
     identity::{Identity, IdentityError, IdentityFile},
     runner::Runner,
@@ -218,12 +218,12 @@ pub async fn start(
     let stop = lifecycle.drain_token();
     let pulse = lifecycle.tasks().pulse("tasks");
     let tasks = TasksTask::new(runner.clone(), handle.clone(), events, board.clone(), pulse);
-    let drain = Drain::new(
-        drain_file,
-        handle.clone(),
-        board.clone(),
-        Arc::clone(&clock),
-    );
+    let drain = Drain::new(drain_file, board.clone(), Arc::clone(&clock));
+    let drain_ends = DrainEnds {
+        runner: runner.clone(),
+        link: handle.clone(),
+        live: live.clone(),
+    };
     let watch = WatchTask {
         runner: runner.clone(),
         link: handle.clone(),
@@ -243,7 +243,7 @@ pub async fn start(
         bootstrap: embedded.as_ref().map(EmbeddedControlPlane::bootstrap),
         checks: Checks {
             board: board.clone(),
-            runner: runner.clone(),
+            runner,
             state_dir: config.state_dir,
         },
         drain: drain.clone(),
@@ -252,7 +252,7 @@ pub async fn start(
     let pulses = lifecycle.tasks().pulses();
     lifecycle.spawn("tasks", tasks.run(stop.clone()));
     lifecycle.spawn("watch", watch.run(stop.clone()));
-    lifecycle.spawn("drain", drain.run(runner, stop.clone()));
+    lifecycle.spawn("drain", drain.run(drain_ends, stop.clone()));
     lifecycle.spawn("words", tell_status(board, lifecycle.tasks(), stop.clone()));
     lifecycle.spawn(
         "admin",

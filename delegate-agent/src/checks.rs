@@ -89,7 +89,7 @@ pub(crate) fn clock(skew_ms: Option<i64>) -> Check {
         Check::good(CLOCK, Severity::Error, words)
     } else {
         Check::bad(CLOCK, Severity::Error, words)
-            .cause("proofs and grants are valid for a minute; clocks that differ more make them worthless")
+            .cause("proofs and grants carry times: clocks that are half a minute apart make them worthless")
             .fix("set the clock of the host that is wrong, `timedatectl set-ntp true`")
     }
 }

@@ -349,6 +349,8 @@ mod tests {
             verdicts: vec![TaskVerdict::Continue { task, after: 3 }],
             told: Told {
                 runner_ready: true,
+                draining: false,
+                runner_draining: false,
                 tasks: vec![status],
             },
         }

@@ -104,6 +104,10 @@ pub enum LinkEvent {
 pub struct LiveLink {
     pub epoch: Epoch,
     pub runner_ready: bool,
+    /// What the hello said of the host.
+    pub draining: bool,
+    /// What of that was the runner's own.
+    pub runner_draining: bool,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,10 @@ use camino::Utf8PathBuf;
 use control_plane::{Bootstrap, ControlPlaneView};
 use daemon::ErrorChain;
 use http::{Method, Response, StatusCode};
-use local_rpc::server::{self, Body};
+use local_rpc::{
+    Peer,
+    server::{self, Body},
+};
 use serde_json::{Value, json};
 use std::time::Duration;
 use wire::problem::Problem;
@@ -24,6 +27,19 @@ pub(crate) struct Admin {
     pub(crate) bootstrap: Bootstrap,
     pub(crate) state_dir: Utf8PathBuf,
     pub(crate) config_files: Vec<Utf8PathBuf>,
+}
+
+impl Admin {
+    async fn admin_token(&self) -> Response<Body> {
+        match self.bootstrap.mint().await {
+            Ok(file) => server::json(StatusCode::CREATED, &json!({"file": file})),
+            Err(error) => {
+                let problem = Problem::new("not_made", "cannot make the token")
+                    .cause(ErrorChain(&error).to_string());
+                server::problem(StatusCode::INTERNAL_SERVER_ERROR, &problem)
+            }
+        }
+    }
 }
 
 impl Subject for Admin {
@@ -110,15 +126,16 @@ impl Subject for Admin {
     }
 
     /// `POST /admin-token`: 201; a token for the first administrator is made, and the answer is the file it lies in.
-    async fn own_route(&self, method: &Method, path: &[&str]) -> Option<Response<Body>> {
+    async fn own_route(
+        &self,
+        method: &Method,
+        path: &[&str],
+        peer: &Peer,
+    ) -> Option<Response<Body>> {
         match (method, path) {
-            (&Method::POST, ["admin-token"]) => Some(match self.bootstrap.mint().await {
-                Ok(file) => server::json(StatusCode::CREATED, &json!({"file": file})),
-                Err(error) => {
-                    let problem = Problem::new("not_made", "cannot make the token")
-                        .cause(ErrorChain(&error).to_string());
-                    server::problem(StatusCode::INTERNAL_SERVER_ERROR, &problem)
-                }
+            (&Method::POST, ["admin-token"]) => Some(match admin::owner_only(peer) {
+                Ok(()) => self.admin_token().await,
+                Err(refusal) => *refusal,
             }),
             _ => None,
         }

@@ -349,7 +349,7 @@ async fn answer_by_api(
     let answer = async {
         loop {
             let question = pulse.question().await;
-            match api.fetch("/v1/tasks").await {
+            match api.fetch("/v1/tasks", &[]).await {
                 Ok(_) => question.answer(),
                 Err(error) => {
                     tracing::error!(error = %ErrorChain(&error), "The runner's own API does not answer");

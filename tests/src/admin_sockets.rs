@@ -102,8 +102,13 @@ async fn control_plane_and_gateway_tell_how_they_are_too() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_support_bundle_holds_no_secret_of_the_host() -> Result<()> {
-    let host = Deployment::start().await?;
+    // Where people put them: a key of an older version, in a table, over several lines.
+    let host = Deployment::start_with(
+        "old = { proxy_password = \"hunter2-planted\" }\nold_token = \"\"\"\nhunter2-planted\n\"\"\"\n",
+    )
+    .await?;
     let secrets = [
+        "hunter2-planted".to_owned(),
         host.token()?,
         text(
             &serde_json::from_str(&std::fs::read_to_string(

@@ -36,7 +36,7 @@ pub(crate) fn pack(parts: &Parts) -> io::Result<Vec<u8>> {
     tar.json("checks.json", &parts.readiness)?;
     tar.json("tasks.json", &parts.tasks)?;
     tar.text("metrics.txt", &parts.metrics)?;
-    tar.text("log.txt", &redact::urls(&parts.log))?;
+    tar.text("log.txt", &redact::text(&parts.log))?;
     for file in &parts.config_files {
         let text = match read(file) {
             Ok(text) => redact::config(&text),
@@ -76,7 +76,7 @@ struct Tar {
 impl Tar {
     fn json<T: serde::Serialize>(&mut self, name: &str, value: &T) -> io::Result<()> {
         let text = serde_json::to_string_pretty(value)?;
-        self.text(name, &redact::urls(&text))
+        self.text(name, &redact::text(&text))
     }
 
     fn text(&mut self, name: &str, text: &str) -> io::Result<()> {

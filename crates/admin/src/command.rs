@@ -47,7 +47,7 @@ pub enum Command {
     },
     /// Print its metrics, as Prometheus reads them.
     Metrics,
-    /// Take nothing more; what runs may finish. Kept over a restart, until `undrain`.
+    /// Take nothing more; what runs may finish. Kept over a restart, until `undrain`. With --wait, exit code 75 where it was taken back meanwhile.
     Drain {
         /// After so many seconds, what still runs is handed back.
         #[arg(long, value_name = "SECONDS")]
@@ -81,10 +81,17 @@ pub enum CommandError {
         #[source]
         source: ClientError,
     },
-    #[error("{daemon} refuses: {source}")]
+    #[error("{daemon} refuses")]
     Refused {
         daemon: &'static str,
+        #[source]
         source: ClientError,
+    },
+    #[error("{daemon} does not say whether it is ready")]
+    Unclear {
+        daemon: &'static str,
+        #[source]
+        source: serde_json::Error,
     },
     #[error("cannot write `{path}`")]
     Write {
@@ -107,6 +114,9 @@ impl Hint for CommandError {
                     format!("is it running? see `systemctl status {daemon}` and `{daemon} doctor`")
                 }
             }),
+            Self::Unclear { daemon, .. } => Some(format!(
+                "is `{daemon}` of another version than this command? see `{daemon} --version`"
+            )),
             Self::Refused { source, .. } => {
                 source.problem().and_then(|problem| problem.hint.clone())
             }
@@ -121,7 +131,7 @@ impl Hint for CommandError {
             Self::Refused { source, .. } if source.status() == Some(StatusCode::FORBIDDEN) => {
                 Exit::Refused
             }
-            Self::Refused { .. } | Self::Write { .. } => Exit::Failure,
+            Self::Refused { .. } | Self::Unclear { .. } | Self::Write { .. } => Exit::Failure,
         }
     }
 }
@@ -253,21 +263,11 @@ impl Caller {
     }
 
     async fn bytes(&self, path: &str) -> Result<Vec<u8>, CommandError> {
-        let (status, bytes) = self.fetch(path).await?;
-        if status.is_success() {
-            return Ok(bytes);
-        }
-        // The same call says what the refusal was.
-        self.get::<Value>(path).await.map(|_| bytes)
-    }
-
-    async fn fetch(&self, path: &str) -> Result<(StatusCode, Vec<u8>), CommandError> {
-        let (status, bytes) = self
-            .client
-            .fetch(path)
+        self.client
+            .fetch(path, &[])
             .await
-            .map_err(|source| self.fail(source))?;
-        Ok((status, bytes.to_vec()))
+            .map(|bytes| bytes.to_vec())
+            .map_err(|source| self.fail(source))
     }
 
     async fn post<B, T>(&self, path: &str, body: &B) -> Result<T, CommandError>
@@ -292,18 +292,17 @@ impl Caller {
 
     async fn health(&self, output: Output) -> Result<ExitCode, CommandError> {
         // Not ready is an answer, too.
-        let (status, bytes) = self.fetch("/readyz").await?;
-        let readiness = match serde_json::from_slice::<Readiness>(&bytes) {
-            Ok(readiness) if status.is_success() != readiness.ready => None,
-            other => other.ok(),
-        };
-        match readiness {
-            Some(readiness) => Ok(report_readiness(&readiness, output, Exit::TryAgain)),
-            None => self
-                .get::<Readiness>("/readyz")
-                .await
-                .map(|readiness| report_readiness(&readiness, output, Exit::TryAgain)),
-        }
+        let bytes = self
+            .client
+            .fetch("/readyz", &[StatusCode::SERVICE_UNAVAILABLE])
+            .await
+            .map_err(|source| self.fail(source))?;
+        let readiness: Readiness =
+            serde_json::from_slice(&bytes).map_err(|source| CommandError::Unclear {
+                daemon: self.daemon,
+                source,
+            })?;
+        Ok(report_readiness(&readiness, output, Exit::TryAgain))
     }
 
     async fn drained(&self, state: DrainState, wait: bool) -> Result<ExitCode, CommandError> {
@@ -316,6 +315,10 @@ impl Caller {
                 say(&words::drain(next));
             }
             state = next;
+        }
+        // Somebody may have taken the drain back meanwhile: who waits must not take that for an empty host.
+        if wait && !state.is_drained() {
+            return Ok(Exit::TryAgain.into());
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -190,14 +190,20 @@ impl DrainFile {
     /// Nothing has changed where the file stays.
     pub fn end(&self) -> Result<(), DrainFileError> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let fail = |source| DrainFileError::Remove {
+            path: self.path.clone(),
+            source,
+        };
         match std::fs::remove_file(&self.path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(DrainFileError::Remove {
-                    path: self.path.clone(),
-                    source,
-                });
-            }
-            Ok(()) | Err(_) => {}
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(fail(source)),
+            // After a power cut it must not be back.
+            Ok(()) => match self.path.parent() {
+                Some(folder) => std::fs::File::open(folder)
+                    .and_then(|folder| folder.sync_all())
+                    .map_err(fail)?,
+                None => {}
+            },
+            Err(_) => {}
         }
         *kept = None;
         self.draining

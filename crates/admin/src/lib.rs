@@ -38,4 +38,4 @@ pub use command::{Command, CommandError, Output, RunAdmin, doctor, run};
 pub use drain::{DrainFile, DrainFileError, DrainRequest, DrainState};
 pub use prometheus_client::registry::Registry;
 pub use serve::{AdminSocket, BoundAdmin, LogLevel, group_of};
-pub use subject::{About, Subject};
+pub use subject::{About, Subject, owner_only};

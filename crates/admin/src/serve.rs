@@ -5,7 +5,7 @@ use camino::Utf8Path;
 use daemon::{Clock, ErrorChain, Pulses, logging::LogHandle};
 use http::{Method, Request, Response, StatusCode};
 use local_rpc::{
-    BindError, BindOptions, Listener, PeerPolicy, ServerConfig,
+    BindError, BindOptions, Listener, Peer, PeerPolicy, ServerConfig,
     server::{self, Body, RequestBody, ServeError},
 };
 use serde::{Deserialize, Serialize};
@@ -114,9 +114,9 @@ impl BoundAdmin {
             pulses,
             clock,
         };
-        let service = move |request, _peer| {
+        let service = move |request, peer| {
             let routes = routes.clone();
-            async move { routes.answer(request).await }
+            async move { routes.answer(request, &peer).await }
         };
         server::serve(self.listener, self.config, service, stop).await
     }
@@ -132,7 +132,7 @@ struct Routes<S> {
 }
 
 impl<S: Subject> Routes<S> {
-    async fn answer(&self, request: Request<RequestBody>) -> Response<Body> {
+    async fn answer(&self, request: Request<RequestBody>, peer: &Peer) -> Response<Body> {
         let uri = request.uri().clone();
         match (request.method(), server::segments(&uri).as_slice()) {
             (&Method::GET, ["healthz"]) => self.health().await,
@@ -173,7 +173,7 @@ impl<S: Subject> Routes<S> {
                 Err((status, problem)) => server::problem(status, &problem),
             },
             (&Method::GET, ["support-bundle"]) => self.bundle().await,
-            (method, path) => match self.subject.own_route(method, path).await {
+            (method, path) => match self.subject.own_route(method, path, peer).await {
                 Some(answer) => answer,
                 None => server::no_route(&request.into_parts().0),
             },
@@ -238,7 +238,8 @@ impl<S: Subject> Routes<S> {
             readiness: Readiness::of(self.subject.checks().await),
             silent_loops: self.pulses.silent(TURN_LIMIT).await,
             tasks: self.subject.tasks().await,
-            metrics: metrics::text(&self.subject).unwrap_or_default(),
+            metrics: metrics::text(&self.subject)
+                .unwrap_or_else(|error| format!("# cannot be written: {error}\n")),
             config_files: self.subject.config_files(),
             log: self.log.recent(),
         };

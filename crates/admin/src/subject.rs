@@ -2,7 +2,10 @@
 
 use crate::{Check, DrainRequest, DrainState};
 use http::{Method, Response, StatusCode};
-use local_rpc::server::Body;
+use local_rpc::{
+    Peer,
+    server::{self, Body},
+};
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -74,8 +77,9 @@ pub trait Subject: Clone + Send + Sync + 'static {
         &self,
         method: &Method,
         path: &[&str],
+        peer: &Peer,
     ) -> impl Future<Output = Option<Response<Body>>> + Send {
-        let _ = (method, path);
+        let _ = (method, path, peer);
         async { None }
     }
 
@@ -89,4 +93,17 @@ fn no_drain(about: &About) -> (StatusCode, Problem) {
         Problem::new("no_drain", format!("{} cannot be drained", about.daemon))
             .hint("hosts are drained: `delegate-agent drain`; this daemon ends in order when it is stopped"),
     )
+}
+
+/// Root and the daemon's own user may do what the socket's group may not: look and drain is the group's.
+///
+/// # Errors
+/// The refusal, as an answer.
+pub fn owner_only(peer: &Peer) -> Result<(), Box<Response<Body>>> {
+    if peer.uid == 0 || peer.uid == nix::unistd::geteuid().as_raw() {
+        return Ok(());
+    }
+    let problem = Problem::new("owner_only", "the socket's group may not do that")
+        .hint("run it as root, or as the daemon's user");
+    Err(Box::new(server::problem(StatusCode::FORBIDDEN, &problem)))
 }

@@ -20,6 +20,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
+/// A configuration is a few files.
+const RELOAD_LIMIT: Duration = Duration::from_secs(20);
+
 /// Where tasks are spawned and learn of the stop. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Tasks {
@@ -192,6 +195,7 @@ impl Lifecycle {
         };
         let mut watchdog = Box::pin(feed_watchdog(tasks.pulses()));
         notify(&[NotifyState::Ready]);
+        let mut reloading: Option<ReloadFuture> = None;
         let asked = loop {
             tokio::select! {
                 signal = signals.next() => match signal {
@@ -199,8 +203,18 @@ impl Lifecycle {
                         tracing::info!(signal = name, "Stopping");
                         break true;
                     }
-                    Asked::Reload => reload_now(reload.as_mut(), &tasks).await,
+                    // What is read meanwhile may be older than what asked: read once more.
+                    Asked::Reload => reloading = begin_reload(reload.as_mut()),
                 },
+                reloaded = async {
+                    match &mut reloading {
+                        Some(reloading) => reloading.await,
+                        None => std::future::pending().await,
+                    }
+                } => {
+                    reloading = None;
+                    end_reload(reloaded, &tasks);
+                }
                 () = tasks.drain.cancelled() => {
                     tracing::error!("Stopping, because a task ended");
                     break false;
@@ -240,10 +254,10 @@ impl Lifecycle {
     }
 }
 
-async fn reload_now(reload: Option<&mut Reload>, tasks: &Tasks) {
+fn begin_reload(reload: Option<&mut Reload>) -> Option<ReloadFuture> {
     let Some(Reload(reload)) = reload else {
         tracing::warn!("This daemon has nothing to reload");
-        return;
+        return None;
     };
     // The service manager wants to know when the reload began, by its own clock.
     match NotifyState::monotonic_usec_now() {
@@ -253,7 +267,16 @@ async fn reload_now(reload: Option<&mut Reload>, tasks: &Tasks) {
             notify(&[NotifyState::Reloading]);
         }
     }
-    match reload().await {
+    let work = reload();
+    Some(Box::pin(async move {
+        tokio::time::timeout(RELOAD_LIMIT, work)
+            .await
+            .unwrap_or_else(|_| Err("the configuration could not be read in time".into()))
+    }))
+}
+
+fn end_reload(reloaded: Reloaded, tasks: &Tasks) {
+    match reloaded {
         Ok(words) => {
             tracing::info!(changed = words, "Reloaded");
             tasks.status(&format!("reloaded: {words}"));

@@ -104,6 +104,20 @@ impl LogHandle {
             .map_err(|_| LogError::Ended)
     }
 
+    /// Takes the filter of a configuration that was read again; the environment's goes on overriding it, as at the start. Answers with the one in
+    /// force.
+    ///
+    /// # Errors
+    /// Refuses what is not a filter; the filter in force stays.
+    pub fn reload(&self, config: &LogConfig) -> Result<String, LogError> {
+        let from_environment = std::env::var(FILTER_VARIABLE).ok();
+        let filter = from_environment
+            .as_deref()
+            .unwrap_or_else(|| config.filter());
+        self.set_filter(filter)?;
+        Ok(filter.to_owned())
+    }
+
     /// The newest lines, oldest first.
     #[must_use]
     pub fn recent(&self) -> String {

@@ -198,19 +198,20 @@ impl Client {
         decode_json(&bytes).map_err(|(path, message)| call.decode(path, message))
     }
 
-    /// A `GET` whose answer is taken as it is: whatever its status, whatever its body.
+    /// A `GET` whose body is taken as it is. A refusal with a status of `also` is an answer, too.
     ///
     /// # Errors
-    /// See [`ClientError`]; never a refusal.
-    pub async fn fetch(&self, path: &str) -> Result<(StatusCode, Bytes), ClientError> {
+    /// See [`ClientError`].
+    pub async fn fetch(&self, path: &str, also: &[StatusCode]) -> Result<Bytes, ClientError> {
         let method = Method::GET;
         let call = self.call(&method, path);
         let request = self.build(&call, method, path, None::<&()>)?;
         self.within_deadline(&call, async {
             let Open { response, driver } = self.open(&call, request).await?;
-            let status = response.status();
-            let bytes = collect(&call, response, driver, self.max_response).await?;
-            Ok((status, bytes))
+            if !response.status().is_success() && !also.contains(&response.status()) {
+                return Err(refused(&call, response, driver).await);
+            }
+            collect(&call, response, driver, self.max_response).await
         })
         .await
     }

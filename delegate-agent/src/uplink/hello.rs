@@ -19,6 +19,9 @@ const RUNNER_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Default)]
 pub struct Told {
     pub runner_ready: bool,
+    pub draining: bool,
+    /// An operator drained the runner itself.
+    pub runner_draining: bool,
     pub tasks: Vec<TaskStatus>,
 }
 
@@ -73,11 +76,13 @@ impl HelloSource {
         };
         let proof = token::sign(&claims, &self.key, PROOF_PURPOSE)
             .map_err(|error| ErrorChain(&error).to_string())?;
+        let runner_draining = host.as_ref().is_some_and(|host| host.draining);
+        let draining = self.drain.is_draining() || runner_draining;
         let hello = Hello {
             version: VERSION.to_owned(),
             inventory: inventory::collect(host.as_ref(), self.capacity),
             tags: self.tags.clone(),
-            draining: self.drain.is_draining() || host.as_ref().is_some_and(|host| host.draining),
+            draining,
             runner_ready,
             tasks: tasks.clone(),
             gitspaces,
@@ -87,6 +92,8 @@ impl HelloSource {
             hello: Box::new(hello),
             told: Told {
                 runner_ready,
+                draining,
+                runner_draining,
                 tasks,
             },
         })

@@ -118,6 +118,8 @@ impl Run {
         let live = LiveLink {
             epoch,
             runner_ready: told.runner_ready,
+            draining: told.draining,
+            runner_draining: told.runner_draining,
         };
         tracing::info!(epoch = epoch.0, control_plane = %self.uplink.transport.origin(), "Connected");
         let now = self.uplink.clock.now();
