@@ -118,8 +118,9 @@ impl OrchestratorTask {
     }
 
     async fn refused(&mut self, delegate: DelegateUuid, task: TaskUuid, failure: Failure) {
-        if self.book.orphans.remove(&task).is_some() {
+        if let Some(orphan) = self.book.orphans.remove(&task) {
             tracing::warn!(%delegate, %task, error = %ErrorChain(&failure), "An orphan could not be removed");
+            self.removal_ended(delegate, orphan.task.gitspace);
             return;
         }
         let Some(mut draft) = self.draft_of_task(delegate, task) else {

@@ -154,6 +154,15 @@ impl OrchestratorTask {
         Ok(())
     }
 
+    /// Nothing is under way any more: whoever ordered it sees that, and can order it again.
+    pub(super) fn removal_ended(&mut self, delegate: DelegateUuid, gitspace: GitspaceUuid) {
+        self.change_delegate(delegate, |view| {
+            if let Some(held) = view.unaccounted.get_mut(&gitspace) {
+                held.removing = false;
+            }
+        });
+    }
+
     /// Keeps the list of what the delegate holds without a record that accounts for it.
     pub(super) fn note_unaccounted(&mut self, delegate: DelegateUuid, observed: &Observed) {
         let id = observed.gitspace;

@@ -5,6 +5,7 @@ use crate::orchestrator::{RemovalDenied, Unaccounted};
 use wire::{
     api::GitspaceAction,
     control::Up,
+    failure::{Failure, FailureCode},
     gitspace::{DesiredState, Generation, GitspaceState, ObservedState},
     ids::GitspaceUuid,
     task::{TaskKind, TaskOutcome},
@@ -70,6 +71,29 @@ async fn an_operator_orders_its_removal_once_and_for_all() {
     assert_eq!(listed(&world), []);
     order(&world).await.unwrap();
     assert_eq!(world.count_assigned(), 2);
+}
+
+#[tokio::test]
+async fn a_removal_that_is_refused_is_over_and_can_be_ordered_again() {
+    let world = World::new().await;
+    let held = observed(stray(), ObservedState::Stopped, 7, 1);
+    world.connect(Vec::new(), vec![held]).await;
+    let order = async || world.handle.remove(world.delegate, stray(), id(1)).await;
+    order().await.unwrap();
+    let task = world.task(TaskKind::Delete);
+    assert!(listed(&world)[0].1.removing);
+    world
+        .say(Up::TaskRefused {
+            task: task.id,
+            gitspace: stray(),
+            failure: Failure::new(FailureCode::Superseded, "a newer task was taken"),
+        })
+        .await
+        .unwrap();
+    assert!(!listed(&world)[0].1.removing);
+    order().await.unwrap();
+    assert_ne!(world.task(TaskKind::Delete).id, task.id);
+    assert!(listed(&world)[0].1.removing);
 }
 
 #[tokio::test]
