@@ -66,6 +66,7 @@ async fn a_secret_is_repeated_for_minutes_and_then_said_to_have_been_shown() {
     for (path, body) in [
         ("/tokens", json!({"name": "laptop"})),
         ("/join-tokens", json!({})),
+        ("/gateways", json!({"name": "edge"})),
     ] {
         let key = path.trim_matches('/');
         let first = keyed(&plane, &plane.admin, path, key, &body)

@@ -5,12 +5,13 @@ use crate::{
     api::{
         error::ApiError,
         extract::{Body, check_name},
+        idempotency::ShownOnce,
     },
     app::EMBEDDED_GATEWAY,
     identity::caller::Caller,
     state::AppState,
 };
-use axum::{Json, extract::State};
+use axum::{Extension, Json, extract::State};
 use daemon::IdsExt as _;
 use http::StatusCode;
 use store::{GatewayRecord, StoreError};
@@ -32,7 +33,7 @@ pub(crate) async fn register_gateway(
     State(state): State<AppState>,
     caller: Caller,
     Body(body): Body<RegisterGateway>,
-) -> Result<(StatusCode, Json<Gateway>), ApiError> {
+) -> Result<(StatusCode, Extension<ShownOnce>, Json<Gateway>), ApiError> {
     caller.require_admin()?;
     check_name("name", &body.name, 64)?;
     if body.name == EMBEDDED_GATEWAY {
@@ -62,6 +63,7 @@ pub(crate) async fn register_gateway(
     tracing::info!(by = %caller.user.id, gateway = %record.id, name = record.name, "Gateway registered");
     Ok((
         StatusCode::CREATED,
+        Extension(ShownOnce),
         Json(Gateway {
             token: Some(token.to_secret()),
             ..show(&state, record)
