@@ -18,6 +18,9 @@ pub(crate) enum CliError {
     },
     #[error("there is no {what} `{name}`")]
     NotFound { what: &'static str, name: String },
+    /// Made, and not shown: what it was for cannot be done with it.
+    #[error("{url} answered without the token that it made")]
+    NoToken { url: String },
     #[error("cannot write the output")]
     Output(#[source] io::Error),
     #[error("cannot read {what}")]
@@ -83,7 +86,7 @@ impl CliError {
             Self::Interrupted { .. } => Exit::Interrupted,
             Self::NotStarted { .. } => Exit::CannotStart,
             Self::NotAttached { .. } => Exit::NotFound,
-            Self::Line { .. } => Exit::Unavailable,
+            Self::Line { .. } | Self::NoToken { .. } => Exit::Unavailable,
             Self::Output(_)
             | Self::Input { .. }
             | Self::Write { .. }
@@ -113,6 +116,10 @@ impl CliError {
             Self::Ended { name, .. } => Some(format!(
                 "`gitspace logs {name}` has the whole output, `gitspace show {name}` what can be done from here"
             )),
+            Self::NoToken { .. } => Some(
+                "check that nothing between here and the control plane changes its answers; revoke what was made and ask for another one"
+                    .to_owned(),
+            ),
             Self::Interrupted { name } => Some(format!(
                 "look after it with `gitspace events {name} -f`, stop it with `gitspace cancel {name}`"
             )),
@@ -182,6 +189,20 @@ mod tests {
              hint: mend it\\nand start it again\n"
         );
         assert_eq!(error.exit(), Exit::Failure);
+    }
+
+    #[test]
+    fn an_answer_without_its_token_is_not_a_missing_thing() {
+        let error = CliError::NoToken {
+            url: "https://control.example/api/v1".to_owned(),
+        };
+        let words = words(&error);
+        assert!(
+            words.starts_with("error: https://control.example/api/v1 answered without")
+                && words.contains("\nhint: "),
+            "{words}"
+        );
+        assert_eq!(error.exit(), Exit::Unavailable);
     }
 
     #[test]

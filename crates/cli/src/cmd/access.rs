@@ -33,9 +33,8 @@ pub(super) fn once<T>(
             context.out.note(remark);
             Ok(())
         }
-        (Format::Text, None) => Err(CliError::NotFound {
-            what: "token in the answer of",
-            name: context.api.url(),
+        (Format::Text, None) => Err(CliError::NoToken {
+            url: context.api.url(),
         }),
     }
 }

@@ -107,10 +107,9 @@ async fn own_token(api: &Api) -> Result<Secret, CliError> {
         expires_in: None,
     };
     let made: Object<AccessToken> = api.post("/tokens", &body).await?;
-    made.it.token.ok_or_else(|| CliError::NotFound {
-        what: "token in the answer of",
-        name: api.url(),
-    })
+    made.it
+        .token
+        .ok_or_else(|| CliError::NoToken { url: api.url() })
 }
 
 pub(super) fn logout(out: Output, environment: &Environment) -> Result<(), CliError> {
