@@ -6,7 +6,7 @@
 mod calls;
 mod error;
 
-pub(crate) use calls::{ContainerFacts, ContainerPlan, ImageFacts, Labels};
+pub(crate) use calls::{ContainerFacts, ContainerPlan, ImageFacts, KILLED, Labels};
 pub(crate) use error::DockerError;
 
 use bollard::ClientVersion;

@@ -3,13 +3,10 @@
 //! The hints are for a user who cannot see the host. They name actions that change something: a `start` of a gitspace that runs does
 //! nothing, a stop and a start make the container's processes and the agent's folder anew, a reset makes the container anew.
 
-use crate::docker::ContainerFacts;
+use crate::docker::{ContainerFacts, KILLED};
 use local_rpc::ClientError;
 use std::io::ErrorKind;
 use wire::failure::{Failure, FailureCode};
-
-/// Exit code of what SIGKILL ended.
-pub(crate) const KILLED: i64 = 137;
 
 const MAKE_ANEW: &str = "stop the gitspace and start it again: that makes its agent's folder anew";
 const COMES_BACK: &str = "the agent is started again by itself; where it stays away, the memory of the gitspace may be used up: stop it and \
@@ -56,7 +53,7 @@ pub(crate) fn hint(error: &ClientError) -> &'static str {
 /// A container that ended before its agent answered.
 pub(crate) fn ended_early(facts: &ContainerFacts, log: &str) -> Failure {
     let detail = format!("{}{log}", facts.error);
-    if facts.oom_killed && facts.exit_code == KILLED {
+    if facts.ended_for_memory() {
         return Failure::new(
             FailureCode::OutOfMemory,
             "the container's memory was used up before its agent answered",
@@ -99,7 +96,7 @@ pub(crate) fn with_container(failure: Failure, facts: Option<&ContainerFacts>) -
     if facts.running {
         return failure;
     }
-    if facts.oom_killed && facts.exit_code == KILLED {
+    if facts.ended_for_memory() {
         return Failure::new(
             FailureCode::OutOfMemory,
             format!(

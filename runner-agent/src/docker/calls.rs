@@ -25,6 +25,8 @@ const LOG_TAIL: &str = "40";
 const MAX_LOG_TAIL: usize = 8 * 1024;
 /// Docker counts in billionths of a CPU.
 const NANOS_PER_MILLI: i64 = 1_000_000;
+/// Exit code of what SIGKILL ended.
+pub(crate) const KILLED: i64 = 137;
 /// Dropped from every gitspace. What `useradd`, `sudo`, package managers and servers on low ports need is kept.
 const CAP_DROP: [&str; 5] = ["NET_RAW", "MKNOD", "AUDIT_WRITE", "SYS_CHROOT", "SETFCAP"];
 
@@ -59,6 +61,13 @@ pub(crate) struct ContainerFacts {
     pub(crate) finished_at: String,
     /// What Docker holds it to.
     pub(crate) limits: Resources,
+}
+
+impl ContainerFacts {
+    /// Docker's mark is there as soon as any process in it was killed for want of memory: only the exit code says that its first was.
+    pub(crate) const fn ended_for_memory(&self) -> bool {
+        !self.running && self.oom_killed && self.exit_code == KILLED
+    }
 }
 
 #[derive(Clone, Debug)]

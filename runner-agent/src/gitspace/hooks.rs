@@ -7,7 +7,7 @@
 use super::work::Work;
 use crate::{
     agent_client::Agent,
-    docker::Docker,
+    docker::{Docker, KILLED},
     ledger::{ContainerRecord, Hook},
     names::digest,
 };
@@ -19,8 +19,6 @@ use wire::{
 
 /// Output of a failed command that goes into its failure.
 const TAIL: usize = 4 * 1024;
-/// Exit code of what SIGKILL ended.
-const KILLED: i32 = 137;
 
 impl Work {
     pub(super) async fn hooks(&self, docker: &Docker, agent: &Agent) -> Result<(), Failure> {
@@ -140,7 +138,7 @@ fn failed(phase: Phase, exit_code: Option<i32>, failure: Failure, tail: &str) ->
     } else {
         tail.to_owned()
     };
-    if exit_code == Some(KILLED) {
+    if exit_code.map(i64::from) == Some(KILLED) {
         return Failure::new(FailureCode::LifecycleCommandFailed, message)
             .detail(detail)
             .hint("it was killed, most often because the memory of the gitspace was used up: run less at once or choose a machine with more memory, then start it again to run the command once more");

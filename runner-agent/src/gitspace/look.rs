@@ -7,7 +7,7 @@ use crate::{
     docker::ContainerFacts,
     ledger::{ContainerRecord, Record},
     shared::Shared,
-    silence::{self, KILLED},
+    silence,
 };
 use jiff::Timestamp;
 use std::time::Duration;
@@ -157,7 +157,6 @@ fn process_killed(at: Timestamp) -> Failure {
 /// Why a container ended that was meant to run. `out_of_memory`: when something in it was last killed for want of memory, where that was
 /// seen.
 fn ended(facts: &ContainerFacts, out_of_memory: Option<Timestamp>) -> Failure {
-    let by_kill = facts.oom_killed && facts.exit_code == KILLED;
     // Docker's mark may be of a process that was killed long before.
     let earlier = out_of_memory.filter(|killed| {
         facts
@@ -165,7 +164,7 @@ fn ended(facts: &ContainerFacts, out_of_memory: Option<Timestamp>) -> Failure {
             .parse::<Timestamp>()
             .is_ok_and(|ended| ended.duration_since(*killed).unsigned_abs() > KILL_TO_END)
     });
-    if by_kill && earlier.is_none() {
+    if facts.ended_for_memory() && earlier.is_none() {
         return Failure::new(
             FailureCode::OutOfMemory,
             "the dev container ended because its memory was used up",
