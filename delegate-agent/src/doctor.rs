@@ -23,41 +23,17 @@ const CONTROL_PLANE: &str = "control_plane";
 /// Every check that can be made from here.
 pub async fn examine(config: &Config, proxy_env: &ProxyEnv, clock: &dyn Clock) -> Vec<Check> {
     let mut checks = vec![
-        state_dir(config),
+        Check::writable(STATE_DIR, &config.state_dir, "delegate-agent"),
         Check::disk(
             checks::STATE_DISK,
             "the delegate's state",
-            &config.state_dir,
+            &admin::nearest(&config.state_dir),
         ),
         identity(config),
     ];
     checks.extend(control_plane(config, proxy_env, clock).await);
     checks.extend(checks::runner(&Runner::new(&config.runner_socket)).await);
     checks
-}
-
-fn state_dir(config: &Config) -> Check {
-    let path = &config.state_dir;
-    let usable = nix::unistd::access(
-        path.as_std_path(),
-        nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK,
-    );
-    match usable {
-        Ok(()) => Check::good(
-            STATE_DIR,
-            Severity::Error,
-            format!("`{path}` can be written"),
-        ),
-        Err(errno) => Check::bad(
-            STATE_DIR,
-            Severity::Error,
-            format!("`{path}` cannot be written by this user"),
-        )
-        .cause(errno.desc())
-        .fix(format!(
-            "make `{path}` with mode 0700, owned by the user that runs delegate-agent"
-        )),
-    }
 }
 
 fn identity(config: &Config) -> Check {

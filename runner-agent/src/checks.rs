@@ -6,7 +6,7 @@ use crate::{
     shared::Shared,
 };
 use admin::{Check, Severity};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use daemon::ErrorChain;
 use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
@@ -94,11 +94,11 @@ pub(crate) async fn running(
 /// Of a host that may have no runner yet. Changes nothing.
 pub(crate) async fn host(config: &RunnerConfig) -> Vec<Check> {
     let mut checks = vec![
-        state_dir(&config.state_dir),
+        Check::writable(STATE_DIR, &config.state_dir, "runner-agent"),
         Check::disk(
             STATE_DISK,
             "the runner's state",
-            &nearest(&config.state_dir),
+            &admin::nearest(&config.state_dir),
         ),
         agent(&config.agent_binary),
     ];
@@ -162,36 +162,6 @@ async fn docker(docker: &Docker, image: &str) -> Vec<Check> {
             .because_of(DOCKER),
     });
     checks
-}
-
-fn state_dir(path: &Utf8Path) -> Check {
-    let nearest = nearest(path);
-    let usable = nix::unistd::access(
-        nearest.as_std_path(),
-        nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK,
-    );
-    match usable {
-        Ok(()) => Check::good(
-            STATE_DIR,
-            Severity::Error,
-            format!("`{path}` can be written"),
-        ),
-        Err(errno) => Check::bad(
-            STATE_DIR,
-            Severity::Error,
-            format!("`{path}` cannot be written by this user"),
-        )
-        .cause(errno.desc())
-        .fix("run this as the runner's user, or let that user own the folder"),
-    }
-}
-
-/// The folder, or the one above it that exists: the runner makes the rest.
-fn nearest(path: &Utf8Path) -> Utf8PathBuf {
-    path.ancestors()
-        .find(|folder| folder.is_dir())
-        .unwrap_or(path)
-        .to_owned()
 }
 
 fn agent(path: &Utf8Path) -> Check {

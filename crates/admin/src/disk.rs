@@ -1,7 +1,8 @@
-//! Whether a folder's disk has room.
+//! Whether a folder can be written, and its disk has room.
 
 use crate::{Check, Severity};
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
+use nix::unistd::{AccessFlags, access};
 
 /// Below this, journals and ledgers may not be written.
 const TOO_LITTLE: u64 = 64 * 1024 * 1024;
@@ -52,6 +53,36 @@ impl Check {
             Self::good(code, Severity::Error, words)
         }
     }
+
+    /// Whether this user can write into `path`, or could make it; `daemon` is whose folder it is.
+    #[must_use]
+    pub fn writable(code: &'static str, path: &Utf8Path, daemon: &str) -> Self {
+        let usable = access(
+            nearest(path).as_std_path(),
+            AccessFlags::W_OK | AccessFlags::X_OK,
+        );
+        match usable {
+            Ok(()) => Self::good(code, Severity::Error, format!("`{path}` can be written")),
+            Err(errno) => Self::bad(
+                code,
+                Severity::Error,
+                format!("`{path}` cannot be written by this user"),
+            )
+            .cause(errno.desc())
+            .fix(format!(
+                "run this as the user that runs {daemon}, or let that user own `{path}`, with mode 0700"
+            )),
+        }
+    }
+}
+
+/// The folder, or the one above it that exists: a daemon makes the rest.
+#[must_use]
+pub fn nearest(path: &Utf8Path) -> Utf8PathBuf {
+    path.ancestors()
+        .find(|folder| folder.is_dir())
+        .unwrap_or(path)
+        .to_owned()
 }
 
 #[cfg(test)]
@@ -63,6 +94,21 @@ mod tests {
         let check = Check::disk("state_disk", "the state", Utf8Path::new("/nonexistent/x"));
         assert!(
             check.is_fatal() && check.summary.contains("/nonexistent/x"),
+            "{check:?}"
+        );
+    }
+
+    #[test]
+    fn a_folder_that_can_be_made_can_be_written_and_one_below_a_file_cannot() {
+        let guard = tempfile::tempdir().unwrap();
+        let root = Utf8Path::from_path(guard.path()).unwrap();
+        let check = Check::writable("state_dir", &root.join("a/b"), "some-daemon");
+        assert!(!check.is_fatal(), "{check:?}");
+        // A file system that not even root writes to.
+        let sealed = Utf8Path::new("/proc/sys/kernel/some/where");
+        let check = Check::writable("state_dir", sealed, "some-daemon");
+        assert!(
+            check.is_fatal() && check.summary.contains(sealed.as_str()),
             "{check:?}"
         );
     }

@@ -35,6 +35,7 @@ mod words;
 
 pub use check::{Check, Readiness, Severity};
 pub use command::{Command, CommandError, Output, RunAdmin, doctor, run};
+pub use disk::nearest;
 pub use drain::{DrainFile, DrainFileError, DrainRequest, DrainState};
 pub use prometheus_client::registry::Registry;
 pub use serve::{AdminSocket, BoundAdmin, LogLevel, group_of};
