@@ -3,20 +3,17 @@
 use crate::{
     VERSION,
     app::{self, Sources},
-    config::{Config, ConfigError, DEFAULT_PATH, ENV_PREFIX, Settings},
+    config::{ADMIN_SOCKET, Config, ConfigError, Settings},
     doctor,
     enrol::{Enrolment, enrol},
     identity::IdentityFile,
-    transport::{ProxyEnv, Transport},
+    transport::{ProxyEnv, Transport, TransportError},
 };
+use admin::{Program, ProgramError, RuntimeError};
 use camino::{Utf8Path, Utf8PathBuf};
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use daemon::{
-    Exit, Hint, Lifecycle, Loaded, PassedSockets, RandomIds, Reloaded, SystemClock, logging,
-    report, settings::Loader,
-};
-use serde::Deserialize;
-use std::{io::Write as _, process::ExitCode, sync::Arc, time::Duration};
+use clap::{Args, Parser, Subcommand};
+use daemon::{Exit, Hint, Lifecycle, PassedSockets, RandomIds, SystemClock, logging::LogConfig};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 use wire::secret::Secret;
 
 /// For tasks to hand over what they hold.
@@ -54,28 +51,12 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t)]
         output: admin::Output,
     },
-    /// Of the running daemon.
-    #[command(flatten)]
-    Admin(admin::Command),
     /// Make a token for the first administrator of the control plane that the daemon embeds, and print the file it lies in.
     ///
     /// It holds for a day, in place of the one before; `gitspace login --token-file` exchanges it for one to keep.
     AdminToken,
-    /// Look at the configuration.
-    #[command(subcommand)]
-    Config(ConfigCommand),
-    /// Write the man pages and completions.
-    #[command(hide = true)]
-    Pages {
-        /// Folder for them, as /usr/share.
-        dir: Utf8PathBuf,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum ConfigCommand {
-    /// Say whether the configuration is right.
-    Check,
+    #[command(flatten)]
+    Common(admin::Common),
 }
 
 #[derive(Debug, Args)]
@@ -97,109 +78,149 @@ struct EnrollArgs {
     again: bool,
 }
 
+/// Why the settings are not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+}
+
+impl Refusal {
+    fn inner(&self) -> &dyn Hint {
+        match self {
+            Self::Config(error) => error,
+            Self::Transport(error) => error,
+        }
+    }
+}
+
+impl Hint for Refusal {
+    fn hint(&self) -> Option<String> {
+        self.inner().hint()
+    }
+
+    fn exit(&self) -> Exit {
+        self.inner().exit()
+    }
+}
+
+/// A file that cannot be read, or standard input that cannot.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the join token in `{path}`")]
+pub struct JoinTokenError {
+    path: Utf8PathBuf,
+    #[source]
+    source: std::io::Error,
+}
+
+impl Hint for JoinTokenError {
+    fn hint(&self) -> Option<String> {
+        Some(
+            "put what `gitspace join-token create` printed into a file that only you can read"
+                .to_owned(),
+        )
+    }
+
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+}
+
 /// What went wrong before there was anything to run.
 #[derive(Debug, thiserror::Error)]
-enum CliError {
+pub enum CliError {
     #[error(transparent)]
-    Settings(#[from] daemon::SettingsError),
+    Program(#[from] ProgramError<Refusal>),
     #[error("the configuration is wrong")]
     Config(#[from] ConfigError),
-    #[error("cannot log")]
-    Log(#[source] logging::LogError),
-    #[error("cannot start a runtime")]
-    Runtime(#[source] std::io::Error),
-    #[error("cannot read the join token in `{path}`")]
-    JoinToken {
-        path: Utf8PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
     #[error(transparent)]
-    Transport(#[from] crate::transport::TransportError),
+    Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    JoinToken(#[from] JoinTokenError),
+    #[error(transparent)]
+    Transport(#[from] TransportError),
     #[error(transparent)]
     Enrol(#[from] crate::enrol::EnrolError),
     #[error(transparent)]
     Start(#[from] app::StartError),
     #[error(transparent)]
-    Pages(#[from] pages::PagesError),
-    #[error("delegate-agent makes no token for the first administrator")]
-    AdminToken(#[source] local_rpc::ClientError),
-    #[error(transparent)]
-    Admin(#[from] admin::CommandError),
-    #[error(transparent)]
     Passed(#[from] daemon::ActivationError),
+}
+
+impl CliError {
+    fn inner(&self) -> &dyn Hint {
+        match self {
+            Self::Program(error) => error,
+            Self::Config(error) => error,
+            Self::Runtime(error) => error,
+            Self::JoinToken(error) => error,
+            Self::Transport(error) => error,
+            Self::Enrol(error) => error,
+            Self::Start(error) => error,
+            Self::Passed(error) => error,
+        }
+    }
 }
 
 impl Hint for CliError {
     fn hint(&self) -> Option<String> {
-        match self {
-            Self::Settings(error) => error.hint(),
-            Self::Config(error) => error.hint(),
-            Self::Log(error) => error.hint(),
-            Self::Runtime(_) | Self::Pages(_) => None,
-            Self::JoinToken { .. } => Some(
-                "put what `gitspace join-token create` printed into a file that only you can read"
-                    .to_owned(),
-            ),
-            Self::Transport(error) => error.hint(),
-            Self::Enrol(error) => error.hint(),
-            Self::Start(error) => error.hint(),
-            Self::AdminToken(_) => Some("systemctl status delegate-agent".to_owned()),
-            Self::Admin(error) => error.hint(),
-            Self::Passed(error) => error.hint(),
-        }
+        self.inner().hint()
     }
 
     fn exit(&self) -> Exit {
-        match self {
-            Self::Settings(error) => error.exit(),
-            Self::Config(error) => error.exit(),
-            Self::Log(error) => error.exit(),
-            Self::Runtime(_) | Self::Pages(_) => Exit::Failure,
-            Self::JoinToken { .. } => Exit::Usage,
-            Self::Transport(error) => error.exit(),
-            Self::Enrol(error) => error.exit(),
-            Self::Start(error) => error.exit(),
-            Self::AdminToken(_) => Exit::Unavailable,
-            Self::Admin(error) => error.exit(),
-            Self::Passed(error) => error.exit(),
-        }
+        self.inner().exit()
     }
 }
 
 /// Does what the command line says.
-#[must_use]
-pub fn run(cli: Cli) -> ExitCode {
+///
+/// # Errors
+/// See [`CliError`].
+pub fn run(cli: Cli) -> Result<ExitCode, CliError> {
     let path = cli.config.as_deref();
-    let done = match cli.command.unwrap_or(Command::Run) {
+    match cli.command.unwrap_or(Command::Run) {
         Command::Run => serve(path),
         Command::Enroll(args) => enroll(path, args),
-        Command::AdminToken => admin_token(path),
         Command::Doctor { output } => doctor(path, output),
-        Command::Admin(command) => admin_command(path, command),
-        Command::Config(ConfigCommand::Check) => check(path),
-        Command::Pages { dir } => {
-            pages::write(Cli::command(), pages::Section::SystemAdministration, &dir)
-                .map(|()| ExitCode::SUCCESS)
-                .map_err(CliError::from)
-        }
-    };
-    done.unwrap_or_else(|error| report(&error))
+        Command::AdminToken => Ok(admin::admin_token::<Settings>(path)?),
+        Command::Common(command) => Ok(admin::common::<Settings, Cli>(command, path)?),
+    }
 }
 
-/// A file that somebody named must exist; the default need not.
-fn load(path: Option<&Utf8Path>) -> Result<Loaded<Settings>, CliError> {
-    let loader = match path {
-        Some(path) => Loader::new(path),
-        None => Loader::new(DEFAULT_PATH).optional(),
-    };
-    Ok(loader.env_prefix(ENV_PREFIX).load()?)
+impl Program for Settings {
+    const NAME: &'static str = "delegate-agent";
+    const CONFIG: &'static str = "/etc/gitspaces/delegate-agent.toml";
+    const ENV_PREFIX: &'static str = "GITSPACES_DELEGATE";
+    type Refusal = Refusal;
+
+    fn admin_socket(&self) -> Utf8PathBuf {
+        self.admin_socket
+            .clone()
+            .unwrap_or_else(|| ADMIN_SOCKET.into())
+    }
+
+    fn log(&self) -> &LogConfig {
+        &self.log
+    }
+
+    fn examine(self) -> Result<String, Refusal> {
+        let config = self.check()?;
+        // The embedded control plane is reached without either.
+        if config.embedded.is_none() {
+            transport(&config)?;
+        }
+        Ok(format!(
+            "`{}` connects to {}",
+            config.name, config.control_plane_url
+        ))
+    }
 }
 
 fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
-    let loaded = load(path)?;
-    let log = logging::init(&loaded.value.log, "delegate-agent").map_err(CliError::Log)?;
-    loaded.log();
+    let loaded = admin::load::<Settings>(path)?;
+    let log = admin::log(&loaded)?;
     let config_files = loaded.files.clone();
     let config = loaded.value.check()?;
     let sources = Sources {
@@ -211,42 +232,25 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
         config_files,
     };
     let path = path.map(Utf8Path::to_owned);
-    runtime()?.block_on(async {
+    admin::runtime()?.block_on(async {
         let mut lifecycle = Lifecycle::new(GRACE);
-        lifecycle.on_reload(move || reload(path.clone(), log.clone()));
+        lifecycle.on_reload(move || admin::reload::<Settings>(path.clone(), log.clone()));
         Box::pin(app::start(config, sources, &lifecycle)).await?;
         Ok(lifecycle.run().await)
     })
 }
 
-/// What can change while the daemon runs: its log filter. The rest is checked, so that the next start does not fail.
-async fn reload(path: Option<Utf8PathBuf>, log: logging::LogHandle) -> Reloaded {
-    let loaded = tokio::task::spawn_blocking(move || load(path.as_deref())).await??;
-    let settings = loaded.value;
-    let filter = settings.log.filter().to_owned();
-    settings.check()?;
-    log.set_filter(&filter)?;
-    Ok(format!(
-        "log filter `{filter}`; what else has changed is taken at the next start"
-    ))
-}
-
 fn enroll(path: Option<&Utf8Path>, args: EnrollArgs) -> Result<ExitCode, CliError> {
-    let mut settings = load(path)?.value;
+    let mut settings = admin::load::<Settings>(path)?.value;
     settings.control_plane_url = args.url.or(settings.control_plane_url);
     settings.name = args.name.or(settings.name);
     settings.tags = args.tags.unwrap_or(settings.tags);
     let config: Config = settings.check()?;
-    let join_token = read_token(&args.join_token_file).map_err(|source| CliError::JoinToken {
+    let join_token = read_token(&args.join_token_file).map_err(|source| JoinTokenError {
         path: args.join_token_file.clone(),
         source,
     })?;
-    let transport = Transport::new(
-        config.control_plane_url.clone(),
-        config.proxy.clone(),
-        &ProxyEnv::of_process(),
-        config.ca_file.as_deref(),
-    )?;
+    let transport = transport(&config)?;
     let file = IdentityFile::new(config.state_dir.clone());
     let enrolment = Enrolment {
         transport: &transport,
@@ -256,13 +260,13 @@ fn enroll(path: Option<&Utf8Path>, args: EnrollArgs) -> Result<ExitCode, CliErro
         join_token,
         again: args.again,
     };
-    runtime()?.block_on(enrol(enrolment, &SystemClock, say))?;
+    admin::runtime()?.block_on(enrol(enrolment, &SystemClock, admin::say))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn doctor(path: Option<&Utf8Path>, output: admin::Output) -> Result<ExitCode, CliError> {
-    let config = load(path)?.value.check()?;
-    let checks = runtime()?.block_on(doctor::examine(
+    let config = admin::load::<Settings>(path)?.value.check()?;
+    let checks = admin::runtime()?.block_on(doctor::examine(
         &config,
         &ProxyEnv::of_process(),
         &SystemClock,
@@ -270,60 +274,13 @@ fn doctor(path: Option<&Utf8Path>, output: admin::Output) -> Result<ExitCode, Cl
     Ok(admin::doctor(checks, output))
 }
 
-fn admin_command(path: Option<&Utf8Path>, command: admin::Command) -> Result<ExitCode, CliError> {
-    let config = load(path)?.value.check()?;
-    let at = admin::RunAdmin {
-        daemon: "delegate-agent",
-        socket: &config.admin_socket,
-    };
-    Ok(runtime()?.block_on(admin::run(command, at))?)
-}
-
-fn admin_token(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
-    let config = load(path)?.value.check()?;
-    let made: AdminTokenFile = runtime()?
-        .block_on(local_rpc::Client::new(&config.admin_socket).post("/admin-token", &()))
-        .map_err(CliError::AdminToken)?;
-    say(made.file.as_str());
-    Ok(ExitCode::SUCCESS)
-}
-
-/// What `POST /admin-token` answers.
-#[derive(Debug, Deserialize)]
-struct AdminTokenFile {
-    file: Utf8PathBuf,
-}
-
-fn check(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
-    let loaded = load(path)?;
-    for file in &loaded.files {
-        say(&format!("read {file}"));
-    }
-    for key in &loaded.unknown_keys {
-        say(&format!("warning: unknown key `{key}` is ignored"));
-    }
-    let config = loaded.value.check()?;
-    // The embedded control plane is reached without either.
-    if config.embedded.is_none() {
-        Transport::new(
-            config.control_plane_url.clone(),
-            config.proxy.clone(),
-            &ProxyEnv::of_process(),
-            config.ca_file.as_deref(),
-        )?;
-    }
-    say(&format!(
-        "ok: `{}` connects to {}",
-        config.name, config.control_plane_url
-    ));
-    Ok(ExitCode::SUCCESS)
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(CliError::Runtime)
+fn transport(config: &Config) -> Result<Transport, TransportError> {
+    Transport::new(
+        config.control_plane_url.clone(),
+        config.proxy.clone(),
+        &ProxyEnv::of_process(),
+        config.ca_file.as_deref(),
+    )
 }
 
 fn read_token(path: &Utf8Path) -> std::io::Result<Secret> {
@@ -339,9 +296,4 @@ fn read_token(path: &Utf8Path) -> std::io::Result<Secret> {
             .read_to_string(&mut text)?;
     }
     Ok(Secret::new(text.trim()))
-}
-
-/// One line to whoever ran the command. Where nobody reads, the exit code is all that is left to say.
-fn say(line: &str) {
-    drop(writeln!(std::io::stdout(), "{line}"));
 }

@@ -8,10 +8,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use url::Url;
 use wire::control::Capacity;
 
-/// Used where nobody names another file.
-pub const DEFAULT_PATH: &str = "/etc/gitspaces/delegate-agent.toml";
-/// Prefix of environment variables that override single keys.
-pub const ENV_PREFIX: &str = "GITSPACES_DELEGATE";
+/// Where not set.
+pub(crate) const ADMIN_SOCKET: &str = "/run/gitspaces/delegate/admin.sock";
 
 /// Tags, and bytes of one.
 const MAX_TAGS: usize = 64;
@@ -295,9 +293,7 @@ impl Settings {
             runner_socket: self
                 .runner_socket
                 .unwrap_or_else(|| "/run/gitspaces/runner/api.sock".into()),
-            admin_socket: self
-                .admin_socket
-                .unwrap_or_else(|| "/run/gitspaces/delegate/admin.sock".into()),
+            admin_socket: self.admin_socket.unwrap_or_else(|| ADMIN_SOCKET.into()),
             socket_gid: self.socket_gid,
             proxy: self
                 .proxy

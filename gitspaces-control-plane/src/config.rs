@@ -1,14 +1,12 @@
 //! What the operator may set, and its defaults.
 
+use admin::Program;
 use camino::Utf8PathBuf;
-use control_plane::ControlPlaneConfig;
+use control_plane::{ConfigError, ControlPlaneConfig};
+use daemon::logging::LogConfig;
 use serde::Deserialize;
 use std::net::SocketAddr;
 
-/// Used where nobody names another file.
-pub(crate) const DEFAULT_PATH: &str = "/etc/gitspaces/gitspaces-control-plane.toml";
-/// Prefix of environment variables that override single keys.
-pub(crate) const ENV_PREFIX: &str = "GITSPACES_CONTROL_PLANE";
 /// Name of the credential that seals secrets in the database, in place of a file in the state directory.
 pub(crate) const SEAL_KEY: &str = "seal-key";
 
@@ -24,16 +22,10 @@ pub(crate) struct Settings {
     admin_socket: Option<Utf8PathBuf>,
     /// Group of the admin socket's file.
     pub(crate) socket_gid: Option<u32>,
-    pub(crate) log: daemon::logging::LogConfig,
+    log: LogConfig,
 }
 
 impl Settings {
-    pub(crate) fn admin_socket(&self) -> Utf8PathBuf {
-        self.admin_socket
-            .clone()
-            .unwrap_or_else(|| "/run/gitspaces/control-plane/admin.sock".into())
-    }
-
     pub(crate) fn into_config(self) -> ControlPlaneConfig {
         let state_dir = self
             .state_dir
@@ -45,5 +37,31 @@ impl Settings {
             gateway_url: self.gateway_url.unwrap_or(default.gateway_url),
             state_dir: default.state_dir,
         }
+    }
+}
+
+impl Program for Settings {
+    const NAME: &'static str = "gitspaces-control-plane";
+    const CONFIG: &'static str = "/etc/gitspaces/gitspaces-control-plane.toml";
+    const ENV_PREFIX: &'static str = "GITSPACES_CONTROL_PLANE";
+    type Refusal = ConfigError;
+
+    fn admin_socket(&self) -> Utf8PathBuf {
+        self.admin_socket
+            .clone()
+            .unwrap_or_else(|| "/run/gitspaces/control-plane/admin.sock".into())
+    }
+
+    fn log(&self) -> &LogConfig {
+        &self.log
+    }
+
+    fn examine(self) -> Result<String, ConfigError> {
+        let config = self.into_config();
+        config.check()?;
+        Ok(format!(
+            "{} on {}, gitspaces below {}",
+            config.public_url, config.listen, config.gateway_url
+        ))
     }
 }

@@ -1,17 +1,15 @@
 //! The command line.
 
 use crate::admin::Admin;
-use crate::config::{ConfigError, DEFAULT_PATH, ENV_PREFIX, Settings};
+use crate::config::{ConfigError, Settings};
+use admin::{AdminSocketError, Program, ProgramError, RuntimeError};
 use camino::{Utf8Path, Utf8PathBuf};
-use clap::{CommandFactory as _, Parser, Subcommand};
-use daemon::{
-    Credentials, Exit, Hint, Lifecycle, Loaded, PassedSockets, Reloaded, SystemClock, logging,
-    settings::Loader,
-};
+use clap::{Parser, Subcommand};
+use daemon::{Credentials, Exit, Hint, Lifecycle, PassedSockets, SystemClock};
 use gateway::{Gateway, GatewayError};
 use local_rpc::Client;
 use runner_dial::RunnerDial;
-use std::{io::Write as _, process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 /// For exchanges under way; streams that last longer are cut, and their clients come back.
 const GRACE: Duration = Duration::from_secs(20);
@@ -23,7 +21,7 @@ const GRACE: Duration = Duration::from_secs(20);
 #[command(name = "gitspaces-gateway", version, about, long_about)]
 pub(crate) struct Cli {
     /// The configuration; without this option the default file may be missing.
-    #[arg(long, global = true, value_name = "FILE", help = format!("the configuration [default: {DEFAULT_PATH}]"))]
+    #[arg(long, global = true, value_name = "FILE", help = format!("the configuration [default: {}]", Settings::CONFIG))]
     config: Option<Utf8PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
@@ -33,85 +31,47 @@ pub(crate) struct Cli {
 enum Command {
     /// Run the daemon (also without a command).
     Run,
-    /// Of the running daemon.
     #[command(flatten)]
-    Admin(admin::Command),
-    /// About the configuration.
-    #[command(subcommand)]
-    Config(ConfigCommand),
-    /// Write the man pages and completions.
-    #[command(hide = true)]
-    Pages {
-        /// Folder for them, as /usr/share.
-        dir: Utf8PathBuf,
-    },
-}
-
-#[derive(Clone, Copy, Debug, Subcommand)]
-enum ConfigCommand {
-    /// Read the configuration, say what is wrong with it, and change nothing.
-    Check,
+    Common(admin::Common),
 }
 
 /// What went wrong before there was anything to run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
     #[error(transparent)]
-    Settings(#[from] daemon::SettingsError),
+    Program(#[from] ProgramError<ConfigError>),
     #[error("the configuration is wrong")]
     Config(#[source] ConfigError),
-    #[error("cannot log")]
-    Log(#[from] logging::LogError),
-    #[error("cannot start a runtime")]
-    Runtime(#[source] std::io::Error),
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     #[error("cannot start the gateway")]
     Gateway(#[source] GatewayError),
-    #[error("cannot serve the admin socket")]
-    AdminSocket(#[from] local_rpc::BindError),
     #[error(transparent)]
-    Admin(#[from] admin::CommandError),
+    AdminSocket(#[from] AdminSocketError),
     #[error(transparent)]
     Passed(#[from] daemon::ActivationError),
-    #[error(transparent)]
-    Pages(#[from] pages::PagesError),
+}
+
+impl CliError {
+    fn inner(&self) -> &dyn Hint {
+        match self {
+            Self::Program(error) => error,
+            Self::Config(error) => error,
+            Self::Runtime(error) => error,
+            Self::Gateway(error) => error,
+            Self::AdminSocket(error) => error,
+            Self::Passed(error) => error,
+        }
+    }
 }
 
 impl Hint for CliError {
     fn hint(&self) -> Option<String> {
-        match self {
-            Self::Settings(error) => error.hint(),
-            Self::Config(error) => error.hint(),
-            Self::Log(error) => error.hint(),
-            Self::Gateway(error) => error.hint(),
-            Self::AdminSocket(error) => error.hint(),
-            Self::Admin(error) => error.hint(),
-            Self::Passed(error) => error.hint(),
-            Self::Runtime(_) | Self::Pages(_) => None,
-        }
+        self.inner().hint()
     }
 
     fn exit(&self) -> Exit {
-        match self {
-            Self::Settings(error) => error.exit(),
-            Self::Config(error) => error.exit(),
-            Self::Log(error) => error.exit(),
-            Self::Gateway(error) => error.exit(),
-            Self::AdminSocket(_) => Exit::Unavailable,
-            Self::Admin(error) => error.exit(),
-            Self::Passed(error) => error.exit(),
-            Self::Runtime(_) | Self::Pages(_) => Exit::Failure,
-        }
-    }
-}
-
-/// Usage errors have a code of their own; `--help` and `--version` are none.
-pub(crate) fn explain(error: &clap::Error) -> ExitCode {
-    // Where the output is gone, the code is all that is left to say.
-    drop(error.print());
-    if error.use_stderr() {
-        Exit::Usage.into()
-    } else {
-        ExitCode::SUCCESS
+        self.inner().exit()
     }
 }
 
@@ -120,55 +80,13 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, CliError> {
     let path = cli.config.as_deref();
     match cli.command.unwrap_or(Command::Run) {
         Command::Run => serve(path),
-        Command::Admin(command) => admin_command(path, command),
-        Command::Config(ConfigCommand::Check) => check(path),
-        Command::Pages { dir } => {
-            pages::write(Cli::command(), pages::Section::SystemAdministration, &dir)?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Common(command) => Ok(admin::common::<Settings, Cli>(command, path)?),
     }
 }
 
-/// What can change while the daemon runs: its log filter. The rest is checked, so that the next start does not fail.
-async fn reload(path: Option<Utf8PathBuf>, log: logging::LogHandle) -> Reloaded {
-    let loaded = tokio::task::spawn_blocking(move || load(path.as_deref())).await??;
-    let filter = loaded.value.log.filter().to_owned();
-    loaded.value.check(&Credentials::of_process())?;
-    log.set_filter(&filter)?;
-    Ok(format!(
-        "log filter `{filter}`; what else has changed is taken at the next start"
-    ))
-}
-
-fn admin_command(path: Option<&Utf8Path>, command: admin::Command) -> Result<ExitCode, CliError> {
-    let socket = load(path)?.value.admin_socket();
-    let at = admin::RunAdmin {
-        daemon: "gitspaces-gateway",
-        socket: &socket,
-    };
-    Ok(runtime()?.block_on(admin::run(command, at))?)
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(CliError::Runtime)
-}
-
-/// A file that somebody named must exist; the default need not.
-fn load(path: Option<&Utf8Path>) -> Result<Loaded<Settings>, CliError> {
-    let loader = match path {
-        Some(path) => Loader::new(path),
-        None => Loader::new(DEFAULT_PATH).optional(),
-    };
-    Ok(loader.env_prefix(ENV_PREFIX).load()?)
-}
-
 fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
-    let loaded = load(path)?;
-    let log = logging::init(&loaded.value.log, "gitspaces-gateway")?;
-    loaded.log();
+    let loaded = admin::load::<Settings>(path)?;
+    let log = admin::log(&loaded)?;
     let config_files = loaded.files.clone();
     let (admin_path, gid) = (loaded.value.admin_socket(), loaded.value.socket_gid);
     let mut sockets = PassedSockets::of_process()?;
@@ -176,16 +94,18 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
         .value
         .check(&Credentials::of_process())
         .map_err(CliError::Config)?;
-    runtime()?.block_on(async {
+    admin::runtime()?.block_on(async {
         let mut lifecycle = Lifecycle::new(GRACE);
         let (reload_path, reload_log) = (path.map(Utf8Path::to_owned), log.clone());
-        lifecycle.on_reload(move || reload(reload_path.clone(), reload_log.clone()));
+        lifecycle
+            .on_reload(move || admin::reload::<Settings>(reload_path.clone(), reload_log.clone()));
         let admin_socket = admin::AdminSocket {
             path: &admin_path,
             gid,
             passed: sockets.unix("admin")?,
         }
-        .bind()?;
+        .bind()
+        .map_err(AdminSocketError)?;
         sockets.finish()?;
         let public_url = config.gateway.public_url.clone();
         let dial = RunnerDial::new(Client::new(&config.runner_socket));
@@ -214,29 +134,4 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
             .status(&format!("serves {public_url} on {address}"));
         Ok(lifecycle.run().await)
     })
-}
-
-fn check(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
-    let loaded = load(path)?;
-    for file in &loaded.files {
-        say(&format!("read {file}"));
-    }
-    for key in &loaded.unknown_keys {
-        say(&format!("warning: unknown key `{key}` is ignored"));
-    }
-    let config = loaded
-        .value
-        .check(&Credentials::of_process())
-        .map_err(CliError::Config)?
-        .gateway;
-    say(&format!(
-        "ok: gitspaces below {}, for {}",
-        config.public_url, config.control_plane_url
-    ));
-    Ok(ExitCode::SUCCESS)
-}
-
-/// One line to whoever ran the command. Where nobody reads, the exit code is all that is left to say.
-fn say(line: &str) {
-    drop(writeln!(std::io::stdout(), "{line}"));
 }

@@ -1,7 +1,8 @@
 //! What the operator may set, and its defaults.
 
+use admin::Program;
 use camino::Utf8PathBuf;
-use daemon::{Credentials, Exit, Hint};
+use daemon::{Credentials, Exit, Hint, logging::LogConfig};
 use gateway::{GatewayConfig, GatewayError, Listen};
 use serde::Deserialize;
 use std::{
@@ -10,10 +11,6 @@ use std::{
 };
 use url::Url;
 
-/// Used where nobody names another file.
-pub(crate) const DEFAULT_PATH: &str = "/etc/gitspaces/gitspaces-gateway.toml";
-/// Prefix of environment variables that override single keys.
-pub(crate) const ENV_PREFIX: &str = "GITSPACES_GATEWAY";
 /// Name of the credential with which it connects to the control plane.
 const TOKEN: &str = "gateway-token";
 
@@ -35,7 +32,7 @@ pub(crate) struct Settings {
     admin_socket: Option<Utf8PathBuf>,
     /// Group of the admin socket's file.
     pub(crate) socket_gid: Option<u32>,
-    pub(crate) log: daemon::logging::LogConfig,
+    log: LogConfig,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -91,12 +88,6 @@ pub(crate) struct Config {
 }
 
 impl Settings {
-    pub(crate) fn admin_socket(&self) -> Utf8PathBuf {
-        self.admin_socket
-            .clone()
-            .unwrap_or_else(|| "/run/gitspaces/gateway/admin.sock".into())
-    }
-
     /// Reads the token and the trusted certificates, and opens nothing.
     pub(crate) fn check(self, credentials: &Credentials) -> Result<Config, ConfigError> {
         let listen = self
@@ -128,6 +119,31 @@ impl Settings {
                 .runner_socket
                 .unwrap_or_else(|| "/run/gitspaces/runner/api.sock".into()),
         })
+    }
+}
+
+impl Program for Settings {
+    const NAME: &'static str = "gitspaces-gateway";
+    const CONFIG: &'static str = "/etc/gitspaces/gitspaces-gateway.toml";
+    const ENV_PREFIX: &'static str = "GITSPACES_GATEWAY";
+    type Refusal = ConfigError;
+
+    fn admin_socket(&self) -> Utf8PathBuf {
+        self.admin_socket
+            .clone()
+            .unwrap_or_else(|| "/run/gitspaces/gateway/admin.sock".into())
+    }
+
+    fn log(&self) -> &LogConfig {
+        &self.log
+    }
+
+    fn examine(self) -> Result<String, ConfigError> {
+        let config = self.check(&Credentials::of_process())?.gateway;
+        Ok(format!(
+            "gitspaces below {}, for {}",
+            config.public_url, config.control_plane_url
+        ))
     }
 }
 

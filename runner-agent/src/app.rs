@@ -103,7 +103,7 @@ pub(crate) enum BuildError {
 impl Hint for BuildError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Config(_) => Some("`runner-agent config check` says whether it is right".to_owned()),
+            Self::Config(error) => error.hint(),
             Self::Folder { .. } | Self::Lock { .. } => {
                 Some("check the folder's owner and mode, and that its disk has space".to_owned())
             }

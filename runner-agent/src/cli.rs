@@ -1,29 +1,38 @@
 //! The command line.
 
 use crate::{
-    app::{BuildError, PurgeError},
-    config::{DEFAULT_PATH, ENV_PREFIX, RunnerConfig},
+    app::{self, BuildError, PurgeError},
+    checks,
+    config::{ConfigError, RunnerConfig},
 };
-use camino::Utf8PathBuf;
+use admin::{Program, ProgramError, RuntimeError};
+use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Parser, Subcommand};
-use daemon::{ActivationError, Exit, Hint, Loaded, Loader, SettingsError, logging::LogError};
+use daemon::{
+    ActivationError, Exit, Hint, Lifecycle, PassedSockets, RandomIds, SystemClock,
+    logging::LogConfig,
+};
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+/// For tasks to reach their next step and the spares to be removed.
+const GRACE: Duration = Duration::from_secs(20);
 
 /// Makes and keeps gitspaces on this host's Docker.
 ///
 /// Exit codes: 0 stopped when told to; 1 failed; 64 wrong command line; 69 something it needs is not there (a socket or state folder in
 /// use, Docker for `purge`); 78 wrong configuration.
-#[derive(Clone, Debug, Parser)]
+#[derive(Debug, Parser)]
 #[command(name = "runner-agent", version, about, long_about)]
 pub(crate) struct Cli {
     /// The configuration; without this option the default file may be missing.
-    #[arg(long, global = true, value_name = "FILE", help = format!("the configuration [default: {DEFAULT_PATH}]"))]
+    #[arg(long, global = true, value_name = "FILE", help = format!("the configuration [default: {}]", RunnerConfig::CONFIG))]
     config: Option<Utf8PathBuf>,
     #[command(subcommand)]
-    pub(crate) command: Option<Command>,
+    command: Option<Command>,
 }
 
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum Command {
+#[derive(Debug, Subcommand)]
+enum Command {
     /// Run the daemon (also without a command).
     Run,
     /// Find what is wrong on this host, running daemon or not; nothing is changed.
@@ -31,73 +40,39 @@ pub(crate) enum Command {
         #[arg(short, long, value_enum, default_value_t)]
         output: admin::Output,
     },
-    /// Of the running daemon.
-    #[command(flatten)]
-    Admin(admin::Command),
-    /// About the configuration.
-    Config {
-        #[command(subcommand)]
-        command: ConfigCommand,
-    },
     /// Remove every gitspace of this deployment with its disk, everything else it has in Docker, and the state folder.
     Purge {
         /// Say that the work in all gitspaces may be lost.
         #[arg(long, required = true)]
         yes: bool,
     },
-    /// Write the man pages and completions.
-    #[command(hide = true)]
-    Pages {
-        /// Folder for them, as /usr/share.
-        dir: Utf8PathBuf,
-    },
-}
-
-#[derive(Clone, Copy, Debug, Subcommand)]
-pub(crate) enum ConfigCommand {
-    /// Read the configuration, say what is wrong with it, and change nothing.
-    Check,
-}
-
-impl Cli {
-    pub(crate) fn load(&self) -> Result<Loaded<RunnerConfig>, SettingsError> {
-        let loader = match &self.config {
-            Some(path) => Loader::new(path.clone()),
-            None => Loader::new(DEFAULT_PATH).optional(),
-        };
-        loader.env_prefix(ENV_PREFIX).load()
-    }
+    #[command(flatten)]
+    Common(admin::Common),
 }
 
 /// What ends the process with a failing code.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
     #[error(transparent)]
-    Settings(#[from] SettingsError),
-    #[error("cannot log")]
-    Log(#[from] LogError),
+    Program(#[from] ProgramError<ConfigError>),
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     #[error(transparent)]
     Passed(#[from] ActivationError),
     #[error(transparent)]
     Build(#[from] BuildError),
     #[error(transparent)]
     Purge(#[from] PurgeError),
-    #[error(transparent)]
-    Admin(#[from] admin::CommandError),
-    #[error(transparent)]
-    Pages(#[from] pages::PagesError),
 }
 
 impl CliError {
     fn inner(&self) -> &dyn Hint {
         match self {
-            Self::Settings(error) => error,
-            Self::Log(error) => error,
+            Self::Program(error) => error,
+            Self::Runtime(error) => error,
             Self::Passed(error) => error,
             Self::Build(error) => error,
             Self::Purge(error) => error,
-            Self::Admin(error) => error,
-            Self::Pages(error) => error,
         }
     }
 }
@@ -110,4 +85,65 @@ impl Hint for CliError {
     fn exit(&self) -> Exit {
         self.inner().exit()
     }
+}
+
+impl Program for RunnerConfig {
+    const NAME: &'static str = "runner-agent";
+    const CONFIG: &'static str = "/etc/gitspaces/runner-agent.toml";
+    const ENV_PREFIX: &'static str = "GITSPACES_RUNNER";
+    type Refusal = ConfigError;
+
+    fn admin_socket(&self) -> Utf8PathBuf {
+        self.admin_socket.clone()
+    }
+
+    fn log(&self) -> &LogConfig {
+        &self.log
+    }
+
+    fn examine(self) -> Result<String, ConfigError> {
+        self.check()?;
+        Ok(format!("gitspaces on the Docker at {}", self.docker_host))
+    }
+}
+
+/// Does what the command line says.
+pub(crate) fn run(cli: Cli) -> Result<ExitCode, CliError> {
+    let path = cli.config.as_deref();
+    match cli.command.unwrap_or(Command::Run) {
+        Command::Run => serve(path),
+        Command::Doctor { output } => {
+            let config = admin::load::<RunnerConfig>(path)?.value;
+            config.check().map_err(ProgramError::Refused)?;
+            let checks = admin::runtime()?.block_on(checks::host(&config));
+            Ok(admin::doctor(checks, output))
+        }
+        Command::Purge { yes: _ } => {
+            let loaded = admin::load::<RunnerConfig>(path)?;
+            admin::log(&loaded)?;
+            admin::runtime()?.block_on(app::purge(&loaded.value))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Common(command) => Ok(admin::common::<RunnerConfig, Cli>(command, path)?),
+    }
+}
+
+fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
+    let loaded = admin::load::<RunnerConfig>(path)?;
+    let log = admin::log(&loaded)?;
+    let sources = app::Sources {
+        clock: Arc::new(SystemClock),
+        ids: Arc::new(RandomIds),
+        sockets: PassedSockets::of_process()?,
+        log: log.clone(),
+        config_files: loaded.files,
+    };
+    let path = path.map(Utf8Path::to_owned);
+    admin::runtime()?.block_on(async {
+        let mut lifecycle = Lifecycle::new(GRACE);
+        lifecycle.on_reload(move || admin::reload::<RunnerConfig>(path.clone(), log.clone()));
+        let app = loaded.value.build(&lifecycle, sources)?;
+        app.start(&lifecycle).await;
+        Ok(lifecycle.run().await)
+    })
 }

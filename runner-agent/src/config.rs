@@ -3,14 +3,10 @@
 //! Read once at start; nothing else reads a file or the environment for settings.
 
 use camino::Utf8PathBuf;
+use daemon::{Exit, Hint};
 use serde::Deserialize;
 use std::{collections::BTreeMap, net::SocketAddr};
 use wire::agent::SshTrust;
-
-/// Used where nobody names another file.
-pub(crate) const DEFAULT_PATH: &str = "/etc/gitspaces/runner-agent.toml";
-/// Prefix of environment variables that override single keys.
-pub(crate) const ENV_PREFIX: &str = "GITSPACES_RUNNER";
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
@@ -140,6 +136,27 @@ pub(crate) enum ConfigError {
         "`ssh_known_hosts` in the configuration has {found} bytes, more than {MAX_KNOWN_HOSTS}"
     )]
     KnownHosts { found: usize },
+}
+
+impl Hint for ConfigError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotAbsolute { .. } => Some("write the whole path, from `/` on".to_owned()),
+            Self::DockerHost { .. } => Some("for example `unix:///run/docker.sock`".to_owned()),
+            Self::KnownHost { .. } => Some(
+                "write it as a line of `ssh-keyscan HOST`, after comparing its fingerprint"
+                    .to_owned(),
+            ),
+            Self::Deployment { .. }
+            | Self::Image { .. }
+            | Self::Pool { .. }
+            | Self::KnownHosts { .. } => None,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        Exit::Config
+    }
 }
 
 impl RunnerConfig {

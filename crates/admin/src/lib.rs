@@ -16,18 +16,21 @@
 //! | `POST /reconnect` | 202; makes its link anew |
 //! | `GET /support-bundle` | a tar file without secrets |
 //!
-//! Responsible for: the routes, what their answers look like, the commands. What is checked, shown and drained is the daemon's, behind
+//! Responsible for: the routes, what their answers look like, the commands; and the command line of the daemons, as far as it is the same of all
+//! ([`Program`]). What is checked, shown and drained is the daemon's, behind
 //! [`Subject`].
 //!
 //! Invariants: a check's code is stable and has its paragraph in `docs/operations.md`; no secret is in a support bundle.
 
 mod bundle;
+mod call;
 mod check;
 mod command;
 mod disk;
 mod drain;
 mod http_body;
 pub mod metrics;
+mod program;
 mod redact;
 mod serve;
 mod subject;
@@ -37,6 +40,10 @@ pub use check::{Check, Readiness, Severity};
 pub use command::{Command, CommandError, Output, RunAdmin, doctor, run};
 pub use disk::nearest;
 pub use drain::{DrainFile, DrainFileError, DrainRequest, DrainState};
+pub use program::{
+    AdminSocketError, Common, ConfigCommand, Program, ProgramError, RuntimeError, admin_token,
+    common, load, log, main, reload, runtime, say,
+};
 pub use prometheus_client::registry::Registry;
 pub use serve::{AdminSocket, BoundAdmin, LogLevel, group_of};
 pub use subject::{About, Subject, owner_only};

@@ -1,0 +1,38 @@
+//! Single calls to a running daemon that only some daemons answer.
+
+use crate::{CommandError, RunAdmin};
+use camino::Utf8PathBuf;
+use local_rpc::{Client, ClientError};
+use serde::Deserialize;
+use std::time::Duration;
+
+/// It is written to disk before it is answered.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// What `POST /admin-token` answers.
+#[derive(Debug, Deserialize)]
+struct AdminTokenFile {
+    file: Utf8PathBuf,
+}
+
+/// Makes a token for the first administrator; the answer is the file it lies in.
+///
+/// # Errors
+/// See [`CommandError`].
+pub(crate) async fn admin_token(at: RunAdmin<'_>) -> Result<Utf8PathBuf, CommandError> {
+    let made: Result<AdminTokenFile, ClientError> = Client::new(at.socket)
+        .with_deadline(ANSWER_LIMIT)
+        .post("/admin-token", &())
+        .await;
+    match made {
+        Ok(made) => Ok(made.file),
+        Err(source) if source.status().is_some() => Err(CommandError::Refused {
+            daemon: at.daemon,
+            source,
+        }),
+        Err(source) => Err(CommandError::Unreachable {
+            daemon: at.daemon,
+            source,
+        }),
+    }
+}

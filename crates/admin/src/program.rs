@@ -1,0 +1,378 @@
+//! The command line of a daemon, as far as it is the same of all.
+
+use crate::{
+    call,
+    command::{self, CommandError, RunAdmin},
+};
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::{CommandFactory, Parser, Subcommand};
+use daemon::{
+    Exit, Hint, Loaded, Loader, Reloaded, SettingsError,
+    logging::{self, LogConfig, LogError, LogHandle},
+};
+use local_rpc::BindError;
+use serde::de::DeserializeOwned;
+use std::{
+    error::Error,
+    ffi::OsString,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+use tokio::runtime::{Builder, Runtime};
+
+/// What the command line has to know of a daemon: its settings, as they are written in the file.
+pub trait Program: DeserializeOwned + Send + 'static {
+    /// As its binary is called.
+    const NAME: &'static str;
+    /// The configuration that is read where nobody names another; it may be missing.
+    const CONFIG: &'static str;
+    /// Of environment variables that override single keys.
+    const ENV_PREFIX: &'static str;
+    /// Why the settings are not taken.
+    type Refusal: Hint + Send + Sync;
+
+    fn admin_socket(&self) -> Utf8PathBuf;
+
+    fn log(&self) -> &LogConfig;
+
+    /// Whether a start would take them; nothing is opened or changed. The answer tells a person what they come to.
+    ///
+    /// # Errors
+    /// Says what a start would refuse.
+    fn examine(self) -> Result<String, Self::Refusal>;
+}
+
+/// Sub-commands of every daemon.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Common {
+    /// Of the running daemon.
+    #[command(flatten)]
+    Admin(command::Command),
+    /// About the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Write the man pages and completions.
+    #[command(hide = true)]
+    Pages {
+        /// Folder for them, as /usr/share.
+        dir: Utf8PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Read the configuration, say what is wrong with it, and change nothing.
+    Check,
+}
+
+/// What ends a sub-command that all daemons have. `R` is the daemon's [`Program::Refusal`].
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError<R: Error + 'static> {
+    #[error(transparent)]
+    Settings(SettingsError),
+    #[error("the configuration is wrong")]
+    Refused(#[source] R),
+    #[error(transparent)]
+    Log(LogError),
+    #[error(transparent)]
+    Runtime(RuntimeError),
+    #[error(transparent)]
+    Command(CommandError),
+    #[error(transparent)]
+    Pages(pages::PagesError),
+}
+
+impl<R: Hint> ProgramError<R> {
+    fn inner(&self) -> &dyn Hint {
+        match self {
+            Self::Settings(error) => error,
+            Self::Refused(error) => error,
+            Self::Log(error) => error,
+            Self::Runtime(error) => error,
+            Self::Command(error) => error,
+            Self::Pages(error) => error,
+        }
+    }
+}
+
+impl<R: Hint> Hint for ProgramError<R> {
+    fn hint(&self) -> Option<String> {
+        self.inner().hint()
+    }
+
+    fn exit(&self) -> Exit {
+        self.inner().exit()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start a runtime")]
+pub struct RuntimeError(#[source] io::Error);
+
+impl Hint for RuntimeError {}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot serve the admin socket")]
+pub struct AdminSocketError(#[source] pub BindError);
+
+impl Hint for AdminSocketError {
+    fn hint(&self) -> Option<String> {
+        self.0.hint()
+    }
+
+    fn exit(&self) -> Exit {
+        Exit::Unavailable
+    }
+}
+
+/// A daemon's `main`: does what the command line says, and puts its end into words and an exit code.
+pub fn main<C: Parser, E: Hint>(run: impl FnOnce(C) -> Result<ExitCode, E>) -> ExitCode {
+    match parse(std::env::args_os()) {
+        Ok(cli) => run(cli).unwrap_or_else(|error| daemon::report(&error)),
+        Err(code) => code,
+    }
+}
+
+/// Usage errors have a code of their own; `--help` and `--version` are none.
+fn parse<C: Parser>(line: impl IntoIterator<Item = OsString>) -> Result<C, ExitCode> {
+    C::try_parse_from(line).map_err(|error| {
+        // Where the output is gone, the code is all that is left to say.
+        drop(error.print());
+        if error.use_stderr() {
+            Exit::Usage.into()
+        } else {
+            ExitCode::SUCCESS
+        }
+    })
+}
+
+/// Reads the configuration. A file that somebody named must exist; the default need not.
+///
+/// # Errors
+/// It cannot be read, or is not understood.
+pub fn load<P: Program>(path: Option<&Utf8Path>) -> Result<Loaded<P>, ProgramError<P::Refusal>> {
+    let loader = match path {
+        Some(path) => Loader::new(path),
+        None => Loader::new(P::CONFIG).optional(),
+    };
+    loader
+        .env_prefix(P::ENV_PREFIX)
+        .load()
+        .map_err(ProgramError::Settings)
+}
+
+/// Sets logging up, and says in it what was loaded.
+///
+/// # Errors
+/// The filter is not understood, or there is no journal.
+pub fn log<P: Program>(loaded: &Loaded<P>) -> Result<LogHandle, ProgramError<P::Refusal>> {
+    let log = logging::init(loaded.value.log(), P::NAME).map_err(ProgramError::Log)?;
+    loaded.log();
+    Ok(log)
+}
+
+/// # Errors
+/// The kernel refuses threads or descriptors.
+pub fn runtime() -> Result<Runtime, RuntimeError> {
+    Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(RuntimeError)
+}
+
+/// Does what a sub-command of every daemon says; `C` is the whole command line, for its man pages.
+///
+/// # Errors
+/// See [`ProgramError`].
+pub fn common<P: Program, C: CommandFactory>(
+    command: Common,
+    path: Option<&Utf8Path>,
+) -> Result<ExitCode, ProgramError<P::Refusal>> {
+    match command {
+        Common::Admin(command) => {
+            let socket = load::<P>(path)?.value.admin_socket();
+            runtime()
+                .map_err(ProgramError::Runtime)?
+                .block_on(command::run(command, at::<P>(&socket)))
+                .map_err(ProgramError::Command)
+        }
+        Common::Config(ConfigCommand::Check) => check::<P>(path),
+        Common::Pages { dir } => {
+            pages::write(C::command(), pages::Section::SystemAdministration, &dir)
+                .map_err(ProgramError::Pages)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// `admin-token`, of the daemons that have a control plane: asks the running one, and prints the file that the token lies in.
+///
+/// # Errors
+/// See [`ProgramError`].
+pub fn admin_token<P: Program>(
+    path: Option<&Utf8Path>,
+) -> Result<ExitCode, ProgramError<P::Refusal>> {
+    let socket = load::<P>(path)?.value.admin_socket();
+    let file = runtime()
+        .map_err(ProgramError::Runtime)?
+        .block_on(call::admin_token(at::<P>(&socket)))
+        .map_err(ProgramError::Command)?;
+    say(file.as_str());
+    Ok(ExitCode::SUCCESS)
+}
+
+const fn at<P: Program>(socket: &Utf8Path) -> RunAdmin<'_> {
+    RunAdmin {
+        daemon: P::NAME,
+        socket,
+    }
+}
+
+fn check<P: Program>(path: Option<&Utf8Path>) -> Result<ExitCode, ProgramError<P::Refusal>> {
+    let loaded = load::<P>(path)?;
+    for file in &loaded.files {
+        say(&format!("read {file}"));
+    }
+    for key in &loaded.unknown_keys {
+        say(&format!("warning: unknown key `{key}` is ignored"));
+    }
+    let words = loaded.value.examine().map_err(ProgramError::Refused)?;
+    say(&format!("ok: {words}"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What can change while a daemon runs: its log filter. The rest is checked, so that the next start does not fail.
+///
+/// # Errors
+/// The configuration is wrong; everything stays as it is.
+pub async fn reload<P: Program>(path: Option<Utf8PathBuf>, log: LogHandle) -> Reloaded {
+    let filter = tokio::task::spawn_blocking(move || {
+        let settings = load::<P>(path.as_deref())?.value;
+        let filter = settings.log().filter().to_owned();
+        settings.examine().map_err(ProgramError::Refused)?;
+        Ok::<_, ProgramError<P::Refusal>>(filter)
+    })
+    .await??;
+    log.set_filter(&filter)?;
+    Ok(format!(
+        "log filter `{filter}`; what else has changed is taken at the next start"
+    ))
+}
+
+/// One line to whoever ran the command. Where nobody reads, the exit code is all that is left to say.
+pub fn say(line: &str) {
+    drop(writeln!(io::stdout(), "{line}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use local_rpc::ClientError;
+    use serde::Deserialize;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: Common,
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(default)]
+    struct Settings {
+        admin_socket: Utf8PathBuf,
+        good: bool,
+        log: LogConfig,
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("`good` is not set")]
+    struct Bad;
+
+    impl Hint for Bad {
+        fn hint(&self) -> Option<String> {
+            Some("set it".to_owned())
+        }
+
+        fn exit(&self) -> Exit {
+            Exit::Config
+        }
+    }
+
+    impl Program for Settings {
+        const NAME: &'static str = "some-daemon";
+        const CONFIG: &'static str = "/nonexistent/some-daemon.toml";
+        const ENV_PREFIX: &'static str = "GITSPACES_TEST_SOME_DAEMON";
+        type Refusal = Bad;
+
+        fn admin_socket(&self) -> Utf8PathBuf {
+            self.admin_socket.clone()
+        }
+
+        fn log(&self) -> &LogConfig {
+            &self.log
+        }
+
+        fn examine(self) -> Result<String, Bad> {
+            if self.good {
+                Ok("it is good".to_owned())
+            } else {
+                Err(Bad)
+            }
+        }
+    }
+
+    fn line(words: &str) -> Result<Line, ExitCode> {
+        parse(words.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn a_wrong_line_has_its_own_code_and_help_is_no_error() {
+        assert_eq!(line("x nonsense").unwrap_err(), Exit::Usage.into());
+        assert_eq!(line("x --help").unwrap_err(), ExitCode::SUCCESS);
+        line("x config check").unwrap();
+    }
+
+    #[test]
+    fn a_check_says_why_the_settings_are_not_taken() {
+        let guard = tempfile::tempdir().unwrap();
+        let file = Utf8Path::from_path(guard.path()).unwrap().join("x.toml");
+        let check = || {
+            let command = line("x config check").unwrap().command;
+            common::<Settings, Line>(command, Some(&file))
+        };
+        let missing = check().unwrap_err();
+        assert!(matches!(missing, ProgramError::Settings(_)), "{missing:?}");
+        std::fs::write(&file, "").unwrap();
+        let error = check().unwrap_err();
+        assert_eq!(
+            daemon::ErrorChain(&error).to_string(),
+            "the configuration is wrong: `good` is not set"
+        );
+        assert_eq!(
+            (error.hint().as_deref(), error.exit()),
+            (Some("set it"), Exit::Config)
+        );
+        std::fs::write(&file, "good = true").unwrap();
+        assert_eq!(check().unwrap(), ExitCode::SUCCESS);
+    }
+
+    #[test]
+    fn a_daemon_that_is_not_there_is_told_from_one_that_refuses() {
+        let guard = tempfile::tempdir().unwrap();
+        let dir = Utf8Path::from_path(guard.path()).unwrap();
+        let file = dir.join("x.toml");
+        std::fs::write(&file, format!("admin_socket = \"{dir}/none.sock\"")).unwrap();
+        let error = admin_token::<Settings>(Some(&file)).unwrap_err();
+        assert!(
+            matches!(
+                &error,
+                ProgramError::Command(CommandError::Unreachable {
+                    daemon: "some-daemon",
+                    source: ClientError::Connect { .. },
+                })
+            ),
+            "{error:?}"
+        );
+        assert_eq!(error.exit(), Exit::Unavailable);
+    }
+}
