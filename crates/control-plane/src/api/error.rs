@@ -177,7 +177,7 @@ impl ApiError {
         match self {
             Self::Unauthenticated => problem
                 .cause("there is no valid personal access token or session with it")
-                .hint("send `Authorization: Bearer <personal access token>`; `gitspace login` keeps one, and where no administrator has one that holds, `delegate-agent admin-token` on the control plane's host makes one"),
+                .hint("send `Authorization: Bearer <personal access token>`; `gitspace login` keeps one, and where no administrator has one that holds, `gitspaces-control-plane admin-token` on the control plane's host makes one (`delegate-agent admin-token` where it is embedded)"),
             Self::TooManyFailures { wait } => {
                 problem.hint(format!("try again in {} s", wait.as_secs().saturating_add(1)))
             }

@@ -60,7 +60,8 @@ fn show(state: &AppState, status: StatusCode, next: &ReturnPath, error: Option<&
          <input name=\"next\" type=\"hidden\" value=\"{}\">\
          <button>Log in</button></form>\
          <p class=\"hint\"><code>gitspace token create --name browser</code> makes one. Where no administrator has one, \
-         <code>delegate-agent admin-token</code> on the control plane's host writes one to a file.</p>",
+         <code>gitspaces-control-plane admin-token</code> on the control plane's host writes one to a file \
+         (<code>delegate-agent admin-token</code> where it is embedded).</p>",
         escape(next.as_str())
     );
     page(state, status, "Log in", &body)

@@ -50,11 +50,10 @@ async fn it_holds_for_a_day_and_its_file_goes_with_it() {
     plane.get(&plane.admin, "/me").await.expect(200);
     clock.advance(Duration::from_secs(1));
     let refused = plane.get(&plane.admin, "/me").await.expect(401);
-    assert!(
-        refused.text.contains("delegate-agent admin-token"),
-        "{}",
-        refused.text
-    );
+    for daemon in ["gitspaces-control-plane", "delegate-agent"] {
+        let command = format!("{daemon} admin-token");
+        assert!(refused.text.contains(&command), "{}", refused.text);
+    }
     plane.plane.bootstrap().tidy().await.unwrap();
     assert_eq!(plane.on_disk(), None);
 }
