@@ -177,7 +177,11 @@ impl IdentityFile {
             path: path.clone(),
             source,
         })?;
-        write_atomic(&path, &json, 0o600).map_err(|source| IdentityError::Write { path, source })
+        daemon::fail_point("delegate.identity.before");
+        write_atomic(&path, &json, 0o600)
+            .map_err(|source| IdentityError::Write { path, source })?;
+        daemon::fail_point("delegate.identity.after");
+        Ok(())
     }
 }
 

@@ -3,10 +3,11 @@
 //! Responsible for: the life of a process from start to drained stop ([`Lifecycle`]), whether its loops turn ([`Pulses`]), sockets
 //! that the service manager bound ([`PassedSockets`]), configuration files
 //! ([`settings`]), logs ([`logging`]), words and exit codes for people ([`report`]), time and ids as parameters
-//! ([`Clock`], [`Ids`]), secrets that the service manager hands over ([`Credentials`]), and files that are whole or not
-//! there ([`write_atomic`]).
+//! ([`Clock`], [`Ids`]), secrets that the service manager hands over ([`Credentials`]), files that are whole or not
+//! there ([`write_atomic`]), and places to be killed at ([`fail_point`]).
 //!
-//! Invariant: nothing here reads a clock, an environment variable or randomness but through the types named for it.
+//! Invariant: nothing here reads a clock, an environment variable or randomness but through the types named for it
+//! (a build with the feature `fail-points`, which is for tests alone, reads one variable of its own).
 //!
 //! The admin socket is the `admin` crate's.
 
@@ -16,6 +17,7 @@ mod clock;
 mod credential;
 mod error_chain;
 mod exit;
+mod fail_point;
 mod ids;
 mod lifecycle;
 pub mod logging;
@@ -28,6 +30,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use credential::{CredentialError, Credentials, credential};
 pub use error_chain::ErrorChain;
 pub use exit::{Exit, Hint, report};
+pub use fail_point::fail_point;
 pub use ids::{Ids, IdsExt, RandomIds, SequentialIds};
 pub use lifecycle::{Lifecycle, Reloaded, Tasks};
 pub use pulse::{Pulse, Pulses, Question};

@@ -109,7 +109,10 @@ pub(super) async fn assign(runner: Runner, link: LinkHandle, task: Box<Task>) ->
     let started = Instant::now();
     let mut pause = Pause::new();
     let error = loop {
-        match runner.put_task(&task).await {
+        daemon::fail_point("delegate.put-task.before");
+        let put = runner.put_task(&task).await;
+        daemon::fail_point("delegate.put-task.after");
+        match put {
             Ok(_) => return Ended::Taken(id, gitspace),
             Err(error) if error.is_unreachable() && started.elapsed() < ASSIGN_LIMIT => {
                 pause.wait().await;
@@ -161,7 +164,10 @@ pub(super) async fn cancel(runner: Runner, task: TaskUuid) -> Ended {
 
 /// The control plane has stored the task's end.
 pub(super) async fn forget(runner: Runner, task: TaskUuid) -> Ended {
-    if let Err(error) = insist("forget", task, || runner.forget(task)).await {
+    daemon::fail_point("delegate.forget.before");
+    let forgotten = insist("forget", task, || runner.forget(task)).await;
+    daemon::fail_point("delegate.forget.after");
+    if let Err(error) = forgotten {
         // Its next hello tells of it again.
         tracing::warn!(%task, error = %ErrorChain(&error), "The runner does not forget a task");
     }

@@ -83,12 +83,24 @@ pub(crate) struct ListedContainer {
     pub(crate) name: String,
     pub(crate) labels: Labels,
     pub(crate) running: bool,
+    /// Whether it has ever run, and is not being removed.
+    pub(crate) started: bool,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct ListedVolume {
     pub(crate) name: String,
     pub(crate) labels: Labels,
+}
+
+/// A call that changes something, between its two places to be killed at: Docker has done nothing yet, or all of it and nobody knows.
+macro_rules! changing {
+    ($name:literal, $call:expr) => {{
+        daemon::fail_point(concat!("runner.docker.", $name, ".before"));
+        let answer = $call;
+        daemon::fail_point(concat!("runner.docker.", $name, ".after"));
+        answer
+    }};
 }
 
 fn label_filter(label: &str) -> Option<HashMap<String, Vec<String>>> {
@@ -232,7 +244,7 @@ impl Docker {
         self.call(
             &format!("create the network `{name}`"),
             CHANGE_DEADLINE,
-            |docker| async move { docker.create_network(request).await },
+            |docker| async move { changing!("create-network", docker.create_network(request).await) },
         )
         .await
         .map(|_| ())
@@ -255,7 +267,7 @@ impl Docker {
         self.call(
             &format!("create the volume `{name}`"),
             CHANGE_DEADLINE,
-            |docker| async move { docker.create_volume(request).await },
+            |docker| async move { changing!("create-volume", docker.create_volume(request).await) },
         )
         .await
         .map(|_| ())
@@ -283,7 +295,10 @@ impl Docker {
         };
         let body = create_body(plan);
         self.call(&what, CHANGE_DEADLINE, |docker| async move {
-            docker.create_container(Some(options), body).await
+            changing!(
+                "create-container",
+                docker.create_container(Some(options), body).await
+            )
         })
         .await
         .map(|created| created.id)
@@ -292,9 +307,12 @@ impl Docker {
     pub(crate) async fn start_container(&self, name: &str) -> Result<(), DockerError> {
         let what = format!("start the container `{name}`");
         self.call(&what, CHANGE_DEADLINE, |docker| async move {
-            docker
-                .start_container(name, None::<query::StartContainerOptions>)
-                .await
+            changing!(
+                "start-container",
+                docker
+                    .start_container(name, None::<query::StartContainerOptions>)
+                    .await
+            )
         })
         .await
     }
@@ -330,15 +348,18 @@ impl Docker {
         let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
         let stopped = self
             .call(&what, CHANGE_DEADLINE + grace, |docker| async move {
-                docker
-                    .stop_container(
-                        name,
-                        Some(query::StopContainerOptions {
-                            signal: None,
-                            t: Some(seconds),
-                        }),
-                    )
-                    .await
+                changing!(
+                    "stop-container",
+                    docker
+                        .stop_container(
+                            name,
+                            Some(query::StopContainerOptions {
+                                signal: None,
+                                t: Some(seconds),
+                            }),
+                        )
+                        .await
+                )
             })
             .await;
         optional(stopped).map(|_| ())
@@ -349,16 +370,19 @@ impl Docker {
         let what = format!("remove the container `{name}`");
         let removed = self
             .call(&what, CHANGE_DEADLINE, |docker| async move {
-                docker
-                    .remove_container(
-                        name,
-                        Some(query::RemoveContainerOptions {
-                            v: true,
-                            force: true,
-                            link: false,
-                        }),
-                    )
-                    .await
+                changing!(
+                    "remove-container",
+                    docker
+                        .remove_container(
+                            name,
+                            Some(query::RemoveContainerOptions {
+                                v: true,
+                                force: true,
+                                link: false,
+                            }),
+                        )
+                        .await
+                )
             })
             .await;
         match optional(removed) {
@@ -374,7 +398,7 @@ impl Docker {
         self.retry_in_use(|| async {
             optional(
                 self.call(&what, CHANGE_DEADLINE, |docker| async move {
-                    docker.remove_network(name).await
+                    changing!("remove-network", docker.remove_network(name).await)
                 })
                 .await,
             )
@@ -387,9 +411,12 @@ impl Docker {
         self.retry_in_use(|| async {
             optional(
                 self.call(&what, CHANGE_DEADLINE, |docker| async move {
-                    docker
-                        .remove_volume(name, None::<query::RemoveVolumeOptions>)
-                        .await
+                    changing!(
+                        "remove-volume",
+                        docker
+                            .remove_volume(name, None::<query::RemoveVolumeOptions>)
+                            .await
+                    )
                 })
                 .await,
             )
@@ -498,6 +525,15 @@ impl Docker {
                     .unwrap_or_default(),
                 labels: container.labels.unwrap_or_default(),
                 running: container.state == Some(ContainerSummaryStateEnum::RUNNING),
+                started: matches!(
+                    container.state,
+                    Some(
+                        ContainerSummaryStateEnum::RUNNING
+                            | ContainerSummaryStateEnum::PAUSED
+                            | ContainerSummaryStateEnum::RESTARTING
+                            | ContainerSummaryStateEnum::EXITED
+                    )
+                ),
             })
             .collect())
     }

@@ -276,7 +276,10 @@ impl OrchestratorTask {
         if commits.is_empty() {
             return Stored::Except(HashMap::new());
         }
-        match self.store.commit(commits).await {
+        daemon::fail_point("control-plane.commit.before");
+        let stored = self.store.commit(commits).await;
+        daemon::fail_point("control-plane.commit.after");
+        match stored {
             Ok(results) => Stored::Except(
                 commits
                     .iter()
@@ -367,8 +370,10 @@ impl OrchestratorTask {
                 trace: task.trace,
                 verb,
             };
+            daemon::fail_point("control-plane.hand-over.before");
             match self.sink.assign(task.delegate, sent) {
                 Ok(()) => {
+                    daemon::fail_point("control-plane.hand-over.after");
                     tracing::info!(gitspace = %id, task = %task.id, kind = task.kind.as_str(), trace = %task.trace, delegate = %task.delegate, "Task assigned");
                     return;
                 }
