@@ -146,6 +146,17 @@ impl TaskJournal {
         (events, whole && inner.finished)
     }
 
+    /// The end, for a reader that has seen as many events and does not know of it: what it has seen was lost here since, and its numbers
+    /// were given again. A reader that has seen the end asks no more.
+    pub(crate) fn end_after(&self, seen: u64) -> Option<TaskEvent> {
+        let inner = self.lock();
+        let end = inner.events.last().filter(|_| inner.finished)?;
+        (seen >= end.seq && seen < u64::from(u32::MAX)).then(|| TaskEvent {
+            seq: seen + 1,
+            ..end.clone()
+        })
+    }
+
     /// A reader that has seen up to `seen` proves that a power cut took events from us: their numbers are not used again.
     pub(crate) fn skip_to(&self, seen: u64) {
         let mut inner = self.lock();
@@ -171,8 +182,18 @@ impl TaskJournal {
             inner.last_seq = event.seq;
             inner.finished = finished;
             inner.events.push(event);
+            if finished {
+                daemon::fail_point("runner.journal.finish.before");
+            } else {
+                daemon::fail_point("runner.journal.append.before");
+            }
             if let Err(error) = inner.catch_up(finished) {
                 tracing::error!(task = %self.task.id, %error, "Cannot write to the task journal");
+            }
+            if finished {
+                daemon::fail_point("runner.journal.finish.after");
+            } else {
+                daemon::fail_point("runner.journal.append.after");
             }
             let last = inner.last_seq;
             drop(inner);
@@ -327,8 +348,10 @@ impl Journal {
                 serde_json::to_vec(&head).map_err(|source| JournalError::Json { source })?;
             line.push(b'\n');
             let path = self.dir.join(format!("{}.jsonl", task.id));
+            daemon::fail_point("runner.journal.create.before");
             daemon::write_atomic(&path, &line, 0o600)
                 .map_err(|source| JournalError::Create { source })?;
+            daemon::fail_point("runner.journal.create.after");
             let file = OpenOptions::new()
                 .append(true)
                 .open(&path)
@@ -363,6 +386,7 @@ impl Journal {
             let Some(journal) = self.get(task) else {
                 return Ok(());
             };
+            daemon::fail_point("runner.journal.remove.before");
             match std::fs::remove_file(&journal.path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
                     return Err(JournalError::Remove {
@@ -372,6 +396,7 @@ impl Journal {
                 }
                 Ok(()) | Err(_) => {}
             }
+            daemon::fail_point("runner.journal.remove.after");
             self.lock().remove(&task);
             Ok(())
         })
@@ -536,6 +561,57 @@ mod tests {
         let third = Journal::open(&dir, clock()).unwrap().get(task.id).unwrap();
         let seqs: Vec<u64> = third.events(0).0.iter().map(|event| event.seq).collect();
         assert_eq!(seqs, [1, 2]);
+    }
+
+    /// Whatever is left of a journal, the reader hears the end once, with a number that it has not seen.
+    #[test]
+    fn a_journal_cut_at_any_byte_is_told_or_goes_on_to_its_end() {
+        let (_guard, dir) = temp();
+        let task = task();
+        let finished = || TaskEventKind::Finished {
+            outcome: wire::task::TaskOutcome::Done {},
+            observed: Box::new(wire::gitspace::Observed {
+                gitspace: task.gitspace,
+                state: wire::gitspace::ObservedState::Stopped,
+                generation: Generation(1),
+                revision: 1,
+                at: Timestamp::UNIX_EPOCH,
+                failure: None,
+                task: None,
+                dev_container: None,
+            }),
+        };
+        let written = Journal::open(&dir, clock()).unwrap().create(&task).unwrap();
+        for _ in 0..4 {
+            written.add(started());
+        }
+        written.add(finished());
+        let path = dir.join(format!("tasks/{}.jsonl", task.id));
+        let whole = std::fs::read(&path).unwrap();
+        let head = whole.iter().position(|byte| *byte == b'\n').unwrap();
+        for end in 0..=whole.len() {
+            std::fs::write(&path, whole.get(..end).unwrap()).unwrap();
+            let journal = Journal::open(&dir, clock()).unwrap();
+            let Some(cut) = journal.get(task.id) else {
+                assert!(end <= head, "cut at {end}: the task is lost");
+                assert_eq!(journal.damaged(), 1, "cut at {end}");
+                std::fs::remove_file(format!("{path}.damaged")).unwrap();
+                continue;
+            };
+            assert!(end > head, "cut at {end}");
+            // It goes on before anybody asks.
+            if !cut.finished() {
+                cut.add(finished());
+            }
+            for seen in 0..=4 {
+                let heard = cut.end_after(seen).or_else(|| cut.events(seen).0.pop());
+                let heard = heard.unwrap();
+                assert!(
+                    heard.seq > seen && matches!(heard.event, TaskEventKind::Finished { .. }),
+                    "cut at {end}, seen {seen}: {heard:?}"
+                );
+            }
+        }
     }
 
     #[test]

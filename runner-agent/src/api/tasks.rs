@@ -89,6 +89,9 @@ pub(super) fn events(api: &Api, id: TaskUuid, uri: &Uri) -> Response<Body> {
     };
     match api.shared.journal.get(id) {
         Some(journal) => {
+            if let Some(end) = journal.end_after(after) {
+                return server::ndjson(stream::iter([end]));
+            }
             journal.skip_to(after);
             server::ndjson(follow(journal, after, api.shared.tasks.drain_token()))
         }
