@@ -31,6 +31,7 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     sync::Arc,
 };
+use tokio::sync::{Notify, OnceCell};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, thiserror::Error)]
@@ -191,15 +192,6 @@ impl RunnerConfig {
             .map_err(|source| BuildError::Agent { source })?;
         let ledger =
             Ledger::open(&self.state_dir).map_err(|source| BuildError::Ledger { source })?;
-        let used = ledger
-            .records()
-            .into_iter()
-            .filter_map(|record| record.container)
-            .map(|container| container.agent)
-            .chain(ledger.spares().into_iter().map(|spare| spare.agent))
-            .chain([agent_copy.hash.clone()])
-            .collect();
-        agent_copy::collect(&self.state_dir, &used);
         let journal = Journal::open(&self.state_dir, Arc::clone(&clock))
             .map_err(|source| BuildError::Journal { source })?;
         let board = Board::open(&self.state_dir, Arc::clone(&clock))
@@ -256,6 +248,8 @@ impl RunnerConfig {
             clock,
             ids,
             tasks: lifecycle.tasks(),
+            compared: OnceCell::new(),
+            compare: Notify::new(),
             config: self,
         });
         Ok(App {
@@ -272,7 +266,8 @@ impl RunnerConfig {
 }
 
 impl App {
-    /// Spawns everything. Before the API answers, the firewall was tried and unfinished tasks go on.
+    /// Spawns everything. Before the API answers, the firewall was tried, what the ledger has lost is adopted (where Docker answers, else
+    /// before the first task is carried out), and unfinished tasks go on.
     pub(crate) async fn start(self, lifecycle: &Lifecycle) {
         let Self {
             shared,
@@ -288,6 +283,12 @@ impl App {
         let orphans = Arc::new(Orphans::default());
         let gitspaces = Gitspaces::new(Arc::clone(&shared));
         shared.firewall.apply().await;
+        match reconcile::compare_once(&shared, &docker).await {
+            Ok(()) => collect_agents(&shared),
+            Err(failure) => {
+                tracing::warn!(%failure, detail = failure.detail, "Cannot compare the ledger with Docker yet");
+            }
+        }
         gitspaces.resume().await;
         lifecycle.spawn(
             "reconcile",
@@ -363,6 +364,20 @@ async fn answer_by_api(
     }
 }
 
+/// Of an adopted container too: it is in the ledger by then.
+fn collect_agents(shared: &Shared) {
+    let ledger = &shared.ledger;
+    let used = ledger
+        .records()
+        .into_iter()
+        .filter_map(|record| record.container)
+        .map(|container| container.agent)
+        .chain(ledger.spares().into_iter().map(|spare| spare.agent))
+        .chain([shared.agent_copy.hash.clone()])
+        .collect();
+    agent_copy::collect(&shared.config.state_dir, &used);
+}
+
 fn make_dir(path: &Utf8Path, mode: u32) -> Result<(), BuildError> {
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -404,22 +419,52 @@ fn deployment(config: &RunnerConfig, ids: Option<&dyn Ids>) -> Result<String, Bu
         return Ok(deployment.clone());
     }
     let path = config.state_dir.join("deployment");
-    match (std::fs::read_to_string(&path), ids) {
-        (Ok(text), _) => {
-            let deployment = text.trim().to_owned();
-            if is_deployment(&deployment) {
-                Ok(deployment)
-            } else {
-                Err(BuildError::BadDeployment { path })
-            }
+    // Everything in Docker is found by this name: where the state folder is lost, the copy beside the agents' sockets still has it.
+    let copy = config.run_dir.join("deployment");
+    let write = |path: &Utf8Path, deployment: &str| {
+        daemon::write_atomic(path, format!("{deployment}\n").as_bytes(), 0o600)
+            .map_err(|source| BuildError::WriteDeployment { source })
+    };
+    let kept = match read_deployment(&path) {
+        Ok(Some(deployment)) => deployment,
+        Ok(None) | Err(BuildError::BadDeployment { .. })
+            if let Ok(Some(deployment)) = read_deployment(&copy) =>
+        {
+            tracing::error!(file = %path, deployment, "The deployment's name was lost, and is taken from its copy");
+            write(&path, &deployment)?;
+            deployment
         }
-        (Err(error), Some(ids)) if error.kind() == io::ErrorKind::NotFound => {
+        Ok(None) => {
+            let Some(ids) = ids else {
+                let source = io::ErrorKind::NotFound.into();
+                return Err(BuildError::Deployment { path, source });
+            };
             let deployment = digest(ids.uuid().as_bytes(), 12);
-            daemon::write_atomic(&path, format!("{deployment}\n").as_bytes(), 0o600)
-                .map_err(|source| BuildError::WriteDeployment { source })?;
-            Ok(deployment)
+            write(&path, &deployment)?;
+            deployment
         }
-        (Err(source), _) => Err(BuildError::Deployment { path, source }),
+        Err(error) => return Err(error),
+    };
+    if ids.is_some() && !matches!(read_deployment(&copy), Ok(Some(same)) if same == kept) {
+        write(&copy, &kept)?;
+    }
+    Ok(kept)
+}
+
+/// `None` where there is no file. One that was cut does not end with its line, and is none: another name would lose everything.
+fn read_deployment(path: &Utf8Path) -> Result<Option<String>, BuildError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => match text.strip_suffix('\n') {
+            Some(deployment) if is_deployment(deployment) => Ok(Some(deployment.to_owned())),
+            _ => Err(BuildError::BadDeployment {
+                path: path.to_owned(),
+            }),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(BuildError::Deployment {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The board: what was last observed of each gitspace, for everybody who wants to know.
 //!
 //! Invariants: a revision is given once and only grows, also across restarts (a block of numbers is reserved on the disk before the
-//! first of them is used); a watcher sees the latest of each gitspace, and may miss what was replaced before it looked.
+//! first of them is used, and the clock stands in where that file is lost); a watcher sees the latest of each gitspace, and may miss what was replaced before it looked.
 
 use camino::{Utf8Path, Utf8PathBuf};
 use daemon::Clock;
@@ -66,14 +66,17 @@ impl Board {
             path: path.clone(),
             cause,
         };
-        let used: u64 = match std::fs::read_to_string(&path) {
-            Ok(text) => text
-                .trim()
-                .parse()
-                .map_err(|_| read("it does not hold a number".to_owned()))?,
+        let counted: u64 = match std::fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().unwrap_or_else(|_| {
+                tracing::error!(file = %path, text, "The revision counter is damaged; the clock is taken instead");
+                0
+            }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
             Err(error) => return Err(read(error.to_string())),
         };
+        // A counter that was lost, or put back from an older copy, is behind the clock: nobody makes a million of them in a second.
+        let clock_floor = u64::try_from(clock.now().as_microsecond()).unwrap_or(0);
+        let used = counted.max(clock_floor);
         let reserved = reserve(&path, used)?;
         Ok(Self {
             path,
@@ -198,6 +201,35 @@ mod tests {
         let first = open().publish(sighting(id, ObservedState::Running));
         let second = open().publish(sighting(id, ObservedState::Stopped));
         assert!(second.revision > first.revision);
+    }
+
+    #[test]
+    fn a_revision_is_higher_after_its_counter_was_lost_rolled_back_or_cut_at_any_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = Utf8Path::from_path(dir.path()).unwrap();
+        let id = SequentialIds::default().typed();
+        let start: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let open = |seconds| {
+            let at = start + std::time::Duration::from_secs(seconds);
+            Board::open(path, Arc::new(ManualClock::new(at))).unwrap()
+        };
+        let file = path.join("revision");
+        let mut last = open(0)
+            .publish(sighting(id, ObservedState::Running))
+            .revision;
+        let old = std::fs::read(&file).unwrap();
+        let cuts: Vec<Option<&[u8]>> = (0..=old.len()).map(|end| old.get(..end)).collect();
+        for (second, damage) in (2..).step_by(2).zip([None].into_iter().chain(cuts)) {
+            match damage {
+                None => std::fs::remove_file(&file).unwrap(),
+                Some(bytes) => std::fs::write(&file, bytes).unwrap(),
+            }
+            let next = open(second)
+                .publish(sighting(id, ObservedState::Running))
+                .revision;
+            assert!(next > last, "{damage:?}: {next} after {last}");
+            last = next;
+        }
     }
 
     #[test]

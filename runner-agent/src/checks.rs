@@ -3,6 +3,7 @@
 use crate::{
     config::{FirewallMode, RunnerConfig},
     docker::Docker,
+    reconcile::Kept,
     shared::Shared,
 };
 use admin::{Check, Severity};
@@ -29,13 +30,24 @@ const KVM: &str = "kvm";
 pub(crate) async fn running(
     shared: &Shared,
     docker: &Docker,
-    orphans: usize,
+    kept: &Kept,
     draining: bool,
 ) -> Vec<Check> {
     let config = &shared.config;
     let mut checks = self::docker(docker, &config.default_image).await;
     let damaged = shared.ledger.damaged().len() + shared.journal.damaged();
-    checks.push(if damaged == 0 {
+    let adopted = shared.ledger.adopted().len();
+    checks.push(if damaged == 0 && adopted > 0 {
+        Check::bad(
+            LEDGER,
+            Severity::Warning,
+            format!("{adopted} dev containers were not in the ledger, or older there, and were adopted by their labels"),
+        )
+        .fix(format!(
+            "find out who removed files from {} or put older copies there; `runner-agent status` names the containers, and volumes that could not be adopted",
+            config.state_dir
+        ))
+    } else if damaged == 0 {
         Check::good(LEDGER, Severity::Warning, "every file could be read")
     } else {
         Check::bad(
@@ -67,15 +79,19 @@ pub(crate) async fn running(
             }
         }
     });
-    checks.push(if orphans == 0 {
+    checks.push(if *kept == Kept::default() {
         Check::good(ORPHANS, Severity::Warning, "none")
     } else {
         Check::bad(
             ORPHANS,
             Severity::Warning,
-            format!("{orphans} volumes belong to no gitspace that the ledger knows, and are kept"),
+            format!(
+                "{} volumes and {} dev containers belong to no gitspace that the ledger knows, and are kept",
+                kept.volumes.len(),
+                kept.containers.len()
+            ),
         )
-        .fix("`runner-agent status` names them; `docker volume rm` removes one that nobody needs")
+        .fix("`runner-agent status` names them; `docker rm` and `docker volume rm` remove what nobody needs")
     });
     checks.push(Check::disk(
         STATE_DISK,

@@ -4,13 +4,18 @@
 //! Invariants:
 //! - What is to be made in Docker is written here first, and what was removed there is struck here last. So everything in Docker that
 //!   carries this deployment's label and is not in the ledger is left over, and nothing is made twice.
-//! - A file is whole or not there. One that cannot be read is put aside with the name `.damaged`, reported, and stops nothing else.
+//! - A file is whole or not there. One that cannot be read is put aside with the name `.damaged`, reported for as long as it lies there,
+//!   and stops nothing else. What it held of a dev container is found again in the container's labels ([`adopt`]).
+//! - A spare from an earlier run of the runner is given to nobody before it was looked at: the file may be older than what it says.
 //! - The generation of a task is written before the task is carried out, and outlives the gitspace: no earlier one is taken after it.
 //! - No secret is written.
 //!
 //! Older readers refuse a newer `format`; a newer reader fills what an older writer did not know with defaults.
 
+mod adopt;
 mod deleted;
+
+pub(crate) use adopt::Adopted;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use deleted::Deleted;
@@ -229,6 +234,7 @@ pub(crate) struct Ledger {
     spares_dir: Utf8PathBuf,
     deleted_dir: Utf8PathBuf,
     damaged: Vec<Damaged>,
+    adopted: Mutex<Vec<Adopted>>,
     entries: Mutex<Entries>,
 }
 
@@ -250,7 +256,8 @@ impl Ledger {
             // Claimed, and killed before the spare was struck.
             entries.records.insert(record.gitspace, record);
         }
-        for spare in spares {
+        for mut spare in spares {
+            spare.ready = false;
             entries.spares.insert(spare.key.clone(), spare);
         }
         let ledger = Self {
@@ -258,6 +265,7 @@ impl Ledger {
             spares_dir,
             deleted_dir,
             damaged,
+            adopted: Mutex::default(),
             entries: Mutex::new(entries),
         };
         let claimed: Vec<String> = {
@@ -403,17 +411,24 @@ fn machine_keys(entries: &Entries) -> BTreeSet<String> {
 
 fn write<T: Serialize>(dir: &Utf8Path, name: &str, value: &T) -> Result<(), LedgerError> {
     let bytes = serde_json::to_vec_pretty(value).map_err(|source| LedgerError::Json { source })?;
+    daemon::fail_point("runner.ledger.write.before");
     daemon::write_atomic(&dir.join(format!("{name}.json")), &bytes, 0o600)
-        .map_err(|source| LedgerError::Write { source })
+        .map_err(|source| LedgerError::Write { source })?;
+    daemon::fail_point("runner.ledger.write.after");
+    Ok(())
 }
 
 fn remove(dir: &Utf8Path, name: &str) -> Result<(), LedgerError> {
     let path = dir.join(format!("{name}.json"));
+    daemon::fail_point("runner.ledger.remove.before");
     match std::fs::remove_file(&path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(LedgerError::Remove { path, source })
         }
-        Ok(()) | Err(_) => Ok(()),
+        Ok(()) | Err(_) => {
+            daemon::fail_point("runner.ledger.remove.after");
+            Ok(())
+        }
     }
 }
 
@@ -428,21 +443,38 @@ fn load_dir<T: DeserializeOwned>(
     };
     std::fs::create_dir_all(dir).map_err(folder)?;
     let mut found = Vec::new();
+    // All names first: what is renamed meanwhile is not read again.
+    let mut paths = Vec::new();
     for entry in dir.read_dir_utf8().map_err(folder)? {
-        let path = entry.map_err(folder)?.into_path();
-        if path.file_name().is_some_and(|name| name.starts_with('.'))
-            || path.extension() != Some("json")
-        {
+        paths.push(entry.map_err(folder)?.into_path());
+    }
+    for path in paths {
+        if path.file_name().is_some_and(|name| name.starts_with('.')) {
             continue;
+        }
+        match path.extension() {
+            Some("json") => {}
+            // Told until somebody has looked at it and removed it.
+            Some("damaged") => {
+                damaged.push(Damaged {
+                    file: path,
+                    cause: "it was put aside at an earlier start".to_owned(),
+                });
+                continue;
+            }
+            _ => continue,
         }
         match load(&path) {
             Ok(value) => found.push(value),
             Err(cause) => {
                 tracing::error!(file = %path, cause, "A damaged ledger entry is put aside");
-                if let Err(error) = std::fs::rename(&path, format!("{path}.damaged")) {
+                let aside = Utf8PathBuf::from(format!("{path}.damaged"));
+                if let Err(error) = std::fs::rename(&path, &aside) {
                     tracing::error!(file = %path, %error, "Cannot put a damaged ledger entry aside");
                 }
-                damaged.push(Damaged { file: path, cause });
+                // One of this name from before is replaced.
+                damaged.retain(|known: &Damaged| known.file != aside);
+                damaged.push(Damaged { file: aside, cause });
             }
         }
     }
@@ -450,25 +482,28 @@ fn load_dir<T: DeserializeOwned>(
 }
 
 fn load<T: DeserializeOwned>(path: &Utf8Path) -> Result<T, String> {
-    #[derive(Deserialize)]
-    struct Head {
-        format: u32,
-    }
     let length = std::fs::metadata(path)
         .map_err(|error| error.to_string())?
         .len();
     if length > MAX_FILE {
         return Err(format!("it has {length} bytes, more than {MAX_FILE}"));
     }
-    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
-    let head: Head = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    parse(&std::fs::read(path).map_err(|error| error.to_string())?)
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: u32,
+    }
+    let head: Head = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if head.format != FORMAT {
         return Err(format!(
             "it has format {}, and this version reads {FORMAT}",
             head.format
         ));
     }
-    serde_json::from_slice(&bytes).map_err(|error| error.to_string())
+    serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -482,7 +517,7 @@ mod tests {
         (dir, path)
     }
 
-    fn ready(key: &str) -> Spare {
+    pub(super) fn ready(key: &str) -> Spare {
         Spare {
             ready: true,
             ..Spare::new(key.to_owned(), "i".to_owned(), "a".to_owned())
@@ -516,6 +551,64 @@ mod tests {
         assert!(ledger.get(id).is_some());
         assert_eq!(ledger.damaged().len(), 2);
         assert!(!bad.exists() && dir.join("gitspaces/bad.json.damaged").exists());
+    }
+
+    /// Every way in which a file can be cut is told, and takes nothing else with it.
+    #[test]
+    fn an_entry_cut_at_any_byte_is_told_and_never_read_as_another() {
+        let (_guard, dir) = temp();
+        let ids = daemon::SequentialIds::default();
+        let (cut, kept) = (ids.typed(), ids.typed());
+        let ledger = Ledger::open(&dir).unwrap();
+        for id in [cut, kept] {
+            ledger
+                .update(id, |record| {
+                    record.taken = Generation(12);
+                    record.machine = Some(MachineRecord {
+                        key: format!("{id}"),
+                        sandbox: false,
+                    });
+                })
+                .unwrap();
+        }
+        ledger.put_spare(&ready("k1")).unwrap();
+        ledger
+            .remove(ids.typed(), jiff::Timestamp::UNIX_EPOCH)
+            .unwrap();
+        let files: Vec<Utf8PathBuf> = ["gitspaces", "spares", "deleted"]
+            .iter()
+            .flat_map(|folder| dir.join(folder).read_dir_utf8().unwrap())
+            .map(|entry| entry.unwrap().into_path())
+            .filter(|path| !path.as_str().contains(&kept.to_string()))
+            .collect();
+        assert_eq!(files.len(), 3);
+        for file in files {
+            let whole = std::fs::read(&file).unwrap();
+            for end in 0..whole.len() {
+                std::fs::write(&file, whole.get(..end).unwrap()).unwrap();
+                let ledger = Ledger::open(&dir).unwrap();
+                assert_eq!(ledger.damaged().len(), 1, "{file} cut at {end}");
+                assert!(ledger.get(kept).is_some(), "{file} cut at {end}");
+                let found = ledger.records().len() + ledger.spares().len() + ledger.deleted().len();
+                assert_eq!(found, 3, "{file} cut at {end}: the others alone");
+                let aside = format!("{file}.damaged");
+                let again = Ledger::open(&dir).unwrap();
+                assert_eq!(again.damaged().len(), 1, "told until it is removed");
+                std::fs::remove_file(aside).unwrap();
+                std::fs::write(&file, &whole).unwrap();
+            }
+            assert!(Ledger::open(&dir).unwrap().damaged().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_spare_of_an_earlier_run_is_given_to_nobody_before_it_was_looked_at() {
+        let (_guard, dir) = temp();
+        let ids = daemon::SequentialIds::default();
+        Ledger::open(&dir).unwrap().put_spare(&ready("k1")).unwrap();
+        let again = Ledger::open(&dir).unwrap();
+        assert!(again.claim_spare(ids.typed(), |_| true).unwrap().is_none());
+        assert_eq!(again.spares().len(), 1);
     }
 
     #[test]

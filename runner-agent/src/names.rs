@@ -10,6 +10,8 @@ pub(crate) const DEPLOYMENT: &str = "gitspaces.deployment";
 pub(crate) const GITSPACE: &str = "gitspaces.gitspace";
 pub(crate) const ROLE: &str = "gitspaces.role";
 pub(crate) const KEY: &str = "gitspaces.key";
+/// Of a dev container: the ledger's record of it.
+pub(crate) const RECORD: &str = "gitspaces.record";
 
 /// What a thing in Docker is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,18 +1,20 @@
 //! Keeps Docker and the ledger together: at start, on Docker's events, and every minute.
 //!
-//! What nobody wants is removed, what died is looked at and published. The decision is [`plan`], a plain function; here is only its shell.
+//! What nobody wants is removed, what died is looked at and published, and what the ledger has lost is adopted ([`compare_once`]). The
+//! decision is [`plan`], a plain function; here is only its shell.
 
 mod plan;
 
 use crate::{
     docker::Docker,
     gitspace::Gitspaces,
-    names::{GITSPACE, KEY, ROLE, Role},
+    ledger::{Record, Spare},
+    names::{GITSPACE, KEY, RECORD, ROLE, Role},
     shared::Shared,
 };
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
-use plan::{Listed, Listing, Step, plan};
+use plan::{Known, Listed, Listing, Step, plan};
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
@@ -26,24 +28,30 @@ const PERIOD: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Volumes that nobody knows. They may hold somebody's work, so they are told and kept.
+/// Volumes and dev containers that nobody knows. They may hold somebody's work, so they are told and kept.
 #[derive(Debug, Default)]
-pub(crate) struct Orphans(Mutex<Vec<String>>);
+pub(crate) struct Orphans(Mutex<Kept>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) volumes: Vec<String>,
+    pub(crate) containers: Vec<String>,
+}
 
 impl Orphans {
-    pub(crate) fn get(&self) -> Vec<String> {
+    pub(crate) fn get(&self) -> Kept {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    fn set(&self, volumes: Vec<String>) {
+    fn set(&self, kept: Kept) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if *known != volumes && !volumes.is_empty() {
-            tracing::warn!(?volumes, "Volumes that no gitspace knows are kept");
+        if *known != kept && kept != Kept::default() {
+            tracing::warn!(volumes = ?kept.volumes, containers = ?kept.containers, "What no gitspace knows is kept");
         }
-        *known = volumes;
+        *known = kept;
     }
 }
 
@@ -76,7 +84,10 @@ async fn tick(
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shared.compare.notified() => {}
+        }
         shared.firewall.apply().await;
         pass(shared, docker, gitspaces, orphans).await;
     }
@@ -153,14 +164,56 @@ fn look_at_all(shared: &Shared, gitspaces: &Gitspaces) {
     }
 }
 
+/// Takes into the ledger what it has lost of the dev containers that are there: once, before anything is done to any of them, so that
+/// nothing that is being made or removed is taken for lost.
+pub(crate) async fn compare_once(shared: &Shared, docker: &Docker) -> Result<(), Failure> {
+    shared
+        .compared
+        .get_or_try_init(|| async {
+            let listing = listing(shared, docker).await?;
+            let (records, spares) = shared.ledger.snapshot();
+            let known = Known {
+                whole: shared.ledger.damaged().is_empty(),
+                records: &records,
+                spares: &spares,
+                deleted: &shared.ledger.deleted(),
+            };
+            for step in plan(&shared.names, known, &listing) {
+                let Step::Adopt { id } = step else { continue };
+                let lost = listing.containers.iter().find(|one| one.id == id);
+                let Some((container, label)) =
+                    lost.and_then(|one| Some((one, one.record.as_deref()?.clone())))
+                else {
+                    continue;
+                };
+                let name = (id.as_str(), container.name.as_str());
+                shared
+                    .ledger
+                    .adopt(label, name, container.running, shared.clock.now())?;
+            }
+            Ok(())
+        })
+        .await
+        .copied()
+}
+
 async fn pass(shared: &Shared, docker: &Docker, gitspaces: &Gitspaces, orphans: &Orphans) {
+    if let Err(failure) = compare_once(shared, docker).await {
+        tracing::warn!(%failure, "Cannot compare with Docker");
+        return;
+    }
     match listing(shared, docker).await {
         Ok(listing) => {
             // After the listing: what was made since is in neither, what was written down since is in this one.
             let (records, spares) = shared.ledger.snapshot();
-            let mut kept = Vec::new();
-            let whole = shared.ledger.damaged().is_empty();
-            for step in plan(&shared.names, whole, &records, &spares, &listing) {
+            let mut kept = Kept::default();
+            let known = Known {
+                whole: shared.ledger.damaged().is_empty(),
+                records: &records,
+                spares: &spares,
+                deleted: &shared.ledger.deleted(),
+            };
+            for step in plan(&shared.names, known, &listing) {
                 tracing::info!(?step, "Reconciling");
                 let done = match &step {
                     Step::RemoveContainer { id, key, .. } => {
@@ -172,10 +225,20 @@ async fn pass(shared: &Shared, docker: &Docker, gitspaces: &Gitspaces, orphans: 
                         }
                         removed
                     }
+                    Step::AdoptSpare { key } => {
+                        adopt_spare(shared, key);
+                        Ok(())
+                    }
                     Step::RemoveNetwork { name } => docker.remove_network(name).await,
                     Step::KeepVolume { name } => {
-                        kept.push(name.clone());
+                        kept.volumes.push(name.clone());
                         Ok(())
+                    }
+                    // It came from elsewhere, or was removed since it was listed.
+                    Step::Adopt { id } | Step::KeepContainer { id, .. } => {
+                        docker.container(id).await.map(|facts| {
+                            kept.containers.extend(facts.map(|facts| facts.id));
+                        })
                     }
                 };
                 if let Err(error) = done {
@@ -187,6 +250,17 @@ async fn pass(shared: &Shared, docker: &Docker, gitspaces: &Gitspaces, orphans: 
         Err(failure) => tracing::warn!(%failure, "Cannot compare with Docker"),
     }
     look_at_all(shared, gitspaces);
+}
+
+/// In the ledger first, so that whoever is killed while removing it finds it again.
+fn adopt_spare(shared: &Shared, key: &str) {
+    let spare = Spare::new(key.to_owned(), String::new(), String::new());
+    match shared.ledger.put_spare(&spare) {
+        Ok(()) => shared.pool.look(),
+        Err(error) => {
+            tracing::warn!(key, error = %daemon::ErrorChain(&error), "A sandbox that nobody knows waits for the next pass");
+        }
+    }
 }
 
 async fn listing(shared: &Shared, docker: &Docker) -> Result<Listing, Failure> {
@@ -201,10 +275,22 @@ async fn listing(shared: &Shared, docker: &Docker) -> Result<Listing, Failure> {
             .into_iter()
             .map(|container| {
                 let label = |name: &str| container.labels.get(name).cloned();
+                let key = label(KEY).unwrap_or_default();
+                let gitspace = label(GITSPACE).and_then(|id| id.parse::<GitspaceUuid>().ok());
+                let record = gitspace.zip(label(RECORD)).and_then(|(gitspace, text)| {
+                    Record::from_label(&text, gitspace, &key)
+                        .inspect_err(|error| {
+                            tracing::warn!(container = container.name, error = %daemon::ErrorChain(error), "The record in the label of a container cannot be used");
+                        })
+                        .ok()
+                });
                 Listed {
-                    gitspace: label(GITSPACE).and_then(|id| id.parse::<GitspaceUuid>().ok()),
+                    gitspace,
                     sandbox: label(ROLE).as_deref() == Some(Role::Sandbox.as_str()),
-                    key: label(KEY).unwrap_or_default(),
+                    key,
+                    started: container.started,
+                    running: container.running,
+                    record: record.map(Box::new),
                     id: container.id,
                     name: container.name,
                 }

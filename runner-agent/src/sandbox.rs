@@ -23,7 +23,10 @@ use std::{
 };
 use tokio::sync::{Notify, watch};
 use wire::{
-    agent::{AGENT_BINARY, AGENT_DIR, AGENT_RUN_DIR, WORKSPACES_DIR},
+    agent::{
+        AGENT_BINARY, AGENT_DIR, AGENT_RUN_DIR, CommandJob, CommandLine, JobOutcome, JobSpec,
+        WORKSPACES_DIR,
+    },
     failure::{Failure, FailureCode},
     gitspace::Resources,
     ids::GitspaceUuid,
@@ -77,6 +80,11 @@ impl Pool {
     pub(crate) fn hold(shared: &Arc<Shared>) -> Busy {
         shared.pool.busy.send_modify(|count| *count += 1);
         Busy(Arc::clone(shared))
+    }
+
+    /// Asks for a look at the spares.
+    pub(crate) fn look(&self) {
+        self.wake.notify_one();
     }
 
     /// Why the last spare could not be made.
@@ -311,10 +319,65 @@ pub(crate) async fn run(
     Ok(())
 }
 
+/// Removes a spare, but not what somebody may have worked at: a ledger put back from an older copy knows a gitspace's volume as a spare's.
 async fn remove_spare(shared: &Shared, docker: &Docker, key: &str) -> Result<(), Failure> {
+    if docker.volume_exists(&shared.names.machine(key)).await? {
+        let agent = ensure(shared, docker, key, None).await?;
+        if !is_empty(shared, &agent).await? {
+            tracing::error!(
+                key,
+                "The volume of a spare sandbox is not empty: it is kept"
+            );
+            docker.remove_container(&shared.names.sandbox(key)).await?;
+            remove_run_dir(&shared.names.sandbox_run_dir(key));
+            shared.ledger.remove_spare(key)?;
+            shared.compare.notify_one();
+            return Ok(());
+        }
+    }
     remove_machine(shared, docker, key).await?;
     shared.ledger.remove_spare(key)?;
     Ok(())
+}
+
+/// Makes a spare of an earlier run, or one that has ended, ready again; `false` where it cannot be given to anybody.
+async fn revive(shared: &Shared, docker: &Docker, spare: &Spare) -> Result<bool, Failure> {
+    idle(shared).await;
+    let agent = ensure(shared, docker, &spare.key, None).await?;
+    if !is_empty(shared, &agent).await? {
+        return Ok(false);
+    }
+    let mut spare = spare.clone();
+    spare.ready = true;
+    shared.ledger.put_spare(&spare)?;
+    Ok(true)
+}
+
+/// Whether nothing lies in the workspace of a sandbox.
+async fn is_empty(shared: &Shared, agent: &Agent) -> Result<bool, Failure> {
+    let job = JobSpec::Command(CommandJob {
+        user: "0:0".to_owned(),
+        cwd: "/".to_owned(),
+        env: BTreeMap::new(),
+        command: CommandLine::Shell {
+            script: format!("test -z \"$(ls -A {WORKSPACES_DIR})\""),
+        },
+        once: false,
+    });
+    let id = format!("empty-{}", key(shared));
+    let outcome = agent.run_job(&id, &job, |_, _| {}).await?;
+    agent.delete_job(&id).await;
+    match outcome {
+        JobOutcome::Done { .. } => Ok(true),
+        JobOutcome::Failed {
+            exit_code: Some(1), ..
+        } => Ok(false),
+        JobOutcome::Failed { failure, .. } => Err(failure),
+        JobOutcome::Cancelled {} => Err(Failure::new(
+            FailureCode::Cancelled,
+            "the look into a sandbox was cancelled",
+        )),
+    }
 }
 
 /// Removes what cannot be used, and makes what is missing.
@@ -326,14 +389,12 @@ async fn refill(shared: &Arc<Shared>, docker: &Docker) -> Result<(), Failure> {
     };
     let mut good = 0;
     for spare in shared.ledger.spares() {
-        let usable = spare.ready
-            && spare.image == image
-            && spare.agent == shared.agent_copy.hash
-            && Agent::new(&shared.names.sandbox_run_dir(&spare.key))
-                .health()
-                .await
-                .is_ok();
-        if usable && good < wanted {
+        let fits = good < wanted && spare.image == image && spare.agent == shared.agent_copy.hash;
+        let agent = Agent::new(&shared.names.sandbox_run_dir(&spare.key));
+        let usable = fits
+            && ((spare.ready && agent.health().await.is_ok())
+                || revive(shared, docker, &spare).await?);
+        if usable {
             good += 1;
         } else if shared.ledger.take_spare(&spare.key) {
             remove_spare(shared, docker, &spare.key).await?;

@@ -8,6 +8,7 @@ use admin::DrainFile;
 use camino::Utf8PathBuf;
 use daemon::{Clock, Ids, Tasks};
 use std::sync::Arc;
+use tokio::sync::{Notify, OnceCell};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -24,6 +25,10 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn Ids>,
     pub(crate) tasks: Tasks,
+    /// Set once the ledger was compared with what Docker holds, since the start.
+    pub(crate) compared: OnceCell<()>,
+    /// Asks for a comparison before its time.
+    pub(crate) compare: Notify,
 }
 
 /// The agent that is put into gitspaces: a copy that an upgrade of the package does not change under what runs.

@@ -10,6 +10,7 @@ mod command;
 mod destination;
 mod git_error;
 mod log;
+mod once;
 mod output;
 mod ssh;
 
@@ -92,7 +93,7 @@ impl Jobs {
         agent.tasks.spawn(async move {
             let outcome = match spec {
                 JobSpec::Clone(clone) => clone::run(&shared, &job, clone).await,
-                JobSpec::Command(command) => command::run(&shared, &job, command).await,
+                JobSpec::Command(command) => once::run(&shared, &job, command).await,
             };
             guard.0.log.end(outcome);
         });

@@ -112,6 +112,9 @@ pub struct CommandJob {
     #[serde(default)]
     pub env: BTreeMap<String, Option<String>>,
     pub command: CommandLine,
+    /// Whether a job of this id that ended well is not run again in this container, ever. An older agent refuses a job that says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub once: bool,
 }
 
 /// A devcontainer.json command: a string goes to a shell, an array does not.

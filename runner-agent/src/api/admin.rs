@@ -43,8 +43,7 @@ impl Subject for Admin {
 
     async fn checks(&self) -> Vec<Check> {
         let draining = self.shared.drain.is_draining();
-        let orphans = self.orphans.get().len();
-        checks::running(&self.shared, &self.docker, orphans, draining).await
+        checks::running(&self.shared, &self.docker, &self.orphans.get(), draining).await
     }
 
     async fn status(&self) -> Value {
@@ -57,6 +56,7 @@ impl Subject for Admin {
             .filter(|observed| observed.state == ObservedState::Running)
             .count();
         let spares = shared.ledger.spares();
+        let kept = self.orphans.get();
         json!({
             "deployment": shared.names.deployment(),
             "machine": shared.machine.provider(),
@@ -68,7 +68,10 @@ impl Subject for Admin {
             "tasks_finished": finished,
             "spares": spares.iter().filter(|spare| spare.ready).count(),
             // Kept for a person to decide.
-            "orphan_volumes": self.orphans.get(),
+            "orphan_volumes": kept.volumes,
+            "orphan_containers": kept.containers,
+            // What the ledger had lost and was found by its labels, since the start.
+            "adopted": shared.ledger.adopted(),
             "damaged_ledger_files": shared.ledger.damaged(),
             "damaged_task_journals": shared.journal.damaged(),
         })
@@ -101,7 +104,7 @@ impl Subject for Admin {
             registry,
             "gitspaces_orphan_volumes",
             "Volumes that no gitspace knows",
-            u64::try_from(self.orphans.get().len()).unwrap_or(u64::MAX),
+            u64::try_from(self.orphans.get().volumes.len()).unwrap_or(u64::MAX),
         );
     }
 

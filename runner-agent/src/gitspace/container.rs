@@ -6,7 +6,7 @@ use crate::{
     devcontainer::{DevContainerFile, substitute::Variables},
     docker::{ContainerFacts, Docker, ImageFacts},
     ledger::ContainerRecord,
-    names::{GITSPACE, Role},
+    names::{GITSPACE, RECORD, Role},
     sandbox,
 };
 use std::collections::BTreeSet;
@@ -210,7 +210,7 @@ impl Work {
             post_started: None,
             wanted_running: true,
         };
-        self.update(|record| record.container = Some(container.clone()))?;
+        let record = self.update(|record| record.container = Some(container.clone()))?;
         let run_dir = shared.names.dev_run_dir(&key);
         sandbox::make_run_dir(&run_dir)?;
         let mut plan =
@@ -221,6 +221,8 @@ impl Work {
         plan.env = settled.container_env;
         plan.labels
             .insert(GITSPACE.to_owned(), self.task.gitspace.to_string());
+        // Where the ledger is lost, it is made again from this.
+        plan.labels.insert(RECORD.to_owned(), record.to_label()?);
         let id = match docker.create_container(plan.clone()).await {
             // Left over from an attempt that was killed before its id was written down: nothing in it has run.
             Err(error) if error.is_conflict() => {
@@ -272,6 +274,7 @@ impl Work {
                     .map(|&argument| argument.to_owned())
                     .collect(),
             },
+            once: false,
         });
         let key = self.machine_key()?;
         let id = format!("give-{}", self.task.id);

@@ -1,7 +1,8 @@
 //! Lifecycle commands: twice never, and once only where the specification says so.
 //!
 //! A command runs as a job with an id that stays the same for one container (and, for `postStartCommand`, one start of it): a runner that
-//! was killed in the middle finds the job and waits for it. A job that failed is forgotten once its failure is told, so that the next
+//! was killed in the middle finds the job and waits for it, and the agent keeps a mark in the container of each that ended well, so that a
+//! runner whose ledger is lost finds that too. A job that failed is forgotten once its failure is told, so that the next
 //! start tries again.
 
 use super::work::Work;
@@ -88,7 +89,10 @@ impl Work {
             cwd: container.workspace_folder.clone(),
             env: container.remote_env.clone(),
             command: command.clone(),
+            // One that is of an earlier version may not know what that is.
+            once: container.agent == self.shared.agent_copy.hash,
         });
+        daemon::fail_point("runner.hook.before");
         let result = self
             .phase(phase, async {
                 let mut tail = String::new();
@@ -116,6 +120,7 @@ impl Work {
                 }
             })
             .await;
+        daemon::fail_point("runner.hook.after");
         if result.is_err() {
             agent.delete_job(id).await;
         }

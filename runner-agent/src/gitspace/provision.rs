@@ -182,6 +182,7 @@ impl Work {
                 command: CommandLine::Exec {
                     argv: locate::argv(&folder),
                 },
+                once: false,
             });
             let id = format!("devcontainer-{}", self.task.id);
             let mut output = String::new();

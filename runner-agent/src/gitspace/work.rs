@@ -3,7 +3,7 @@
 use super::look;
 use crate::{
     agent_client::Agent, board::Sighting, docker::Docker, journal::TaskJournal, ledger::Record,
-    shared::Shared,
+    reconcile, shared::Shared,
 };
 use camino::{Utf8Path, Utf8PathBuf};
 use std::{
@@ -105,7 +105,9 @@ impl Work {
     }
 
     pub(super) async fn docker(&self) -> Result<Docker, Failure> {
-        self.shared.machine.docker(self.task.gitspace).await
+        let docker = self.shared.machine.docker(self.task.gitspace).await?;
+        reconcile::compare_once(&self.shared, &docker).await?;
+        Ok(docker)
     }
 
     pub(super) fn record(&self) -> Record {

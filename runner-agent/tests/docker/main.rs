@@ -14,5 +14,6 @@
 mod generations;
 mod gitspaces;
 mod harness;
+mod ledger_lost;
 mod limits;
 mod ssh;

@@ -71,6 +71,7 @@ async fn serve_is_started_again_orphans_are_reaped_and_a_stop_ends_all() {
         command: CommandLine::Shell {
             script: "(true &) ; (sleep 1000 &)".to_owned(),
         },
+        once: false,
     });
     client.put::<_, ()>("/v1/jobs/1", &job).await.unwrap();
 

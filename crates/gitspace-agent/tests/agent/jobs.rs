@@ -11,6 +11,7 @@ fn command(agent: &Agent, user: &str, command: CommandLine) -> JobSpec {
         cwd: agent.path(""),
         env: [("FROM_JOB".to_owned(), Some("job".to_owned()))].into(),
         command,
+        once: false,
     })
 }
 
@@ -58,6 +59,36 @@ async fn output_and_exit_codes_come_back() {
     }
     let (_, failure) = agent.follow("three", 0).await.failure();
     assert_eq!(failure.detail.as_deref(), Some("why"));
+}
+
+#[tokio::test]
+async fn a_command_for_once_is_run_until_it_ends_well_and_then_never_again() {
+    let mut agent = Agent::start().await;
+    agent.configure(Vec::new()).await;
+    let script = |script: &str| {
+        let mut spec = shell(&agent, script);
+        if let JobSpec::Command(command) = &mut spec {
+            command.once = true;
+        }
+        spec
+    };
+    let counts = script("echo ran >> ran; test -e good");
+    let makes_good = shell(&agent, "touch good");
+    let shows = shell(&agent, "cat ran");
+    agent.job("hook", &counts).await.failure();
+    let path = "/v1/jobs/hook";
+    agent.client.delete::<()>(path).await.unwrap();
+    agent.job("make", &makes_good).await.done();
+    agent.job("hook", &counts).await.done();
+    // Neither its end being forgotten nor a restart brings it back.
+    for _ in 0..2 {
+        agent.client.delete::<()>(path).await.unwrap();
+        let ended = agent.job("hook", &counts).await;
+        assert_eq!(ended.done().as_deref(), Some("it was done before"));
+        agent.kill_and_restart().await;
+    }
+    let ended = agent.job("show", &shows).await;
+    assert_eq!(ended.text(LogStream::Stdout), "ran\nran\n");
 }
 
 #[tokio::test]
