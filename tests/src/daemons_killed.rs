@@ -78,6 +78,54 @@ async fn all_daemons_killed_at_once_go_on_where_they_were() -> Result<()> {
     killed_in_the_middle(&[Daemon::Delegate, Daemon::Runner], "machine").await
 }
 
+/// Everything that the runner had written down of gitspaces is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_whose_ledger_was_deleted_finds_what_runs_and_its_user_sees_nothing_of_it()
+-> Result<()> {
+    let mut host = Deployment::start().await?;
+    let url = host.git.repository("app", crate::lifecycle::APP)?;
+    host.ok(&["create", &url, "--name", "app", "--wait"])?;
+    let before = host.ok(&["exec", "app", "--", "pgrep", "-f", "app.py"])?;
+    let timeline = host.events("app")?.len();
+    host.kill(Daemon::Runner)?;
+    for lost in ["gitspaces", "spares", "deleted", "tasks"] {
+        std::fs::remove_dir_all(host.path("runner").join(lost))?;
+    }
+    std::fs::remove_file(host.path("runner/revision"))?;
+    host.run(Daemon::Runner)?;
+    host.until("the delegate is connected", |host| {
+        Ok(host.is_ready()? && host.gitspace(&["exec", "app", "--", "true"])?.code == 0)
+    })?;
+    let after = host.ok(&["exec", "app", "--", "pgrep", "-f", "app.py"])?;
+    ensure!(before == after, "the same process: {before} {after}");
+    ensure!(host.state("app")? == "running");
+    let events = host.events("app")?;
+    ensure!(
+        events.len() == timeline,
+        "nothing had to be done: {events:#?}"
+    );
+    let status = host.curl(&[
+        "--unix-socket",
+        host.path("runner-admin.sock").as_str(),
+        "http://localhost/readyz",
+    ])?;
+    ensure!(
+        status.out.contains("were adopted by their labels"),
+        "the operator is told: {status:#?}"
+    );
+    host.ok(&["stop", "app", "--wait"])?;
+    host.ok(&["start", "app", "--wait"])?;
+    let count = host.ok(&["exec", "app", "--", "cat", ".count"])?;
+    ensure!(
+        count == "created\npost-created\nstarted\nstarted\n",
+        "{count}"
+    );
+    host.ok(&["delete", "app", "--wait"])?;
+    host.until("nothing of it is left but the spare", |host| {
+        Ok(docker::left_of(&host.label)?.len() == 3)
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dev_container_that_died_is_in_the_timeline_with_its_cause_and_comes_back() -> Result<()>
 {

@@ -17,7 +17,7 @@ use std::{
 };
 
 /// Longest time anything here may take to come true.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Daemon {
@@ -90,7 +90,17 @@ impl Deployment {
 
     /// With more lines for the runner's config.
     pub(crate) async fn start_with(runner_config: &str) -> Result<Self> {
-        let mut deployment = Self::prepare(runner_config).await?;
+        let mut deployment = Self::prepare_embedded(runner_config).await?;
+        deployment.run(Daemon::Runner)?;
+        deployment.run(Daemon::Delegate)?;
+        deployment.until_ready()?;
+        deployment.log_in()?;
+        Ok(deployment)
+    }
+
+    /// With control plane and gateway in the delegate; nothing runs yet.
+    pub(crate) async fn prepare_embedded(runner_config: &str) -> Result<Self> {
+        let deployment = Self::prepare(runner_config).await?;
         let (root, control_port, gateway_port) = (
             &deployment.root,
             deployment.control_port,
@@ -118,10 +128,6 @@ public_url = "http://localhost:{gateway_port}"
 "#
             ),
         )?;
-        deployment.run(Daemon::Runner)?;
-        deployment.run(Daemon::Delegate)?;
-        deployment.until_ready()?;
-        deployment.log_in()?;
         Ok(deployment)
     }
 
@@ -238,17 +244,19 @@ host_access = ["{}"]
 
     /// The delegate is connected and its runner answers.
     pub(crate) fn until_ready(&self) -> Result<()> {
-        self.until("the delegate is connected", |deployment| {
-            let said = deployment.curl(&[
-                "--unix-socket",
-                deployment.path("delegate-admin.sock").as_str(),
-                "http://localhost/readyz",
-            ])?;
-            Ok(said.code == 0)
-        })
+        self.until("the delegate is connected", Self::is_ready)
     }
 
-    fn log_in(&self) -> Result<()> {
+    pub(crate) fn is_ready(&self) -> Result<bool> {
+        let said = self.curl(&[
+            "--unix-socket",
+            self.path("delegate-admin.sock").as_str(),
+            "http://localhost/readyz",
+        ])?;
+        Ok(said.code == 0)
+    }
+
+    pub(crate) fn log_in(&self) -> Result<()> {
         let token = self.path("control-plane/admin-token");
         self.ok(&[
             "login",
@@ -276,6 +284,11 @@ host_access = ["{}"]
 
     /// Starts a daemon that does not run.
     pub(crate) fn run(&mut self, daemon: Daemon) -> Result<()> {
+        self.run_armed(daemon, "")
+    }
+
+    /// With a fail point that kills it: `name` or `name:visits`.
+    pub(crate) fn run_armed(&mut self, daemon: Daemon, fail_at: &str) -> Result<()> {
         let binary = daemon.binary();
         let log = File::options()
             .create(true)
@@ -284,6 +297,7 @@ host_access = ["{}"]
         let child = Command::new(bin_dir()?.join(binary))
             .args(["--config", self.path(daemon.config()).as_str()])
             .env("GITSPACES_LOG", "debug,hyper=info,sqlx=info")
+            .env("GITSPACES_FAIL_AT", fail_at)
             .env("CREDENTIALS_DIRECTORY", self.path("credentials"))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -301,6 +315,14 @@ host_access = ["{}"]
             .args(args)
             .output()?
             .into())
+    }
+
+    /// Whether a daemon that was started has ended by itself.
+    pub(crate) fn has_ended(&mut self, daemon: Daemon) -> Result<bool> {
+        match self.running.get_mut(&daemon) {
+            Some(child) => Ok(child.try_wait()?.is_some()),
+            None => Ok(true),
+        }
     }
 
     /// SIGKILL, and wait until it is gone.
@@ -509,7 +531,7 @@ pub(crate) fn text(value: &Value, pointer: &str) -> String {
 }
 
 /// A moment between two looks; polling is level-triggered and bounded by [`PATIENCE`].
-fn pause() {
+pub(crate) fn pause() {
     #[expect(
         clippy::disallowed_methods,
         reason = "the pause of a bounded wait, in a thread of its own test"

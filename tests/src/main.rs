@@ -14,6 +14,7 @@ mod git_server;
 
 mod admin_sockets;
 mod browser;
+mod chaos;
 mod daemons_killed;
 mod example_configs;
 mod failures;

@@ -1,0 +1,90 @@
+//! What `kill -9` can break: nothing. Processes are killed at every fail point and at random moments while gitspaces are churned, and
+//! after each kill everything is counted.
+//!
+//! In `./test` runs a short form; `tests/chaos` runs the long one. Both print their seed, and the same seed makes the same choices.
+
+mod count;
+mod points;
+mod seed;
+mod tally;
+mod world;
+
+use crate::deployment::{Daemon, Deployment};
+use anyhow::{Result, ensure};
+use seed::Seed;
+use tally::Tally;
+use world::World;
+
+/// In `./test`.
+const SHORT_KILLS: usize = 12;
+const SHORT_POINTS: usize = 6;
+
+fn setting(name: &str, short: usize) -> Result<usize> {
+    Ok(match std::env::var(name) {
+        Ok(text) => text.parse()?,
+        Err(_) => short,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_breaks_by_kills_at_random_moments() -> Result<()> {
+    let kills = setting("GITSPACES_CHAOS_KILLS", SHORT_KILLS)?;
+    if kills == 0 {
+        return Ok(());
+    }
+    let mut seed = Seed::from_environment()?;
+    let host = Deployment::start().await?;
+    let mut world = World::new(host, &mut seed)?;
+    for _ in 0..kills {
+        world.round(&mut seed)?;
+    }
+    world.end()?.check()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_breaks_by_a_kill_at_any_fail_point() -> Result<()> {
+    let wanted = setting("GITSPACES_CHAOS_POINTS", SHORT_POINTS)?;
+    if wanted == 0 {
+        return Ok(());
+    }
+    let mut seed = Seed::from_environment()?;
+    let mut all = points::ALL.to_vec();
+    seed.shuffle(&mut all);
+    all.truncate(wanted);
+    let host = Deployment::start().await?;
+    let mut world = World::new(host, &mut seed)?;
+    for point in all {
+        world.die_at(&mut seed, point)?;
+    }
+    world.end()?.check()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delegate_killed_while_it_enrols_is_one_delegate_afterwards() -> Result<()> {
+    for point in points::ENROLMENT {
+        let mut host = Deployment::prepare_embedded("").await?;
+        host.run(Daemon::Runner)?;
+        host.run_armed(Daemon::Delegate, point)?;
+        let mut ended = false;
+        while !ended {
+            ended = host.has_ended(Daemon::Delegate)?;
+            ensure!(
+                ended || !host.is_ready()?,
+                "{point} was not reached:\n{}",
+                host.logs()
+            );
+        }
+        host.run(Daemon::Delegate)?;
+        host.until_ready()?;
+        host.log_in()?;
+        let delegates = host.json(&["delegate", "list"])?;
+        let count = delegates.as_array().map_or(0, Vec::len);
+        ensure!(count == 1, "{point}: one delegate: {delegates:#}");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_fail_point_of_the_sources_is_in_the_list() -> Result<()> {
+    points::check_against_sources()
+}
