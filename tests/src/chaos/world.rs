@@ -162,15 +162,9 @@ impl World {
             _ => Victim::Container(seed.below(CHURNED)),
         };
         let what = format!(
-            "{victim:?} was killed {} ms after {:?}",
+            "{victim:?} was killed {} ms after {}",
             delay.as_millis(),
-            asked
-                .iter()
-                .map(|asked| (
-                    asked.action,
-                    self.churned.get(asked.of).map(|one| one.name.as_str())
-                ))
-                .collect::<Vec<_>>()
+            self.words(&asked)
         );
         match victim {
             Victim::Daemons(daemons) => {
@@ -230,7 +224,7 @@ impl World {
         self.host.run_armed(victim, &format!("{point}:{visits}"))?;
         for _ in 0..STEPS {
             let asked = self.ask(seed)?;
-            let what = format!("{point}:{visits} in {asked:?}");
+            let what = format!("{point}:{visits} in {}", self.words(&asked));
             let limit = Instant::now() + PATIENCE;
             let died = loop {
                 if self.host.has_ended(victim)? {
@@ -363,6 +357,17 @@ impl World {
             asked.push(Asked { of, action, child });
         }
         Ok(asked)
+    }
+
+    fn words(&self, asked: &[Asked]) -> String {
+        let words: Vec<String> = asked
+            .iter()
+            .map(|asked| {
+                let name = self.churned.get(asked.of).map(|one| one.name.as_str());
+                format!("{:?} {}", asked.action, name.unwrap_or_default())
+            })
+            .collect();
+        words.join(", ")
     }
 
     /// Which of the actions were acknowledged.
