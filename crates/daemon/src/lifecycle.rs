@@ -204,7 +204,7 @@ impl Lifecycle {
                         break true;
                     }
                     // What is read meanwhile may be older than what asked: read once more.
-                    Asked::Reload => reloading = begin_reload(reload.as_mut()),
+                    Asked::Reload => reloading = begin_reload(&mut reload),
                 },
                 reloaded = async {
                     match &mut reloading {
@@ -254,7 +254,7 @@ impl Lifecycle {
     }
 }
 
-fn begin_reload(reload: Option<&mut Reload>) -> Option<ReloadFuture> {
+fn begin_reload(reload: &mut Option<Reload>) -> Option<ReloadFuture> {
     let Some(Reload(reload)) = reload else {
         tracing::warn!("This daemon has nothing to reload");
         return None;
