@@ -197,12 +197,13 @@ impl DrainFile {
         match std::fs::remove_file(&self.path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(fail(source)),
             // After a power cut it must not be back.
-            Ok(()) => match self.path.parent() {
-                Some(folder) => std::fs::File::open(folder)
-                    .and_then(|folder| folder.sync_all())
-                    .map_err(fail)?,
-                None => {}
-            },
+            Ok(()) => {
+                if let Some(folder) = self.path.parent() {
+                    std::fs::File::open(folder)
+                        .and_then(|folder| folder.sync_all())
+                        .map_err(fail)?;
+                }
+            }
             Err(_) => {}
         }
         *kept = None;

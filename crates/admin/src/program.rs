@@ -246,14 +246,14 @@ fn check<P: Program>(path: Option<&Utf8Path>) -> Result<ExitCode, ProgramError<P
 /// # Errors
 /// The configuration is wrong; everything stays as it is.
 pub async fn reload<P: Program>(path: Option<Utf8PathBuf>, log: LogHandle) -> Reloaded {
-    let filter = tokio::task::spawn_blocking(move || {
+    let config = tokio::task::spawn_blocking(move || {
         let settings = load::<P>(path.as_deref())?.value;
-        let filter = settings.log().filter().to_owned();
+        let config = settings.log().clone();
         settings.examine().map_err(ProgramError::Refused)?;
-        Ok::<_, ProgramError<P::Refusal>>(filter)
+        Ok::<_, ProgramError<P::Refusal>>(config)
     })
     .await??;
-    log.set_filter(&filter)?;
+    let filter = log.reload(&config)?;
     Ok(format!(
         "log filter `{filter}`; what else has changed is taken at the next start"
     ))
