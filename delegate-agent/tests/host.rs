@@ -11,6 +11,10 @@
 mod control_plane;
 #[path = "host/delegate.rs"]
 mod delegate;
+#[path = "host/faults.rs"]
+mod faults;
+#[path = "host/faulty_road.rs"]
+mod faulty_road;
 #[path = "host/roads.rs"]
 mod roads;
 #[path = "host/runner.rs"]

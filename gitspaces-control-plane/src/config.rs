@@ -18,6 +18,7 @@ pub(crate) struct Settings {
     listen: Option<SocketAddr>,
     public_url: Option<String>,
     gateway_url: Option<String>,
+    delegate_heartbeat_ms: Option<u64>,
     /// `/healthz`, `/readyz`, `/status` and more.
     admin_socket: Option<Utf8PathBuf>,
     /// Group of the admin socket's file.
@@ -35,6 +36,9 @@ impl Settings {
             listen: self.listen.unwrap_or(default.listen),
             public_url: self.public_url.unwrap_or(default.public_url),
             gateway_url: self.gateway_url.unwrap_or(default.gateway_url),
+            delegate_heartbeat_ms: self
+                .delegate_heartbeat_ms
+                .unwrap_or(default.delegate_heartbeat_ms),
             state_dir: default.state_dir,
         }
     }

@@ -33,7 +33,7 @@ use std::{
 use store::{GatewayRecord, Store, StoreError};
 use store_sql::SqlStore;
 use token::{OpaqueToken, RandomError, TokenKind};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wire::{api::CreateJoinToken, ids::GatewayUuid, secret::Secret};
 
@@ -43,6 +43,9 @@ const SEAL_KEY: &str = "seal.key";
 pub(crate) const EMBEDDED_GATEWAY: &str = "embedded";
 /// How often expired rows are dropped.
 const TIDY_EVERY: Duration = Duration::from_secs(600);
+
+/// Connections that the kernel holds until they are accepted; it takes no more than `net.core.somaxconn` of them.
+const BACKLOG: u32 = 4096;
 
 /// What the control plane is given.
 #[derive(Debug)]
@@ -230,6 +233,9 @@ impl ControlPlane {
         let (public, gateway_origins) = config
             .origins()
             .map_err(|source| BuildError::Config { source })?;
+        let timing = config
+            .timing()
+            .map_err(|source| BuildError::Config { source })?;
         let state_dir = config.state_dir.clone();
         let seal =
             tokio::task::spawn_blocking(move || open_state_dir(&state_dir, deps.seal_key.as_ref()))
@@ -276,7 +282,7 @@ impl ControlPlane {
                 clock: Arc::clone(&deps.clock),
                 ids: Arc::clone(&deps.ids),
                 public: public.clone(),
-                timing: link::Timing::default(),
+                timing,
                 stop: stop.clone(),
                 tasks: links.clone(),
             },
@@ -320,12 +326,10 @@ impl ControlPlane {
         let parts = self.parts.take().ok_or(StartError::Again)?;
         let bound = match parts.listener {
             Some(listener) => listener,
-            None => {
-                std::net::TcpListener::bind(self.listen).map_err(|source| StartError::Bind {
-                    address: self.listen,
-                    source,
-                })?
-            }
+            None => bind(self.listen).map_err(|source| StartError::Bind {
+                address: self.listen,
+                source,
+            })?,
         };
         let listener = bound
             .set_nonblocking(true)
@@ -448,6 +452,17 @@ impl ControlPlane {
         made.token
             .ok_or_else(|| refused("it was not shown".to_owned()))
     }
+}
+
+/// Every delegate dials within seconds of a restart. A connection that finds the kernel's queue full tries again a second later, then three.
+fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
 }
 
 /// The state directory, for this user alone, and the sealing key in it.

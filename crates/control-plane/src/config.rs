@@ -2,8 +2,15 @@
 
 use crate::origins::{GatewayOrigins, OriginError, PublicOrigin};
 use camino::Utf8PathBuf;
+use link::{
+    Timing,
+    limits::{HEARTBEAT, MAX_HEARTBEAT, MIN_HEARTBEAT},
+};
 use serde::Deserialize;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 /// As written in a configuration file (`[control_plane]`, or `[embedded]` of a delegate-agent).
 #[derive(Clone, Debug, Deserialize)]
@@ -19,6 +26,13 @@ pub struct ControlPlaneConfig {
     /// Base of the gateway's URLs: a gitspace is at `<scheme>://<slug>.<host[:port]>/`.
     #[serde(default = "default_gateway_url")]
     pub gateway_url: String,
+    /// How often each delegate is heard. One that is not for two and a quarter of these is marked away; one whose road is mended is back within two.
+    #[serde(default = "default_delegate_heartbeat_ms")]
+    pub delegate_heartbeat_ms: u64,
+}
+
+fn default_delegate_heartbeat_ms() -> u64 {
+    u64::try_from(HEARTBEAT.as_millis()).unwrap_or(u64::MAX)
 }
 
 const fn default_listen() -> SocketAddr {
@@ -46,11 +60,22 @@ pub enum ConfigError {
         #[source]
         source: OriginError,
     },
+    #[error("`delegate_heartbeat_ms` is not taken: {ms}")]
+    Heartbeat { ms: u64 },
 }
 
 impl daemon::Hint for ConfigError {
     fn hint(&self) -> Option<String> {
-        Some("write it like `http://localhost:7070`, without a path".to_owned())
+        Some(match self {
+            Self::PublicUrl { .. } | Self::GatewayUrl { .. } => {
+                "write it like `http://localhost:7070`, without a path".to_owned()
+            }
+            Self::Heartbeat { .. } => format!(
+                "take something from {} to {}",
+                MIN_HEARTBEAT.as_millis(),
+                MAX_HEARTBEAT.as_millis()
+            ),
+        })
     }
 
     fn exit(&self) -> daemon::Exit {
@@ -67,6 +92,7 @@ impl ControlPlaneConfig {
             listen: default_listen(),
             public_url: default_public_url(),
             gateway_url: default_gateway_url(),
+            delegate_heartbeat_ms: default_delegate_heartbeat_ms(),
         }
     }
 
@@ -75,7 +101,18 @@ impl ControlPlaneConfig {
     /// # Errors
     /// See [`ConfigError`].
     pub fn check(&self) -> Result<(), ConfigError> {
+        self.timing()?;
         self.origins().map(drop)
+    }
+
+    pub(crate) fn timing(&self) -> Result<Timing, ConfigError> {
+        let ms = self.delegate_heartbeat_ms;
+        let heartbeat = Duration::from_millis(ms);
+        if (MIN_HEARTBEAT..=MAX_HEARTBEAT).contains(&heartbeat) {
+            Ok(Timing::of_heartbeat(heartbeat))
+        } else {
+            Err(ConfigError::Heartbeat { ms })
+        }
     }
 
     pub(crate) fn origins(&self) -> Result<(PublicOrigin, GatewayOrigins), ConfigError> {
@@ -84,5 +121,25 @@ impl ControlPlaneConfig {
         let gateway = GatewayOrigins::parse(&self.gateway_url)
             .map_err(|source| ConfigError::GatewayUrl { source })?;
         Ok((public, gateway))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use daemon::Hint as _;
+
+    #[test]
+    fn a_heartbeat_that_no_delegate_would_keep_is_refused() {
+        let mut config = ControlPlaneConfig::new("/state");
+        assert!(config.check().is_ok());
+        for ms in [0, 499, 120_001, u64::MAX] {
+            config.delegate_heartbeat_ms = ms;
+            let error = config.check().expect_err("refused");
+            assert!(error.hint().is_some_and(|hint| hint.contains("120000")));
+        }
+        config.delegate_heartbeat_ms = 2_000;
+        let timing = config.timing().expect("taken");
+        assert!(timing.silence_limit < timing.heartbeat * 5 / 2);
     }
 }

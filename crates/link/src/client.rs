@@ -14,7 +14,7 @@ use crate::{
     backoff::{Retry, Rng},
     codec,
     hello::{self, HelloRefused},
-    limits::{DIAL_LIMIT, GREETING_LIMIT, QUIET},
+    limits::{GREETING_LIMIT, QUIET},
     outbox::{Class, SendRefused},
     session::{Heard, Session, Timing, Violation, name},
 };
@@ -36,8 +36,8 @@ pub enum Cause {
         code: DisconnectCode,
         reason: String,
     },
-    #[error("connecting took longer than {} s", DIAL_LIMIT.as_secs())]
-    DialTooLong,
+    #[error("connecting took longer than {} ms", limit.as_millis())]
+    DialTooLong { limit: Duration },
     #[error("the greeting took longer than {} s", GREETING_LIMIT.as_secs())]
     GreetingTooLong,
     #[error("the greeting cannot be answered: {reason}")]
@@ -77,7 +77,7 @@ impl Cause {
         match self {
             Self::Bye { hint, .. } => hint.as_deref(),
             Self::Dial { .. }
-            | Self::DialTooLong
+            | Self::DialTooLong { .. }
             | Self::GreetingTooLong
             | Self::Greeting { .. }
             | Self::Cut { .. }
@@ -97,7 +97,7 @@ impl Cause {
             | Self::Cut { code, .. }
             | Self::Bye { code, .. }
             | Self::Violation { code, .. } => *code,
-            Self::DialTooLong => DisconnectCode::CannotConnect,
+            Self::DialTooLong { .. } => DisconnectCode::CannotConnect,
             Self::GreetingTooLong | Self::Silence { .. } => DisconnectCode::Silence,
             Self::Asked | Self::Stopping => DisconnectCode::GoingAway,
         }
@@ -206,6 +206,8 @@ pub struct Client {
     state: State,
     stream: StreamUuid,
     session: Session,
+    /// What the control plane asked for last; dials keep to it too.
+    timing: Timing,
     rng: Rng,
     /// Frames before the session has any: `hello`, `bye`.
     greeting: VecDeque<String>,
@@ -220,6 +222,7 @@ impl Client {
             state: State::Idle,
             stream,
             session: Session::default(),
+            timing: Timing::default(),
             rng: Rng::new(seed),
             greeting: VecDeque::new(),
             outputs: VecDeque::new(),
@@ -356,6 +359,7 @@ impl Client {
                     let timing = Timing::clamped(welcome.heartbeat_ms, welcome.silence_limit_ms);
                     match self.session.begin(now, epoch, timing, stream, received) {
                         Ok(()) => {
+                            self.timing = timing;
                             self.state = State::Live {
                                 since: now,
                                 attempt,
@@ -407,8 +411,9 @@ impl Client {
 
     fn tick(&mut self, now: Instant) {
         match &self.state {
-            State::Connecting { since, .. } if elapsed(now, *since) >= DIAL_LIMIT => {
-                self.fall_back(now, Cause::DialTooLong);
+            State::Connecting { since, .. } if elapsed(now, *since) >= self.timing.dial_limit() => {
+                let limit = self.timing.dial_limit();
+                self.fall_back(now, Cause::DialTooLong { limit });
             }
             State::Greeting { since, .. } if elapsed(now, *since) >= GREETING_LIMIT => {
                 self.fall_back(now, Cause::GreetingTooLong);
@@ -464,7 +469,8 @@ impl Client {
             State::Idle | State::Backoff { .. } | State::Stopped => return,
         };
         let attempt = failed.saturating_add(1);
-        let delay = Retry::after(cause.code()).delay(attempt, &mut self.rng);
+        let soon = self.timing.backoff_cap();
+        let delay = Retry::after(cause.code()).delay(attempt, soon, &mut self.rng);
         self.session.end();
         self.outputs.push_back(Output::HangUp {
             cause: cause.clone(),
@@ -515,7 +521,7 @@ impl Client {
     pub fn deadline(&self) -> Option<Instant> {
         match self.state {
             State::Idle | State::Stopped => None,
-            State::Connecting { since, .. } => Some(since + DIAL_LIMIT),
+            State::Connecting { since, .. } => Some(since + self.timing.dial_limit()),
             State::Greeting { since, .. } => Some(since + GREETING_LIMIT),
             State::Live { .. } => self.session.deadline(),
             State::Backoff { until, .. } => Some(until),

@@ -5,8 +5,9 @@ use crate::{
     hello::HelloRefused,
     inbox::{Inbox, OutOfOrder, Taken},
     limits::{
-        ACK_DELAY, ACK_EVERY, HEARTBEAT, MAX_HEARTBEAT, MAX_SENT_BODY, MAX_SILENCE_LIMIT,
-        MIN_HEARTBEAT, SILENCE_LIMIT,
+        ACK_DELAY, ACK_EVERY, BACKOFF_CAP_TENTHS, DIAL_HEARTBEATS, HEARTBEAT, MAX_HEARTBEAT,
+        MAX_SENT_BODY, MAX_SILENCE_LIMIT, MIN_DIAL_LIMIT, MIN_HEARTBEAT, SERVER_PATIENCE_QUARTERS,
+        SILENCE_QUARTERS,
     },
     outbox::{AckBeyond, Class, Outbox, SendRefused},
 };
@@ -26,14 +27,33 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self {
-            heartbeat: HEARTBEAT,
-            silence_limit: SILENCE_LIMIT,
-        }
+        Self::of_heartbeat(HEARTBEAT)
     }
 }
 
 impl Timing {
+    /// With the silence limit that goes with it.
+    #[must_use]
+    pub fn of_heartbeat(heartbeat: Duration) -> Self {
+        let heartbeat = heartbeat.clamp(MIN_HEARTBEAT, MAX_HEARTBEAT);
+        Self {
+            heartbeat,
+            silence_limit: heartbeat * SILENCE_QUARTERS / 4,
+        }
+    }
+
+    /// How long a dial may take.
+    #[must_use]
+    pub fn dial_limit(&self) -> Duration {
+        (self.heartbeat * DIAL_HEARTBEATS).max(MIN_DIAL_LIMIT)
+    }
+
+    /// Longest pause before a control plane that is not reached is dialled again.
+    #[must_use]
+    pub fn backoff_cap(&self) -> Duration {
+        self.heartbeat * BACKOFF_CAP_TENTHS / 10
+    }
+
     /// What the server asks for, within what makes sense: the silence limit is at least two heartbeats.
     #[must_use]
     pub fn clamped(heartbeat_ms: u64, silence_limit_ms: u64) -> Self {
@@ -97,6 +117,16 @@ pub struct Delivery<R> {
     pub body: R,
 }
 
+/// Which end of the link this is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Speaks at least once a heartbeat.
+    #[default]
+    Client,
+    /// Asks where the other side is late with that.
+    Server,
+}
+
 #[derive(Debug)]
 struct Connection {
     epoch: Epoch,
@@ -111,19 +141,34 @@ struct Connection {
     ping_id: u64,
 }
 
+impl Connection {
+    /// When a ping is due.
+    fn ping_at(&self, role: Role) -> Instant {
+        let heartbeat = self.timing.heartbeat;
+        match role {
+            Role::Client => self.last_sent + heartbeat,
+            Role::Server => {
+                self.last_sent.max(self.last_heard) + heartbeat * SERVER_PATIENCE_QUARTERS / 4
+            }
+        }
+    }
+}
+
 /// Queues and numbers of one end, over its connections.
 #[derive(Debug, Default)]
 pub struct Session {
+    role: Role,
     outbox: Outbox,
     inbox: Inbox,
     connection: Option<Connection>,
 }
 
 impl Session {
-    /// One that knows what an earlier connection took.
+    /// The server's, that knows what an earlier connection took.
     #[must_use]
     pub const fn resumed(inbox: Inbox) -> Self {
         Self {
+            role: Role::Server,
             outbox: Outbox::new(),
             inbox,
             connection: None,
@@ -298,7 +343,7 @@ impl Session {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let connection = self.connection.as_ref()?;
-        let heartbeat = connection.last_sent + connection.timing.heartbeat;
+        let heartbeat = connection.ping_at(self.role);
         let silence = connection.last_heard + connection.timing.silence_limit;
         // A ping that waits for the socket wakes nobody.
         let next = if connection.ping_due {
@@ -317,7 +362,7 @@ impl Session {
         if now.saturating_duration_since(connection.last_heard) >= connection.timing.silence_limit {
             return Heard::Silence(connection.timing.silence_limit);
         }
-        if now.saturating_duration_since(connection.last_sent) >= connection.timing.heartbeat {
+        if now >= connection.ping_at(self.role) {
             connection.ping_due = true;
         }
         Heard::Enough

@@ -29,15 +29,20 @@ pub(crate) struct TestControlPlane {
 
 impl TestControlPlane {
     pub(crate) async fn start() -> Self {
-        Self::start_with(None).await
+        Self::start_with(None, None).await
     }
 
     /// Something else stands in front of it.
     pub(crate) async fn start_behind(url: &str) -> Self {
-        Self::start_with(Some(url)).await
+        Self::start_with(Some(url), None).await
     }
 
-    async fn start_with(url: Option<&str>) -> Self {
+    /// Something else stands in front of it, and it hears its delegates so often.
+    pub(crate) async fn start_behind_with_heartbeat(url: &str, heartbeat: Duration) -> Self {
+        Self::start_with(Some(url), Some(heartbeat)).await
+    }
+
+    async fn start_with(url: Option<&str>, heartbeat: Option<Duration>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state_dir = Utf8PathBuf::from_path_buf(dir.path().join("state")).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -48,6 +53,9 @@ impl TestControlPlane {
         );
         let mut config = ControlPlaneConfig::new(state_dir.clone());
         config.public_url.clone_from(&url);
+        if let Some(heartbeat) = heartbeat {
+            config.delegate_heartbeat_ms = u64::try_from(heartbeat.as_millis()).unwrap();
+        }
         let deps = Deps {
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),

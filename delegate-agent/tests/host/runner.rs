@@ -32,6 +32,8 @@ pub(crate) struct State {
     pub(crate) forgotten: usize,
     observed: Vec<Observed>,
     held: bool,
+    /// Lines that each task says.
+    lines: u64,
 }
 
 pub(crate) struct TestRunner {
@@ -41,8 +43,15 @@ pub(crate) struct TestRunner {
 
 impl TestRunner {
     pub(crate) fn start(socket: &Utf8Path) -> Self {
+        Self::that_says(socket, LINES)
+    }
+
+    pub(crate) fn that_says(socket: &Utf8Path, lines: u64) -> Self {
         let listener = Listener::bind(socket, BindOptions::default()).unwrap();
-        let state = Arc::new(watch::Sender::new(State::default()));
+        let state = Arc::new(watch::Sender::new(State {
+            lines,
+            ..State::default()
+        }));
         let shared = Arc::clone(&state);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
@@ -111,8 +120,8 @@ fn observed(task: &Task) -> Observed {
     }
 }
 
-fn events(task: &Task, after: u64, finished: bool) -> Vec<TaskEvent> {
-    let log = (1..=LINES).map(|seq| TaskEvent {
+fn events(task: &Task, lines: u64, after: u64, finished: bool) -> Vec<TaskEvent> {
+    let log = (1..=lines).map(|seq| TaskEvent {
         seq,
         at: Timestamp::now(),
         event: TaskEventKind::Log {
@@ -122,7 +131,7 @@ fn events(task: &Task, after: u64, finished: bool) -> Vec<TaskEvent> {
         },
     });
     let end = TaskEvent {
-        seq: LINES + 1,
+        seq: lines + 1,
         at: Timestamp::now(),
         event: TaskEventKind::Finished {
             outcome: TaskOutcome::Done {},
@@ -134,14 +143,14 @@ fn events(task: &Task, after: u64, finished: bool) -> Vec<TaskEvent> {
         .collect()
 }
 
-fn status(task: &Task, held: bool) -> TaskStatus {
+fn status(task: &Task, lines: u64, held: bool) -> TaskStatus {
     TaskStatus {
         task: task.id,
         gitspace: task.gitspace,
         generation: task.generation,
         kind: task.verb.kind(),
         finished: !held,
-        last_seq: if held { LINES } else { LINES + 1 },
+        last_seq: if held { lines } else { lines + 1 },
     }
 }
 
@@ -169,7 +178,7 @@ async fn answer(state: Arc<watch::Sender<State>>, request: Request<RequestBody>)
             let tasks: Vec<_> = now
                 .tasks
                 .values()
-                .map(|task| status(task, now.held))
+                .map(|task| status(task, now.lines, now.held))
                 .collect();
             server::json(StatusCode::OK, &tasks)
         }
@@ -179,7 +188,7 @@ async fn answer(state: Arc<watch::Sender<State>>, request: Request<RequestBody>)
         }
         (&Method::PUT, ["v1", "tasks", _]) => {
             let task: Task = server::read_json(request, 1 << 20).await.unwrap();
-            let answer = status(&task, now.held);
+            let answer = status(&task, now.lines, now.held);
             state.send_modify(|state| {
                 state.put += 1;
                 state.observed.push(observed(&task));
@@ -192,11 +201,11 @@ async fn answer(state: Arc<watch::Sender<State>>, request: Request<RequestBody>)
             let Some(task) = now.tasks.get(&id.parse().unwrap()).cloned() else {
                 return server::empty(StatusCode::NOT_FOUND);
             };
-            let first = events(&task, after, false);
+            let first = events(&task, now.lines, after, false);
             let mut follow = state.subscribe();
             let end = stream::once(async move {
                 follow.wait_for(|state| !state.held).await.unwrap();
-                stream::iter(events(&task, LINES.max(after), true))
+                stream::iter(events(&task, now.lines, now.lines.max(after), true))
             })
             .flatten();
             server::ndjson(stream::iter(first).chain(end))

@@ -343,7 +343,7 @@ fn a_stuck_dial_and_a_stuck_greeting_are_given_up() {
     let now = Instant::now();
     let mut client = Client::new(stream(1), 1);
     client.handle(now, Input::Start);
-    let late = now + DIAL_LIMIT;
+    let late = now + Timing::default().dial_limit();
     client.handle(late, Input::Tick);
     assert_eq!(client.state().name(), "backoff");
     let now = redial(&mut client, late);

@@ -306,3 +306,32 @@ fn a_hello_that_never_goes_on_is_hung_up() {
     server.handle(now + GREETING_LIMIT, Input::Tick);
     assert_eq!(ended(&mut server), Cause::GreetingTooLong);
 }
+
+#[test]
+fn the_server_asks_only_a_delegate_that_is_late_with_its_heartbeat() {
+    let mut now = Instant::now();
+    let (mut server, _) = live(now, Inbox::resumed(stream(1), 0));
+    transmit(&mut server, now);
+    let timing = Timing::default();
+    for id in 1..20 {
+        now += timing.heartbeat;
+        server.handle(now, Input::Tick);
+        assert!(transmit(&mut server, now).is_empty(), "it asks by itself");
+        let epoch = server.epoch().expect("live");
+        send(&mut server, now, &Frame::Ping { epoch, id });
+        let frames = transmit(&mut server, now);
+        assert!(
+            matches!(frames.as_slice(), [Frame::Pong { .. }]),
+            "{frames:?}"
+        );
+    }
+    let late = server.deadline().expect("live");
+    assert!(late > now + timing.heartbeat && late < now + timing.silence_limit);
+    server.handle(late, Input::Tick);
+    let frames = transmit(&mut server, late);
+    assert!(
+        matches!(frames.as_slice(), [Frame::Ping { .. }]),
+        "{frames:?}"
+    );
+    assert!(server.deadline().expect("live") <= now + timing.heartbeat * 5 / 2);
+}
