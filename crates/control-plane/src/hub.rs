@@ -15,6 +15,7 @@
 
 mod connection;
 mod dialect;
+mod epochs;
 mod greeting;
 mod lives;
 mod proof;
@@ -36,7 +37,7 @@ use http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 use link::Timing;
 use registry::{Command, Registry};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use store::Store;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -52,8 +53,11 @@ use wire::{
 /// Path of the endpoint.
 pub(crate) const CONNECT_PATH: &str = "/api/v1/delegates/connect";
 
-/// Connections that have not proved who they are. More are refused: each may hold a greeting of [`wire::control::MAX_GREETING_FRAME`].
-const MAX_GREETING: usize = 64;
+/// Connections that are greeted at once. More wait, as far as they are HTTP requests only: each may hold a greeting of
+/// [`wire::control::MAX_GREETING_FRAME`].
+const MAX_GREETING: usize = 256;
+/// A delegate that has waited so long for its turn is told to come back later.
+const TURN_LIMIT: Duration = Duration::from_secs(5);
 /// A delegate says little most of the time; the default of 128 KiB a connection would be most of the memory.
 const READ_BUFFER: usize = 4 * 1024;
 
@@ -195,7 +199,8 @@ async fn connect(
             Problem::new("stopping", "the control plane is stopping").hint("dial again later"),
         );
     }
-    let Ok(permit) = Arc::clone(&hub.greeting).try_acquire_owned() else {
+    let turn = Arc::clone(&hub.greeting).acquire_owned();
+    let Ok(Ok(permit)) = tokio::time::timeout(TURN_LIMIT, turn).await else {
         return problem(
             StatusCode::SERVICE_UNAVAILABLE,
             Problem::new("overloaded", "too many delegates connect at once")

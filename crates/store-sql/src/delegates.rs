@@ -9,11 +9,11 @@ use crate::{
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction, sqlite::SqliteRow};
 use store::{
-    Answer, DelegateRecord, DelegateSeen, DelegateStore, Enrolment, EnrolmentDenied, Hash,
+    Answer, DelegateNote, DelegateRecord, DelegateStore, Enrolment, EnrolmentDenied, Hash,
     JoinTokenRecord, StoreError,
 };
 use wire::{
-    control::{Disconnect, Epoch, Inventory},
+    control::{Epoch, Inventory},
     ids::{DelegateUuid, JoinTokenUuid},
 };
 
@@ -78,6 +78,37 @@ async fn use_join_token(
         .await
         .map_err(&failed)?;
     Ok(Ok(()))
+}
+
+async fn keep(
+    transaction: &mut Transaction<'static, Sqlite>,
+    note: &DelegateNote,
+) -> Result<(), StoreError> {
+    match note {
+        DelegateNote::Seen { id, seen } => {
+            sqlx::query(
+                "UPDATE delegates SET version = $2, tags = $3, inventory = $4, last_seen = $5 WHERE id = $1",
+            )
+            .bind(id.to_string())
+            .bind(seen.version.as_str())
+            .bind(json(&seen.tags)?)
+            .bind(json(&seen.inventory)?)
+            .bind(micros(seen.at))
+            .execute(&mut **transaction)
+            .await
+            .map_err(store_error("keeping a delegate's hello", "delegate"))?;
+        }
+        DelegateNote::Disconnected { id, disconnect, at } => {
+            sqlx::query("UPDATE delegates SET last_disconnect = $2, last_seen = $3 WHERE id = $1")
+                .bind(id.to_string())
+                .bind(json(disconnect)?)
+                .bind(micros(*at))
+                .execute(&mut **transaction)
+                .await
+                .map_err(store_error("keeping why a delegate is gone", "delegate"))?;
+        }
+    }
+    Ok(())
 }
 
 impl DelegateStore for SqlStore {
@@ -245,36 +276,34 @@ impl DelegateStore for SqlStore {
         })
     }
 
-    fn next_epoch(&self, id: DelegateUuid) -> Answer<'_, Epoch> {
+    fn next_epochs<'a>(&'a self, ids: &'a [DelegateUuid]) -> Answer<'a, Vec<Option<Epoch>>> {
         Box::pin(async move {
             let mut transaction = self.write().await?;
-            let row = sqlx::query(
-                "UPDATE delegates SET epoch = epoch + 1 WHERE id = $1 AND revoked = 0 RETURNING epoch",
-            )
-            .bind(id.to_string())
-            .fetch_optional(&mut *transaction)
-            .await
-            .map_err(store_error("counting a delegate's epoch up", "delegate"))?
-            .ok_or(StoreError::NotFound { what: "delegate" })?;
+            let mut epochs = Vec::with_capacity(ids.len());
+            for id in ids {
+                let row = sqlx::query(
+                    "UPDATE delegates SET epoch = epoch + 1 WHERE id = $1 AND revoked = 0 RETURNING epoch",
+                )
+                .bind(id.to_string())
+                .fetch_optional(&mut *transaction)
+                .await
+                .map_err(store_error("counting a delegate's epoch up", "delegate"))?;
+                let epoch = row
+                    .map(|row| Columns::new(&row, "delegate").number("epoch").map(Epoch))
+                    .transpose()?;
+                epochs.push(epoch);
+            }
             done(transaction).await?;
-            Columns::new(&row, "delegate").number("epoch").map(Epoch)
+            Ok(epochs)
         })
     }
 
-    fn delegate_seen<'a>(&'a self, id: DelegateUuid, seen: &'a DelegateSeen) -> Answer<'a, ()> {
+    fn note_delegates<'a>(&'a self, notes: &'a [DelegateNote]) -> Answer<'a, ()> {
         Box::pin(async move {
             let mut transaction = self.write().await?;
-            sqlx::query(
-                "UPDATE delegates SET version = $2, tags = $3, inventory = $4, last_seen = $5 WHERE id = $1",
-            )
-            .bind(id.to_string())
-            .bind(seen.version.as_str())
-            .bind(json(&seen.tags)?)
-            .bind(json(&seen.inventory)?)
-            .bind(micros(seen.at))
-            .execute(&mut *transaction)
-            .await
-            .map_err(store_error("keeping a delegate's hello", "delegate"))?;
+            for note in notes {
+                keep(&mut transaction, note).await?;
+            }
             done(transaction).await
         })
     }
@@ -294,25 +323,6 @@ impl DelegateStore for SqlStore {
                 .execute(&mut *transaction)
                 .await
                 .map_err(store_error("keeping a delegate's inventory", "delegate"))?;
-            done(transaction).await
-        })
-    }
-
-    fn delegate_disconnected<'a>(
-        &'a self,
-        id: DelegateUuid,
-        disconnect: &'a Disconnect,
-        at: Timestamp,
-    ) -> Answer<'a, ()> {
-        Box::pin(async move {
-            let mut transaction = self.write().await?;
-            sqlx::query("UPDATE delegates SET last_disconnect = $2, last_seen = $3 WHERE id = $1")
-                .bind(id.to_string())
-                .bind(json(disconnect)?)
-                .bind(micros(at))
-                .execute(&mut *transaction)
-                .await
-                .map_err(store_error("keeping why a delegate is gone", "delegate"))?;
             done(transaction).await
         })
     }

@@ -16,15 +16,15 @@ use jiff::Timestamp;
 use newtype_uuid::{GenericUuid as _, TypedUuid, TypedUuidKind};
 use std::{slice, sync::Arc, time::Duration};
 use store::{
-    AccessTokenRecord, Claimed, CodeRecord, Cursor, DelegateRecord, Enrolment, EnrolmentDenied,
-    GatewayRecord, GitCredentialRecord, GitspaceRecord, IdempotencyClaim, InfraProviderRecord,
-    JoinTokenRecord, MachineRecord, MachineSnapshot, PageRequest, SessionRecord, Store, StoreError,
-    UserRecord,
+    AccessTokenRecord, Claimed, CodeRecord, Cursor, DelegateNote, DelegateRecord, DelegateSeen,
+    Enrolment, EnrolmentDenied, GatewayRecord, GitCredentialRecord, GitspaceRecord,
+    IdempotencyClaim, InfraProviderRecord, JoinTokenRecord, MachineRecord, MachineSnapshot,
+    PageRequest, SessionRecord, Store, StoreError, UserRecord,
 };
 use store_sql::SqlStore;
 use wire::{
     api::{InfraProviderKind, Role},
-    control::{Disconnect, DisconnectCode, Epoch},
+    control::{Capacity, Disconnect, DisconnectCode, Epoch, Inventory},
     gateway::{Revocation, RevokedSubject},
     gitspace::{DesiredState, Generation, GitScheme, RepoSpec, Resources},
     ids::UserUuid,
@@ -84,6 +84,26 @@ fn gitspace(number: u128, owner: u128, name: &str) -> GitspaceRecord {
         waiting: None,
         updated: NOW,
         deleted: None,
+    }
+}
+
+fn inventory() -> Inventory {
+    Inventory {
+        hostname: "host".to_owned(),
+        os: "Debian".to_owned(),
+        kernel: "6".to_owned(),
+        arch: "x86_64".to_owned(),
+        cpus: 2,
+        memory_bytes: 1 << 30,
+        memory_available_bytes: 1 << 29,
+        disk_bytes: 1 << 40,
+        disk_available_bytes: 1 << 39,
+        docker_version: None,
+        capacity: Capacity {
+            gitspaces: 4,
+            cpu_millis: 2_000,
+            memory_bytes: 1 << 30,
+        },
     }
 }
 
@@ -460,25 +480,43 @@ async fn delegates(store: &dyn Store) {
     );
     assert_eq!(uses().await, 1, "a denied enrolment uses nothing");
 
-    assert_eq!(store.next_epoch(one.id).await.unwrap(), Epoch(1));
-    assert_eq!(store.next_epoch(one.id).await.unwrap(), Epoch(2));
+    let nobody = delegate(0x77, "nobody", 7).id;
+    assert_eq!(
+        store.next_epochs(&[one.id, nobody, one.id]).await.unwrap(),
+        [Some(Epoch(1)), None, Some(Epoch(2))]
+    );
     let silence = Disconnect {
         code: DisconnectCode::Silence,
         reason: "nothing was heard".to_owned(),
     };
-    store
-        .delegate_disconnected(one.id, &silence, after(3))
-        .await
-        .unwrap();
+    let notes = [
+        DelegateNote::Seen {
+            id: one.id,
+            seen: Box::new(DelegateSeen {
+                version: "2".to_owned(),
+                tags: vec!["gpu".to_owned()],
+                inventory: inventory(),
+                at: after(2),
+            }),
+        },
+        DelegateNote::Disconnected {
+            id: one.id,
+            disconnect: silence.clone(),
+            at: after(3),
+        },
+    ];
+    store.note_delegates(&notes).await.unwrap();
     let known = store.delegate_by_name("one").await.unwrap().unwrap();
     assert_eq!(known.last_disconnect, Some(silence));
     assert_eq!((known.last_seen, known.epoch), (Some(after(3)), Epoch(2)));
+    assert_eq!(
+        (known.version.as_deref(), &known.tags[..]),
+        (Some("2"), &["gpu".to_owned()][..])
+    );
+    assert_eq!(known.inventory, Some(inventory()));
 
     assert!(store.revoke_delegate(one.id).await.unwrap());
-    assert!(matches!(
-        store.next_epoch(one.id).await,
-        Err(StoreError::NotFound { .. })
-    ));
+    assert_eq!(store.next_epochs(&[one.id]).await.unwrap(), [None]);
     assert_eq!(
         enrol(4, one.clone(), NOW).await,
         denied(EnrolmentDenied::KeyTaken),

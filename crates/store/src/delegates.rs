@@ -38,6 +38,20 @@ pub struct DelegateRecord {
     pub created: Timestamp,
 }
 
+/// Something about a delegate's connections that is kept.
+#[derive(Clone, Debug)]
+pub enum DelegateNote {
+    Seen {
+        id: DelegateUuid,
+        seen: Box<DelegateSeen>,
+    },
+    Disconnected {
+        id: DelegateUuid,
+        disconnect: Disconnect,
+        at: Timestamp,
+    },
+}
+
 /// What a delegate says of itself in a hello.
 #[derive(Clone, Debug)]
 pub struct DelegateSeen {
@@ -93,19 +107,14 @@ pub trait DelegateStore {
     fn delegate_by_name<'a>(&'a self, name: &'a str) -> Answer<'a, Option<DelegateRecord>>;
     /// By name.
     fn delegates(&self) -> Answer<'_, Vec<DelegateRecord>>;
-    /// Counts the epoch up and answers with it. `NotFound` where there is no such delegate or it is revoked.
-    fn next_epoch(&self, id: DelegateUuid) -> Answer<'_, Epoch>;
-    fn delegate_seen<'a>(&'a self, id: DelegateUuid, seen: &'a DelegateSeen) -> Answer<'a, ()>;
+    /// Counts each one's epoch up and answers with it, in order. `None` where there is no such delegate or it is revoked.
+    fn next_epochs<'a>(&'a self, ids: &'a [DelegateUuid]) -> Answer<'a, Vec<Option<Epoch>>>;
+    /// Keeps all of them or none, in order.
+    fn note_delegates<'a>(&'a self, notes: &'a [DelegateNote]) -> Answer<'a, ()>;
     fn delegate_inventory<'a>(
         &'a self,
         id: DelegateUuid,
         inventory: &'a Inventory,
-        at: Timestamp,
-    ) -> Answer<'a, ()>;
-    fn delegate_disconnected<'a>(
-        &'a self,
-        id: DelegateUuid,
-        disconnect: &'a Disconnect,
         at: Timestamp,
     ) -> Answer<'a, ()>;
     /// Whether there was one.

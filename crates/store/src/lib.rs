@@ -27,7 +27,8 @@ pub use access::{
 };
 pub use catalog::{CatalogStore, GatewayRecord, InfraProviderRecord, MachineRecord};
 pub use delegates::{
-    DelegateRecord, DelegateSeen, DelegateStore, Enrolment, EnrolmentDenied, JoinTokenRecord,
+    DelegateNote, DelegateRecord, DelegateSeen, DelegateStore, Enrolment, EnrolmentDenied,
+    JoinTokenRecord,
 };
 pub use error::{Cause, StoreError};
 pub use gitspaces::{

@@ -9,7 +9,6 @@ use super::{
 use daemon::{ErrorChain, IdsExt as _};
 use link::{inbox::Inbox, server::Acceptance};
 use std::sync::Arc;
-use store::StoreError;
 use tokio::sync::OwnedMutexGuard;
 use wire::{
     control::{Disconnect, DisconnectCode, Epoch, Hello, Welcome},
@@ -103,11 +102,12 @@ pub(super) async fn admit(
         name,
         stream,
     } = proved;
-    let epoch = match deps.store.next_epoch(delegate).await {
-        Ok(epoch) => epoch,
-        Err(StoreError::NotFound { .. }) => return Err(revoked()),
-        Err(error) => return Err(unavailable(&error)),
-    };
+    let epoch = registry
+        .epochs
+        .next(&*deps.store, delegate)
+        .await
+        .map_err(|error| unavailable(&error))?
+        .ok_or_else(revoked)?;
     let slot = registry.slot(delegate);
     let life = Life {
         stream,

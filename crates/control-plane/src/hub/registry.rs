@@ -1,6 +1,9 @@
 //! Which delegate is connected, by which connection, and whose turn it is.
 
-use super::lives::{Arrival, Life, Lives};
+use super::{
+    epochs::Epochs,
+    lives::{Arrival, Life, Lives},
+};
 use jiff::Timestamp;
 use link::inbox::Inbox;
 use std::{
@@ -165,6 +168,7 @@ pub(super) struct Published {
 /// Every delegate that has proved its key in the life of this process.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
+    pub(super) epochs: Epochs,
     slots: Mutex<HashMap<DelegateUuid, Arc<Slot>>>,
 }
 

@@ -30,7 +30,7 @@ use std::{
     fmt, mem,
     time::Duration,
 };
-use store::{GitspaceCommit, StoreError, TaskRecord, TaskState};
+use store::{DelegateNote, GitspaceCommit, StoreError, TaskRecord, TaskState};
 use wire::{
     failure::Failure,
     ids::{DelegateUuid, GitspaceUuid, TaskUuid},
@@ -53,6 +53,8 @@ enum Effect {
 struct Asker {
     /// What the answer rests on.
     about: BTreeSet<GitspaceUuid>,
+    /// On a note, too.
+    noted: bool,
     tell: Box<dyn FnOnce(Option<StoreError>) + Send + Sync>,
 }
 
@@ -66,6 +68,12 @@ pub(super) struct Batch {
     before: HashMap<GitspaceUuid, Option<Entry>>,
     effects: Vec<(GitspaceUuid, Effect)>,
     askers: Vec<Asker>,
+    /// About delegates' connections.
+    notes: Vec<DelegateNote>,
+    /// Shown, changed or not, with what is stored.
+    pub(super) changed_delegates: Vec<DelegateUuid>,
+    /// Whether the request that is being carried out noted something.
+    noted: bool,
     /// What the request that is being carried out looked at.
     about: BTreeSet<GitspaceUuid>,
 }
@@ -92,6 +100,21 @@ impl Batch {
     /// Another request begins.
     pub(super) fn begin(&mut self) {
         self.about.clear();
+        self.noted = false;
+    }
+
+    /// Keeps something about a delegate's connections with the batch.
+    pub(super) fn note(&mut self, note: DelegateNote) {
+        self.notes.push(note);
+        self.noted = true;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.commits.is_empty()
+            && self.effects.is_empty()
+            && self.askers.is_empty()
+            && self.notes.is_empty()
+            && self.changed_delegates.is_empty()
     }
 
     fn add(&mut self, commit: GitspaceCommit) {
@@ -238,6 +261,7 @@ impl OrchestratorTask {
         };
         self.batch.askers.push(Asker {
             about: mem::take(&mut self.batch.about),
+            noted: mem::take(&mut self.batch.noted),
             tell: Box::new(tell),
         });
     }
@@ -247,10 +271,12 @@ impl OrchestratorTask {
         let mut told: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
         loop {
             let batch = mem::take(&mut self.batch);
-            if batch.commits.is_empty() && batch.effects.is_empty() && batch.askers.is_empty() {
+            if batch.is_empty() {
                 break;
             }
+            let not_noted = self.keep_notes(&batch.notes).await.err();
             let stored = self.store_batch(&batch.commits).await;
+            self.publish_delegates(batch.changed_delegates);
             self.settle_book(&batch.commits, batch.before, &stored)
                 .await;
             for (id, effect) in batch.effects {
@@ -262,7 +288,9 @@ impl OrchestratorTask {
                 self.replan_waiting().await;
             }
             for asker in batch.askers {
-                let refusal = stored.refusal_of_any(&asker.about);
+                let refusal = stored
+                    .refusal_of_any(&asker.about)
+                    .or_else(|| not_noted.clone().filter(|_| asker.noted));
                 told.push(Box::new(move || (asker.tell)(refusal)));
             }
             // What could not be handed over is noted by one more round.
@@ -270,6 +298,15 @@ impl OrchestratorTask {
         for tell in told {
             tell();
         }
+    }
+
+    async fn keep_notes(&self, notes: &[DelegateNote]) -> Result<(), StoreError> {
+        if notes.is_empty() {
+            return Ok(());
+        }
+        self.store.note_delegates(notes).await.inspect_err(|error| {
+            tracing::warn!(notes = notes.len(), error = %ErrorChain(error), "Nothing is kept of what delegates said of themselves");
+        })
     }
 
     async fn store_batch(&self, commits: &[GitspaceCommit]) -> Stored {

@@ -4,10 +4,10 @@ use super::{
     draft::{Draft, Source},
     handle::OrchestratorError,
     plan::later,
-    task::{OrchestratorTask, view},
+    task::{OrchestratorTask, stored, view},
 };
 use std::collections::{HashMap, HashSet};
-use store::{DelegateSeen, TaskState};
+use store::{DelegateNote, DelegateSeen, TaskState};
 use wire::{
     control::{Hello, TaskStatus, TaskVerdict},
     gitspace::{Observed, ObservedState},
@@ -22,32 +22,36 @@ impl OrchestratorTask {
         hello: Hello,
     ) -> Result<Vec<TaskVerdict>, OrchestratorError> {
         let now = self.now();
-        let stored = |source| OrchestratorError::Store { source };
-        let record = self.store.delegate(delegate).await.map_err(stored)?;
-        let Some(record) = record.filter(|record| !record.revoked) else {
-            return Err(OrchestratorError::UnknownDelegate);
-        };
-        let seen = DelegateSeen {
+        // Whoever revokes a delegate says so afterwards, and the hub looks once more before the welcome.
+        if self
+            .book
+            .delegates
+            .get(&delegate)
+            .is_none_or(|view| view.revoked)
+        {
+            let record = self.store.delegate(delegate).await.map_err(stored)?;
+            let Some(record) = record.filter(|record| !record.revoked) else {
+                return Err(OrchestratorError::UnknownDelegate);
+            };
+            self.book
+                .delegates
+                .entry(delegate)
+                .or_insert_with(|| view(&record, now));
+        }
+        self.change_delegate(delegate, |view| {
+            view.revoked = false;
+            view.capacity = Some(hello.inventory.capacity);
+            view.tags.clone_from(&hello.tags);
+            view.draining = hello.draining;
+            view.runner_ready = hello.runner_ready;
+        });
+        let seen = Box::new(DelegateSeen {
             version: hello.version,
             tags: hello.tags,
             inventory: hello.inventory,
             at: now,
-        };
-        self.store
-            .delegate_seen(delegate, &seen)
-            .await
-            .map_err(stored)?;
-        self.book
-            .delegates
-            .entry(delegate)
-            .or_insert_with(|| view(&record, now));
-        self.change_delegate(delegate, |view| {
-            view.revoked = false;
-            view.capacity = Some(seen.inventory.capacity);
-            view.tags = seen.tags;
-            view.draining = hello.draining;
-            view.runner_ready = hello.runner_ready;
         });
+        self.batch.note(DelegateNote::Seen { id: delegate, seen });
         if !hello.runner_ready {
             // It knows nothing of what the runner holds. Should it tell of a task all the same, that one goes on.
             return Ok(hello.tasks.iter().map(|held| self.carry_on(held)).collect());

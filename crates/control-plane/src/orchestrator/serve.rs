@@ -6,7 +6,7 @@ use super::{
     task::{OrchestratorTask, stored, view},
     view::visible_state,
 };
-use store::{GitspaceCommit, GitspaceRecord, NewTimelineEvent};
+use store::{DelegateNote, GitspaceCommit, GitspaceRecord, NewTimelineEvent};
 use wire::{
     api::{GitspaceAction, TimelineKind},
     control::Disconnect,
@@ -50,8 +50,8 @@ impl OrchestratorTask {
                 disconnect,
                 reply,
             } => {
-                let gone = self.gone(delegate, &disconnect).await;
-                self.answer(reply, gone);
+                self.gone(delegate, disconnect).await;
+                self.answer(reply, Ok(()));
             }
             Request::Said {
                 delegate,
@@ -197,11 +197,7 @@ impl OrchestratorTask {
         self.replan_of(delegate).await;
     }
 
-    pub(super) async fn gone(
-        &mut self,
-        delegate: DelegateUuid,
-        disconnect: &Disconnect,
-    ) -> Result<(), OrchestratorError> {
+    pub(super) async fn gone(&mut self, delegate: DelegateUuid, disconnect: Disconnect) {
         let now = self.clock.now();
         self.change_delegate(delegate, |view| {
             if view.connected {
@@ -213,13 +209,12 @@ impl OrchestratorTask {
         self.book
             .orphans
             .retain(|_, orphan| orphan.delegate != delegate);
-        let result = self
-            .store
-            .delegate_disconnected(delegate, disconnect, now)
-            .await
-            .map_err(stored);
+        self.batch.note(DelegateNote::Disconnected {
+            id: delegate,
+            disconnect,
+            at: now,
+        });
         self.replan_of(delegate).await;
-        result
     }
 
     pub(super) async fn delegate_changed(

@@ -250,8 +250,18 @@ impl OrchestratorTask {
     ) {
         if let Some(view) = self.book.delegates.get_mut(&id) {
             change(view);
-            self.delegates
-                .send_replace(Arc::new(self.book.delegates.clone()));
+            self.batch.changed_delegates.push(id);
+        }
+    }
+
+    /// Shows how the delegates are. Once a batch: the copy is as large as there are delegates.
+    pub(super) fn publish_delegates(&self, changed: Vec<DelegateUuid>) {
+        if changed.is_empty() {
+            return;
+        }
+        self.delegates
+            .send_replace(Arc::new(self.book.delegates.clone()));
+        for id in changed {
             self.publish(Change::Delegate(id));
         }
     }
