@@ -467,7 +467,7 @@ async fn the_host_and_the_readiness_are_told() {
     let health: Result<serde_json::Value, _> = runner.admin.get("/readyz").await;
     assert_eq!(health.unwrap()["ready"], true);
     let status: BTreeMap<String, serde_json::Value> = runner.admin.get("/status").await.unwrap();
-    assert_eq!(status["deployment"], runner.deployment.as_str());
+    assert_eq!(status["is"]["deployment"], runner.deployment.as_str());
     let error = runner
         .client
         .get::<()>("/v1/gitspaces/nonsense/git")

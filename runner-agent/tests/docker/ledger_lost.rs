@@ -48,7 +48,8 @@ async fn observed(runner: &Runner, id: GitspaceUuid) -> Option<Observed> {
 }
 
 async fn status(runner: &Runner) -> serde_json::Value {
-    runner.admin.get("/status").await.unwrap()
+    let told: serde_json::Value = runner.admin.get("/status").await.unwrap();
+    told["is"].clone()
 }
 
 /// Waits until there are so many networks and volumes and nothing else of the deployment than dev containers and one spare sandbox.

@@ -311,7 +311,11 @@ impl World {
     }
 
     fn is_right(&self, counted: &Counted) -> bool {
-        counted.sandboxes == 1
+        // One that was killed may not have been missed yet.
+        let running = counted.dev.iter().filter(|one| one.running).count();
+        let wanted = self.churned.iter().filter(|one| one.want == Want::Running);
+        running == 1 + wanted.count()
+            && counted.sandboxes == 1
             && counted.networks.len() == self.machines() + 1
             && counted.networks == counted.volumes
     }
