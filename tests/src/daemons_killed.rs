@@ -93,10 +93,14 @@ async fn a_runner_whose_ledger_was_deleted_finds_what_runs_and_its_user_sees_not
     }
     std::fs::remove_file(host.path("runner/revision"))?;
     host.run(Daemon::Runner)?;
-    host.until("the delegate is connected", |host| {
-        Ok(host.is_ready()? && host.gitspace(&["exec", "app", "--", "true"])?.code == 0)
+    // The link is made anew once the runner is back: for a moment the host is away.
+    let mut after = String::new();
+    host.until("the process is seen again", |host| {
+        after = host
+            .gitspace(&["exec", "app", "--", "pgrep", "-f", "app.py"])?
+            .out;
+        Ok(host.is_ready()? && !after.is_empty())
     })?;
-    let after = host.ok(&["exec", "app", "--", "pgrep", "-f", "app.py"])?;
     ensure!(before == after, "the same process: {before} {after}");
     ensure!(host.state("app")? == "running");
     let events = host.events("app")?;
