@@ -57,10 +57,14 @@ impl Runner {
         self.client.get("/v1/gitspaces").await
     }
 
+    /// Ends where the runner is not `draining` as its delegate has told, or stops to be.
+    ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn watch(&self) -> Result<NdjsonStream<Observed>, ClientError> {
-        self.client.stream_ndjson("/v1/watch").await
+    pub async fn watch(&self, draining: bool) -> Result<NdjsonStream<Observed>, ClientError> {
+        self.client
+            .stream_ndjson(&format!("/v1/watch?draining={draining}"))
+            .await
     }
 
     /// Journaled when it is answered; safe to repeat.

@@ -72,7 +72,7 @@ impl WatchTask {
     async fn while_live(&self, live: LiveLink) -> Result<(), WatchError> {
         let mut told_ready = live.runner_ready;
         loop {
-            let error = match self.runner.watch().await {
+            let error = match self.runner.watch(live.runner_draining).await {
                 Ok(stream) => {
                     if !told_ready {
                         tracing::info!("The runner is back");

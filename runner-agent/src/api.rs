@@ -45,7 +45,7 @@ impl Api {
                 Err(refusal) => *refusal,
             },
             (&Method::GET, ["v1", "gitspaces"]) => gitspaces::list(&self),
-            (&Method::GET, ["v1", "watch"]) => gitspaces::watch(&self),
+            (&Method::GET, ["v1", "watch"]) => gitspaces::watch(&self, &uri),
             (&Method::GET, ["v1", "host"]) => server::json(
                 StatusCode::OK,
                 &host_report::report(

@@ -1,4 +1,4 @@
-//! The packet filter: gitspaces reach the internet, and neither this host's own ports nor link-local metadata nor another container.
+//! The packet filter: gitspaces reach the internet, and neither this host's own ports nor clouds' metadata nor another container.
 //!
 //! Two chains of this deployment's own, filled anew as a whole, with one jump each from `INPUT` and `DOCKER-USER`. Rules match the
 //! interfaces of this deployment by their prefix, so that nothing has to be done for a single gitspace.
@@ -18,6 +18,9 @@ use wire::failure::{Failure, FailureCode};
 const DEADLINE: Duration = Duration::from_secs(15);
 /// Waits for another program's lock on the tables; `iptables-restore` takes no number of seconds in every version.
 const LOCK_WAIT: &str = "-w";
+
+/// Where clouds answer with what only the host may know: link-local (most), Alibaba's and Azure's own.
+const METADATA: [&str; 3] = ["169.254.0.0/16", "100.100.100.200", "168.63.129.16"];
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FirewallError {
@@ -202,9 +205,10 @@ impl Firewall {
         }
         rules.push_str(&format!("-A {input} -j REJECT\n"));
         if matches!(family, Family::V4) {
-            rules.push_str(&format!(
-                ":{forward} - [0:0]\n-A {forward} -d 169.254.0.0/16 -j REJECT\n"
-            ));
+            rules.push_str(&format!(":{forward} - [0:0]\n"));
+            for metadata in METADATA {
+                rules.push_str(&format!("-A {forward} -d {metadata} -j REJECT\n"));
+            }
             // Docker isolates its networks too, but its chains are gone for a moment whenever a Docker starts on the host.
             for bridges in [self.interfaces.as_str(), "docker0", "br-+"] {
                 rules.push_str(&format!("-A {forward} -o {bridges} -j DROP\n"));
@@ -280,7 +284,12 @@ mod tests {
             .unwrap();
         assert!(allowed < rules.find("-j REJECT").unwrap());
         assert!(!rules.contains("fd00::1"));
-        assert!(rules.contains("169.254.0.0/16"));
+        for metadata in METADATA {
+            assert!(
+                rules.contains(&format!("-d {metadata} -j REJECT")),
+                "{rules}"
+            );
+        }
         assert!(
             rules.contains("-o docker0 -j DROP") && rules.contains("+ -j DROP"),
             "neither another gitspace nor another container: {rules}"

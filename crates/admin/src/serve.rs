@@ -223,8 +223,8 @@ impl<S: Subject> Routes<S> {
             }
             Err(error) => {
                 use daemon::Hint as _;
-                let mut problem = Problem::new("bad_log_filter", error.to_string())
-                    .cause(ErrorChain(&error).to_string());
+                // The source quotes the filter again.
+                let mut problem = Problem::new("bad_log_filter", error.to_string());
                 problem.hint = error.hint();
                 server::problem(StatusCode::BAD_REQUEST, &problem)
             }

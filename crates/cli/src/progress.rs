@@ -40,11 +40,23 @@ pub(crate) enum Goal {
     Rest,
 }
 
-/// Waits until the action that led to `gitspace` has ended. Gives the gitspace as it is then, or nothing where it is gone.
+/// The last event of a gitspace's timeline: what comes after it is what an action led to.
+pub(crate) async fn last_event(api: &Api, path: &str) -> Result<u64, CliError> {
+    let events = api.list::<TimelineEvent>(&format!("{path}/events")).await?;
+    Ok(events
+        .iter()
+        .map(|event| event.it.number())
+        .max()
+        .unwrap_or(0))
+}
+
+/// Waits until the action that led to `gitspace` has ended, and shows its events, which come `after` one. Gives the gitspace as it is then, or
+/// nothing where it is gone.
 pub(crate) async fn wait(
     api: &Api,
     gitspace: Object<Gitspace>,
     goal: Goal,
+    after: u64,
 ) -> Result<Option<Object<Gitspace>>, CliError> {
     let name = gitspace.it.name.to_string();
     let generation = gitspace.it.generation;
@@ -59,7 +71,7 @@ pub(crate) async fn wait(
     let mut draw = interval(DRAW_EVERY);
     draw.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut screen = Screen::new(output::stderr_is_terminal());
-    let mut events = Follow::<TimelineEvent>::new(api, format!("{path}/events"), 0);
+    let mut events = Follow::<TimelineEvent>::new(api, format!("{path}/events"), after);
     loop {
         let may_be_last = {
             let next = events.next();

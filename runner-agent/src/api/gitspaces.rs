@@ -3,7 +3,7 @@
 use super::Api;
 use crate::{agent_client::agent_answer, board::Board, dial::running_agent, shared::Shared};
 use futures_util::{Stream, stream};
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, Uri};
 use local_rpc::{
     ClientError,
     server::{self, Body},
@@ -17,8 +17,11 @@ pub(super) fn list(api: &Api) -> Response<Body> {
     server::json(StatusCode::OK, &api.shared.board.after(0))
 }
 
-pub(super) fn watch(api: &Api) -> Response<Body> {
-    server::ndjson(follow(Arc::clone(&api.shared)))
+pub(super) fn watch(api: &Api, uri: &Uri) -> Response<Body> {
+    match server::query_value::<bool>(uri, "draining") {
+        Ok(believed) => server::ndjson(follow(Arc::clone(&api.shared), believed)),
+        Err(error) => error.into_response(),
+    }
 }
 
 struct Watch {
@@ -27,24 +30,31 @@ struct Watch {
     pending: VecDeque<Observed>,
     changes: watch::Receiver<u64>,
     drain: watch::Receiver<bool>,
+    /// The watcher believes something else than what holds.
+    mistaken: bool,
 }
 
 /// All first, then each change, up to the stop. A watcher that is slow gets the latest of each.
 ///
-/// It ends too where an operator drains the runner or ends that: the watcher comes again, and asks what else has changed.
-fn follow(shared: Arc<Shared>) -> impl Stream<Item = Observed> + Send {
+/// It ends too where the runner is not drained as the watcher believes, or stops to be: the watcher comes again, and asks what else has changed.
+fn follow(shared: Arc<Shared>, believed: Option<bool>) -> impl Stream<Item = Observed> + Send {
     let board: &Board = &shared.board;
     let changes = board.subscribe();
-    let drain = shared.drain.subscribe();
+    let mut drain = shared.drain.subscribe();
+    let drained = *drain.borrow_and_update();
     let watch = Watch {
         shared,
         seen: 0,
         pending: VecDeque::new(),
         changes,
         drain,
+        mistaken: believed.is_some_and(|believed| believed != drained),
     };
     stream::unfold(watch, |mut watch| async move {
         let stop = watch.shared.tasks.drain_token();
+        if watch.mistaken {
+            return None;
+        }
         loop {
             if let Some(observed) = watch.pending.pop_front() {
                 watch.seen = observed.revision;

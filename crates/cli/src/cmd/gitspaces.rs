@@ -29,7 +29,7 @@ pub(super) async fn create(context: &Context, args: Create) -> Result<(), CliErr
         return one(context, &made);
     }
     let goal = Goal::State(GitspaceState::Running);
-    match progress::wait(&context.api, made, goal).await? {
+    match progress::wait(&context.api, made, goal, 0).await? {
         Some(gitspace) => one(context, &gitspace),
         None => Ok(()),
     }
@@ -90,11 +90,17 @@ pub(super) async fn act(
         GitspaceAction::Delete => Goal::Gone,
     };
     let body = ActionRequest { action };
+    // An action that is under way already has events of before, which would read as what came of this one.
+    let after = if args.wait {
+        progress::last_event(&context.api, &path).await?
+    } else {
+        0
+    };
     let gitspace: Object<Gitspace> = context.api.post(&format!("{path}/actions"), &body).await?;
     if !args.wait {
         return one(context, &gitspace);
     }
-    match progress::wait(&context.api, gitspace, goal).await? {
+    match progress::wait(&context.api, gitspace, goal, after).await? {
         Some(gitspace) => one(context, &gitspace),
         None => match context.out.format {
             Format::Text => context

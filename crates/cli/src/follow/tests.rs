@@ -101,7 +101,7 @@ async fn waited(
     .await;
     let api = api(port);
     let started = Object::of("test", gitspace("starting", 2)).unwrap();
-    progress::wait(&api, started, goal).await
+    progress::wait(&api, started, goal, 0).await
 }
 
 #[tokio::test]

@@ -183,7 +183,7 @@ pub(super) fn classify(repo: &RepoSpec, output: &str) -> Failure {
             FailureCode::GitUnreachable,
             format!("the Git server `{host}` does not answer"),
         )
-        .hint("check the URL, and that this host reaches the server; then start again"),
+        .hint("check the URL, and that this host reaches the server; where the server is this host itself, its operator has to let gitspaces in (`host_access` of the runner); then start again"),
         Some(Kind::Certificate) => Failure::new(
             FailureCode::GitUnreachable,
             format!("the certificate of the Git server `{host}` is not trusted"),
