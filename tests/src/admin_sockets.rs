@@ -97,6 +97,23 @@ async fn control_plane_and_gateway_tell_how_they_are_too() -> Result<()> {
             "only hosts are drained: {refused:#?}"
         );
     }
+    let token = host.path("control-plane/admin-token");
+    let made = host.daemon(Daemon::ControlPlane, &["admin-token"])?;
+    ensure!(
+        made.code == 0 && made.out.trim() == token && token.is_file(),
+        "{made:#?}"
+    );
+    let refused = host.daemon(Daemon::Delegate, &["admin-token"])?;
+    ensure!(
+        refused.code == 1
+            && refused
+                .err
+                .contains("no control plane runs in this process")
+            && refused
+                .err
+                .contains("hint: ask the delegate-agent that embeds it"),
+        "{refused:#?}"
+    );
     Ok(())
 }
 

@@ -43,11 +43,7 @@ pub(crate) enum Goal {
 /// The last event of a gitspace's timeline: what comes after it is what an action led to.
 pub(crate) async fn last_event(api: &Api, path: &str) -> Result<u64, CliError> {
     let events = api.list::<TimelineEvent>(&format!("{path}/events")).await?;
-    Ok(events
-        .iter()
-        .map(|event| event.it.number())
-        .max()
-        .unwrap_or(0))
+    Ok(events.iter().map(|event| event.it.id).max().unwrap_or(0))
 }
 
 /// Waits until the action that led to `gitspace` has ended, and shows its events, which come `after` one. Gives the gitspace as it is then, or

@@ -8,7 +8,7 @@
 //! | `POST /v1/tasks/{task}/cancel` | | 202 |
 //! | `DELETE /v1/tasks/{task}` | | 204; 409 before it has finished |
 //! | `GET /v1/gitspaces` | | `[Observed]` |
-//! | `GET /v1/watch` | | NDJSON of [`crate::gitspace::Observed`]: all first, then each change |
+//! | `GET /v1/watch?draining=` | | NDJSON of [`crate::gitspace::Observed`]: all first, then each change; ends where the runner is not drained as asked, or stops to be |
 //! | `GET /v1/host` | | [`HostReport`] |
 //! | `GET /v1/gitspaces/{gitspace}/ports` | | `[ListeningPort]` |
 //! | `GET /v1/gitspaces/{gitspace}/activity` | | [`crate::agent::Activity`] |
