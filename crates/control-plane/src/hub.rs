@@ -58,8 +58,10 @@ pub(crate) const CONNECT_PATH: &str = "/api/v1/delegates/connect";
 const MAX_GREETING: usize = 256;
 /// A delegate that has waited so long for its turn is told to come back later.
 const TURN_LIMIT: Duration = Duration::from_secs(5);
-/// A delegate says little most of the time; the default of 128 KiB a connection would be most of the memory.
-const READ_BUFFER: usize = 4 * 1024;
+/// A delegate says little most of the time; the default of 128 KiB a connection would be most of the memory. A longer frame gets the room it
+/// needs for as long as it needs it.
+const READ_BUFFER: usize = 1024;
+const WRITE_BUFFER: usize = 4 * 1024;
 
 /// Delegates' connections, to speak to them. Cheap to clone; exists before the orchestrator, which needs it.
 #[derive(Clone, Debug, Default)]
@@ -214,7 +216,7 @@ async fn connect(
     let tasks = hub.deps.tasks.clone();
     upgrade
         .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
         .max_write_buffer_size(4 * MAX_FRAME)
         .max_message_size(MAX_FRAME)
         .max_frame_size(MAX_FRAME)

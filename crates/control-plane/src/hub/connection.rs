@@ -49,7 +49,7 @@ pub(super) async fn run(
         }
     };
     let machine = Server::new(instant(), deps.timing, nonce.clone(), deps.clock.now());
-    Connection {
+    let mut connection = Connection {
         registry,
         machine,
         socket: Some(shell::Connection::new(socket)),
@@ -62,9 +62,10 @@ pub(super) async fn run(
         storing: None,
         permit: Some(permit),
         deps,
-    }
-    .run()
-    .await;
+    };
+    let cause = connection.run().await;
+    // On the heap, and only then: what a link holds while it is idle counts thousands of times.
+    Box::pin(connection.end(cause)).await;
 }
 
 /// tokio's clock, so that what is waited for and what is compared are the same.
@@ -115,11 +116,12 @@ enum Event {
 }
 
 impl Connection {
-    async fn run(mut self) {
+    /// Until it ends; the answer is why.
+    async fn run(&mut self) -> Cause {
         let mut stopping = false;
-        let cause = loop {
+        loop {
             if let Some(cause) = self.act() {
-                break cause;
+                return cause;
             }
             self.hand_over();
             let event = self.wait(stopping).await;
@@ -127,8 +129,7 @@ impl Connection {
                 stopping = true;
             }
             self.handle(event);
-        };
-        self.end(cause).await;
+        }
     }
 
     /// Does what the machine wants. The answer is why the connection ends.
@@ -224,7 +225,7 @@ impl Connection {
                     Some(_) | None => None,
                 }
             }, if admitted.is_some() && has_room => match command {
-                Some(command) => Event::Command(command),
+                Some(command) => Event::Command(*command),
                 None => Event::Overrun,
             },
             () = overrun.cancelled() => Event::Overrun,
@@ -315,7 +316,7 @@ impl Connection {
             .handle(instant(), Input::Close { code, reason, hint });
     }
 
-    async fn end(mut self, cause: Cause) {
+    async fn end(&mut self, cause: Cause) {
         // Nothing is told through this connection any more, and whoever waits for its turn does not wait for the socket.
         if let Some(greeting) = self.greeting.take()
             && let Greeted::Admitted(admitted) = greeting.await

@@ -50,7 +50,7 @@ pub(super) struct Memory {
 #[derive(Debug)]
 struct Live {
     epoch: Epoch,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Box<Command>>,
     overrun: tokio_util::sync::CancellationToken,
 }
 
@@ -146,7 +146,7 @@ impl Slot {
         let Some(live) = live.as_ref() else {
             return false;
         };
-        match live.commands.try_send(command) {
+        match live.commands.try_send(Box::new(command)) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(_)) => {
                 live.overrun.cancel();
@@ -160,7 +160,8 @@ impl Slot {
 /// The receiving end of a published connection.
 #[derive(Debug)]
 pub(super) struct Published {
-    pub(super) commands: mpsc::Receiver<Command>,
+    /// Boxed: the channel makes room for many at once, and a link is idle most of the time.
+    pub(super) commands: mpsc::Receiver<Box<Command>>,
     /// Cancelled when a command did not fit.
     pub(super) overrun: tokio_util::sync::CancellationToken,
 }
