@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
-/// At once, links and streams included. More wait in the kernel's backlog.
+/// At once, streams included. Upgraded connections are not: a delegate's has proved its key, and those that have not yet are bounded by the hub. More wait in the kernel's backlog.
 const MAX_CONNECTIONS: usize = 4096;
 /// From the first byte of a request, or from the connection's start, to the end of its headers.
 const HEADER_LIMIT: Duration = Duration::from_secs(15);
