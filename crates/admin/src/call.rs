@@ -2,7 +2,7 @@
 
 use crate::{CommandError, RunAdmin};
 use camino::Utf8PathBuf;
-use local_rpc::{Client, ClientError};
+use local_rpc::Client;
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -20,19 +20,10 @@ struct AdminTokenFile {
 /// # Errors
 /// See [`CommandError`].
 pub(crate) async fn admin_token(at: RunAdmin<'_>) -> Result<Utf8PathBuf, CommandError> {
-    let made: Result<AdminTokenFile, ClientError> = Client::new(at.socket)
+    let made: AdminTokenFile = Client::new(at.socket)
         .with_deadline(ANSWER_LIMIT)
         .post("/admin-token", &())
-        .await;
-    match made {
-        Ok(made) => Ok(made.file),
-        Err(source) if source.status().is_some() => Err(CommandError::Refused {
-            daemon: at.daemon,
-            source,
-        }),
-        Err(source) => Err(CommandError::Unreachable {
-            daemon: at.daemon,
-            source,
-        }),
-    }
+        .await
+        .map_err(|source| CommandError::of_call(at.daemon, source))?;
+    Ok(made.file)
 }

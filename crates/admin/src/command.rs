@@ -101,6 +101,17 @@ pub enum CommandError {
     },
 }
 
+impl CommandError {
+    /// Of a call that failed: nobody answered, or the answer is a refusal.
+    pub(crate) fn of_call(daemon: &'static str, source: ClientError) -> Self {
+        if source.status().is_some() {
+            Self::Refused { daemon, source }
+        } else {
+            Self::Unreachable { daemon, source }
+        }
+    }
+}
+
 impl Hint for CommandError {
     fn hint(&self) -> Option<String> {
         match self {
@@ -247,12 +258,7 @@ struct Caller {
 
 impl Caller {
     fn fail(&self, source: ClientError) -> CommandError {
-        let daemon = self.daemon;
-        if source.status().is_some() {
-            CommandError::Refused { daemon, source }
-        } else {
-            CommandError::Unreachable { daemon, source }
-        }
+        CommandError::of_call(self.daemon, source)
     }
 
     async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, CommandError> {
