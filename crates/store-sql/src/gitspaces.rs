@@ -1,22 +1,17 @@
 //! Gitspaces, their tasks, timeline and logs.
 
 use crate::{
-    SqlStore,
-    error::{store_error, violates},
+    SqlStore, commit,
+    error::store_error,
     open::done,
-    row::{Columns, json, micros, opt_json, opt_micros, opt_word, signed, word},
+    row::{Columns, micros, signed},
     users::after,
 };
-use sqlx::{
-    Connection as _, Sqlite, SqliteConnection,
-    query::Query,
-    sqlite::{SqliteArguments, SqliteRow},
-};
+use sqlx::sqlite::SqliteRow;
 use std::sync::Arc;
 use store::{
-    Answer, GitspaceCommit, GitspaceFilter, GitspaceRecord, GitspaceStore, MAX_LOG_ENTRIES,
-    MAX_TIMELINE_EVENTS, MachineSnapshot, NewLogEntry, NewTimelineEvent, PageRequest,
-    RemovalRecord, StoreError, TaskRecord, TaskState,
+    Answer, GitspaceCommit, GitspaceFilter, GitspaceRecord, GitspaceStore, MachineSnapshot,
+    PageRequest, RemovalRecord, StoreError, TaskRecord, TaskState,
 };
 use wire::{
     api::{LogEntry, TimelineEvent},
@@ -58,7 +53,7 @@ fn gitspace(row: &SqliteRow) -> Result<GitspaceRecord, StoreError> {
     })
 }
 
-const fn state_word(state: TaskState) -> &'static str {
+pub(crate) const fn state_word(state: TaskState) -> &'static str {
     match state {
         TaskState::Queued => "queued",
         TaskState::Assigned => "assigned",
@@ -125,218 +120,6 @@ fn log_entry(row: &SqliteRow) -> Result<LogEntry, StoreError> {
     })
 }
 
-/// The gitspace's counters after `events` and `entries` more: ids are given from them.
-async fn add_entries(
-    connection: &mut SqliteConnection,
-    gitspace: GitspaceUuid,
-    timeline: &[NewTimelineEvent],
-    log: &[NewLogEntry],
-) -> Result<(), StoreError> {
-    if timeline.is_empty() && log.is_empty() {
-        return Ok(());
-    }
-    let failed = store_error("keeping timeline and log", "timeline");
-    let (events, entries) = (signed(timeline.len() as u64), signed(log.len() as u64));
-    let row = sqlx::query(
-        "UPDATE gitspaces SET last_event = last_event + $2, last_log = last_log + $3 WHERE id = $1
-         RETURNING last_event, last_log",
-    )
-    .bind(gitspace.to_string())
-    .bind(events)
-    .bind(entries)
-    .fetch_one(&mut *connection)
-    .await
-    .map_err(&failed)?;
-    let columns = Columns::new(&row, "gitspace");
-    let last_event: i64 = columns.number("last_event")?;
-    let last_entry: i64 = columns.number("last_log")?;
-    for (id, event) in (last_event - events + 1..).zip(timeline) {
-        sqlx::query(
-            "INSERT INTO timeline (gitspace_id, id, at, kind, message, phase, duration_ms, failure, generation, task_id,
-               trace, state) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-        )
-        .bind(gitspace.to_string())
-        .bind(id)
-        .bind(micros(event.at))
-        .bind(word(&event.kind)?)
-        .bind(event.message.as_str())
-        .bind(opt_word(event.phase.as_ref())?)
-        .bind(event.duration_ms.map(signed))
-        .bind(opt_json(event.failure.as_ref())?)
-        .bind(signed(event.generation.0))
-        .bind(event.task.map(|task| task.to_string()))
-        .bind(event.trace.to_string())
-        .bind(word(&event.state)?)
-        .execute(&mut *connection)
-        .await
-        .map_err(&failed)?;
-    }
-    for (id, entry) in (last_entry - entries + 1..).zip(log) {
-        sqlx::query(
-            "INSERT INTO log_entries (gitspace_id, id, at, phase, stream, text) VALUES ($1, $2, $3, $4, $5, $6)",
-        )
-        .bind(gitspace.to_string())
-        .bind(id)
-        .bind(micros(entry.at))
-        .bind(word(&entry.phase)?)
-        .bind(word(&entry.stream)?)
-        .bind(entry.text.as_str())
-        .execute(&mut *connection)
-        .await
-        .map_err(&failed)?;
-    }
-    for (sql, limit, last) in [
-        (
-            "DELETE FROM timeline WHERE gitspace_id = $1 AND id <= $2",
-            MAX_TIMELINE_EVENTS,
-            last_event,
-        ),
-        (
-            "DELETE FROM log_entries WHERE gitspace_id = $1 AND id <= $2",
-            MAX_LOG_ENTRIES,
-            last_entry,
-        ),
-    ] {
-        let dropped = last - i64::from(limit);
-        if dropped > 0 {
-            sqlx::query(sql)
-                .bind(gitspace.to_string())
-                .bind(dropped)
-                .execute(&mut *connection)
-                .await
-                .map_err(&failed)?;
-        }
-    }
-    Ok(())
-}
-
-async fn put_task(connection: &mut SqliteConnection, task: &TaskRecord) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO tasks (id, gitspace_id, delegate_id, kind, generation, attempt, deadline, trace, state, stored_seq,
-           created, finished) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-         ON CONFLICT (id) DO UPDATE SET deadline = excluded.deadline, state = excluded.state,
-           stored_seq = excluded.stored_seq, finished = excluded.finished",
-    )
-    .bind(task.id.to_string())
-    .bind(task.gitspace.to_string())
-    .bind(task.delegate.to_string())
-    .bind(word(&task.kind)?)
-    .bind(signed(task.generation.0))
-    .bind(i64::from(task.attempt))
-    .bind(micros(task.deadline))
-    .bind(task.trace.to_string())
-    .bind(state_word(task.state))
-    .bind(signed(task.stored_seq))
-    .bind(micros(task.created))
-    .bind(opt_micros(task.finished))
-    .execute(&mut *connection)
-    .await
-    .map(drop)
-    .map_err(store_error("keeping a task", "task"))
-}
-
-/// What commits change, as `$1` (the id) to `$16`. `version` is the one from here on.
-fn bind_changed<'q>(
-    query: Query<'q, Sqlite, SqliteArguments>,
-    record: &GitspaceRecord,
-    version: u64,
-) -> Result<Query<'q, Sqlite, SqliteArguments>, StoreError> {
-    Ok(query
-        .bind(record.id.to_string())
-        .bind(signed(version))
-        .bind(word(&record.desired)?)
-        .bind(signed(record.generation.0))
-        .bind(record.trace.to_string())
-        .bind(opt_json(record.observed.as_ref())?)
-        .bind(record.delegate.map(|id| id.to_string()))
-        .bind(record.task.map(|id| id.to_string()))
-        .bind(opt_word(record.phase.as_ref())?)
-        .bind(i64::from(record.attempts))
-        .bind(opt_micros(record.retry_at))
-        .bind(json(&record.exits)?)
-        .bind(opt_json(record.error.as_ref())?)
-        .bind(opt_json(record.waiting.as_ref())?)
-        .bind(micros(record.updated))
-        .bind(opt_micros(record.deleted)))
-}
-
-async fn insert(
-    connection: &mut SqliteConnection,
-    made: &GitspaceRecord,
-) -> Result<(), StoreError> {
-    let query = sqlx::query(
-        "INSERT INTO gitspaces (id, version, desired, generation, trace, observed, delegate_id, task_id, phase, attempts,
-           retry_at, exits, error, waiting, updated, deleted, owner_id, name, slug, repo, machine, resources,
-           infra_provider_id, created, last_event, last_log)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
-           $23, $24, 0, 0)",
-    );
-    bind_changed(query, made, made.version)?
-        .bind(made.owner.to_string())
-        .bind(made.name.as_str())
-        .bind(made.slug.as_str())
-        .bind(json(&made.repo)?)
-        .bind(made.machine.name.as_str())
-        .bind(json(&made.machine.resources)?)
-        .bind(made.machine.infra_provider.to_string())
-        .bind(micros(made.created))
-        .execute(connection)
-        .await
-        .map(drop)
-        .map_err(|error| {
-            if violates(&error, "slug") {
-                return StoreError::Conflict { what: "slug" };
-            }
-            if violates(&error, "gitspaces.id") {
-                return StoreError::Conflict {
-                    what: "gitspace id",
-                };
-            }
-            match store_error("creating a gitspace", "gitspace name")(error) {
-                StoreError::NotFound { .. } => StoreError::NotFound {
-                    what: "owner or infra provider",
-                },
-                other => other,
-            }
-        })
-}
-
-async fn update(
-    connection: &mut SqliteConnection,
-    changed: &GitspaceRecord,
-) -> Result<(), StoreError> {
-    let query = sqlx::query(
-        "UPDATE gitspaces SET version = $2, desired = $3, generation = $4, trace = $5, observed = $6, delegate_id = $7,
-           task_id = $8, phase = $9, attempts = $10, retry_at = $11, exits = $12, error = $13, waiting = $14,
-           updated = $15, deleted = $16 WHERE id = $1 AND version = $17",
-    );
-    let result = bind_changed(query, changed, changed.version.saturating_add(1))?
-        .bind(signed(changed.version))
-        .execute(connection)
-        .await
-        .map_err(store_error("changing a gitspace", "gitspace"))?;
-    if result.rows_affected() == 0 {
-        return Err(StoreError::Conflict { what: "gitspace" });
-    }
-    Ok(())
-}
-
-async fn write(
-    connection: &mut SqliteConnection,
-    commit: &GitspaceCommit,
-) -> Result<(), StoreError> {
-    let record = &commit.gitspace;
-    if commit.made {
-        insert(connection, record).await?;
-    } else {
-        update(connection, record).await?;
-    }
-    for task in &commit.tasks {
-        put_task(connection, task).await?;
-    }
-    add_entries(connection, record.id, &commit.timeline, &commit.log).await
-}
-
 /// A column of a SELECT over `gitspaces g`.
 macro_rules! select {
     ($rest:literal) => {
@@ -352,27 +135,7 @@ impl GitspaceStore for SqlStore {
         &'a self,
         commits: &'a [GitspaceCommit],
     ) -> Answer<'a, Vec<Result<(), StoreError>>> {
-        Box::pin(async move {
-            let mut transaction = self.write().await?;
-            let mut results = Vec::with_capacity(commits.len());
-            for commit in commits {
-                let failed = store_error("setting a savepoint", "savepoint");
-                let mut part = transaction.begin().await.map_err(&failed)?;
-                let result = write(&mut part, commit).await;
-                match &result {
-                    Ok(()) => part.commit().await.map_err(&failed)?,
-                    // It concerns this one alone.
-                    Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {
-                        part.rollback().await.map_err(&failed)?;
-                    }
-                    // Dropping the transaction rolls all of it back.
-                    Err(error) => return Err(error.clone()),
-                }
-                results.push(result);
-            }
-            done(transaction).await?;
-            Ok(results)
-        })
+        Box::pin(commit::write(self, commits))
     }
 
     fn gitspace(&self, id: GitspaceUuid) -> Answer<'_, Option<GitspaceRecord>> {

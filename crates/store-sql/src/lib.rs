@@ -7,6 +7,7 @@
 
 mod access;
 mod catalog;
+mod commit;
 mod delegates;
 mod error;
 mod gitspaces;

@@ -143,6 +143,7 @@ async fn suite(store: Arc<dyn Store>) {
     gitspaces::gitspaces(&*store).await;
     gitspaces::tasks_and_entries(&*store).await;
     gitspaces::commits_together(&*store).await;
+    gitspaces::many_commits_together(&*store).await;
     gitspaces::removals(&*store).await;
     codes(store.clone()).await;
     expiry(&*store).await;

@@ -329,6 +329,92 @@ pub(super) async fn commits_together(store: &dyn Store) {
     assert_eq!(store.timeline(second.id, 0, 9).await.unwrap().len(), 1);
     assert_eq!(store.timeline(first.id, 0, 9).await.unwrap().len(), 2);
     assert_eq!(store.gitspace(third.id).await.unwrap(), Some(third));
+
+    // The later of two rests on the earlier.
+    let mut once = first.clone();
+    once.version = 1;
+    let mut twice = once.clone();
+    twice.version = 2;
+    let results = store
+        .commit(&[of(&once, "once"), of(&twice, "twice"), of(&once, "late")])
+        .await
+        .unwrap();
+    assert!(
+        matches!(
+            results.as_slice(),
+            [
+                Ok(()),
+                Ok(()),
+                Err(StoreError::Conflict { what: "gitspace" })
+            ]
+        ),
+        "{results:?}"
+    );
+    let said: Vec<_> = store.timeline(first.id, 2, 9).await.unwrap();
+    let said: Vec<_> = said
+        .iter()
+        .map(|event| (event.id, &*event.message))
+        .collect();
+    assert_eq!(said, [(3, "once"), (4, "twice")]);
+}
+
+/// More than one statement takes, with timelines and logs of different lengths.
+pub(super) async fn many_commits_together(store: &dyn Store) {
+    let records: Vec<_> = (0..100)
+        .map(|number| gitspace(0x300 + number, 1, &format!("many-{number}")))
+        .collect();
+    let made: Vec<_> = records
+        .iter()
+        .map(|record| making(record.clone(), vec![event("made")]))
+        .collect();
+    assert!(store.commit(&made).await.unwrap().iter().all(Result::is_ok));
+    let changed: Vec<_> = (0_usize..)
+        .zip(&records)
+        .map(|(number, record)| {
+            let mut record = record.clone();
+            record.generation = Generation(u64::try_from(number).unwrap() + 2);
+            GitspaceCommit {
+                made: false,
+                gitspace: record,
+                tasks: Vec::new(),
+                timeline: (0..number % 3)
+                    .map(|n| event(&format!("event {n}")))
+                    .collect(),
+                log: (0..number % 5)
+                    .map(|n| log(&format!("{number}/{n}\n")))
+                    .collect(),
+            }
+        })
+        .collect();
+    assert!(
+        store
+            .commit(&changed)
+            .await
+            .unwrap()
+            .iter()
+            .all(Result::is_ok)
+    );
+    for (number, record) in records.iter().enumerate() {
+        let found = store.gitspace(record.id).await.unwrap().unwrap();
+        assert_eq!(found.generation.0, u64::try_from(number).unwrap() + 2);
+        assert_eq!(found.version, 1);
+        let events = store.timeline(record.id, 1, 9).await.unwrap();
+        let events: Vec<_> = events
+            .iter()
+            .map(|event| (event.id, &*event.message))
+            .collect();
+        let expected = [(2, "event 0"), (3, "event 1")];
+        assert_eq!(events, expected[..number % 3]);
+        let entries = store.log(record.id, 0, 9).await.unwrap();
+        let entries: Vec<_> = entries
+            .iter()
+            .map(|entry| (entry.id, entry.text.clone()))
+            .collect();
+        let expected: Vec<_> = (0..number % 5)
+            .map(|n| (u64::try_from(n).unwrap() + 1, format!("{number}/{n}\n")))
+            .collect();
+        assert_eq!(entries, expected);
+    }
 }
 
 pub(super) async fn removals(store: &dyn Store) {
