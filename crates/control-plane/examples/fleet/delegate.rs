@@ -1,6 +1,9 @@
-//! Simulated delegates: the real protocol on real sockets, and a runner that answers each task at once.
+//! Simulated delegates: the real protocol on real sockets.
 
-use crate::plane::Plane;
+use crate::{
+    plane::Plane,
+    runner::{Play, Runner},
+};
 use futures_util::{SinkExt as _, StreamExt as _};
 use jiff::Timestamp;
 use link::{
@@ -9,7 +12,7 @@ use link::{
 };
 use newtype_uuid::{GenericUuid as _, TypedUuid};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex,
@@ -27,13 +30,8 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest as _, protocol::WebSocketConfig},
 };
 use wire::{
-    control::{
-        Capacity, DisconnectCode, Down, Hello, Inventory, PROOF_PURPOSE, ProofClaims, SUBPROTOCOL,
-        Up,
-    },
-    gitspace::{DevContainer, Observed, ObservedState},
-    ids::{DelegateUuid, GitspaceUuid, StreamUuid, TaskUuid},
-    task::{Task, TaskEvent, TaskEventKind, TaskKind, TaskOutcome},
+    control::{DisconnectCode, Down, Hello, PROOF_PURPOSE, ProofClaims, SUBPROTOCOL},
+    ids::{DelegateUuid, StreamUuid, TaskUuid},
 };
 
 /// Sockets of one loopback address: less than it has ports.
@@ -90,40 +88,13 @@ pub(crate) async fn connect(number: usize, port: u16) -> std::io::Result<TcpStre
     Ok(stream)
 }
 
-fn inventory() -> Inventory {
-    Inventory {
-        hostname: "host".to_owned(),
-        os: "Debian GNU/Linux 12 (bookworm)".to_owned(),
-        kernel: "6.1.0-30-amd64".to_owned(),
-        arch: "x86_64".to_owned(),
-        cpus: 8,
-        memory_bytes: 1 << 35,
-        memory_available_bytes: 1 << 34,
-        disk_bytes: 1 << 40,
-        disk_available_bytes: 1 << 39,
-        docker_version: Some("20.10.24".to_owned()),
-        // So that each delegate gets one.
-        capacity: Capacity {
-            gitspaces: 1,
-            cpu_millis: 8_000,
-            memory_bytes: 1 << 35,
-        },
-    }
-}
-
 pub(crate) struct Delegate {
     pub(crate) number: usize,
     pub(crate) id: DelegateUuid,
     pub(crate) key: SigningKey,
     pub(crate) plane: Plane,
     pub(crate) board: Arc<Board>,
-}
-
-/// Between connections.
-#[derive(Default)]
-struct Runner {
-    gitspaces: HashMap<GitspaceUuid, Observed>,
-    said: VecDeque<Up>,
+    pub(crate) play: Arc<Play>,
 }
 
 impl Delegate {
@@ -140,7 +111,7 @@ impl Delegate {
             proof: token::sign(&claims, &self.key, PROOF_PURPOSE).expect("signs"),
             hello: Box::new(Hello {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                inventory: inventory(),
+                inventory: self.play.inventory(),
                 tags: Vec::new(),
                 draining: false,
                 runner_ready: true,
@@ -150,55 +121,21 @@ impl Delegate {
         }
     }
 
-    fn carry_out(&self, task: &Task, runner: &mut Runner) {
-        *self
-            .board
-            .assigned
-            .lock()
-            .expect("nobody panics with it")
-            .entry(task.id)
-            .or_default() += 1;
-        let state = match task.verb.kind() {
-            TaskKind::Start | TaskKind::Provision => ObservedState::Running,
-            TaskKind::Stop => ObservedState::Stopped,
-            TaskKind::Reset | TaskKind::Delete | TaskKind::Observe => ObservedState::Absent,
-        };
-        let observed = Observed {
-            gitspace: task.gitspace,
-            state,
-            generation: task.generation,
-            revision: self.board.revision.fetch_add(1, Ordering::Relaxed) + 1,
-            at: Timestamp::now(),
-            failure: None,
-            task: None,
-            dev_container: (state == ObservedState::Running).then(|| DevContainer {
-                image: "debian".to_owned(),
-                remote_user: "dev".to_owned(),
-                workspace_folder: "/workspaces/app".to_owned(),
-                forward_ports: Vec::new(),
-                initialized: true,
-            }),
-        };
-        runner.gitspaces.insert(task.gitspace, observed.clone());
-        runner.said.push_back(Up::TaskEvent {
-            task: task.id,
-            gitspace: task.gitspace,
-            event: TaskEvent {
-                seq: 1,
-                at: Timestamp::now(),
-                event: TaskEventKind::Finished {
-                    outcome: TaskOutcome::Done {},
-                    observed: Box::new(observed),
-                },
-            },
-        });
-    }
-
-    fn hear(&self, body: &Down, runner: &mut Runner) {
+    fn hear(&self, body: Down, runner: &mut Runner) {
         match body {
-            Down::Assign { task } => self.carry_out(task, runner),
-            Down::Stored { .. } => {
+            Down::Assign { task } => {
+                let mut assigned = self.board.assigned.lock().expect("nobody panics with it");
+                *assigned.entry(task.id).or_default() += 1;
+                drop(assigned);
+                runner.given.push(*task);
+            }
+            Down::Stored { task, .. } => {
                 self.board.stored.fetch_add(1, Ordering::Relaxed);
+                if let Some(gitspace) = runner.ended.remove(&task)
+                    && let Some(stored) = &self.play.stored
+                {
+                    stored.send(gitspace).expect("somebody listens");
+                }
             }
             Down::Cancel { .. } => {}
         }
@@ -227,7 +164,7 @@ impl Delegate {
         let stream: StreamUuid = TypedUuid::from_untyped_uuid(*self.id.as_untyped_uuid());
         let seed = u64::try_from(self.number).expect("small");
         let mut machine = Client::new(stream, seed);
-        let mut runner = Runner::default();
+        let mut runner = Runner::new(&self.play, self.number);
         let mut socket: Option<WebSocketStream<TcpStream>> = None;
         let mut is_live = false;
         machine.handle(Instant::now(), Input::Start);
@@ -250,7 +187,7 @@ impl Delegate {
                     }
                     Output::Deliver { seq, body } => {
                         machine.consumed(Instant::now(), seq);
-                        self.hear(&body, &mut runner);
+                        self.hear(body, &mut runner);
                     }
                     Output::HangUp { .. } => {
                         if std::mem::take(&mut is_live) {
@@ -285,6 +222,7 @@ impl Delegate {
         socket: &mut Option<WebSocketStream<TcpStream>>,
         runner: &mut Runner,
     ) {
+        runner.take(&self.play, &self.board.revision).await;
         while machine.has_room(Class::Control, link::limits::MAX_SENT_BODY)
             && let Some(body) = runner.said.pop_front()
         {

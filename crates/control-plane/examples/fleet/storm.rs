@@ -1,64 +1,27 @@
 //! All delegates at once: the control plane is killed and comes back.
 
 use crate::{
+    api::Users,
     delegate::Board,
-    plane::{self, Api, Plane},
-    print, spawn_delegates, until,
+    plane::{self, Plane},
+    print,
+    runner::Play,
+    spawn_delegates, until,
 };
 use camino::Utf8Path;
-use futures_util::{StreamExt as _, stream};
-use http::Method;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
-use tokio::sync::Mutex;
 
+pub(crate) const DELEGATES: usize = 2_000;
 /// As long as the control plane is gone: long enough for every delegate's pauses to be at their longest.
 const GONE: Duration = Duration::from_secs(15);
 const LIMIT: Duration = Duration::from_secs(120);
 /// Connections of users.
 const USERS: usize = 8;
-const PAGE: usize = 100;
-
-/// Calls of several users at once.
-async fn for_each(apis: &[Arc<Mutex<Api>>], calls: Vec<(String, Value)>) -> Vec<Value> {
-    stream::iter(calls.into_iter().enumerate())
-        .map(|(number, (path, body))| {
-            let api = Arc::clone(&apis[number % USERS]);
-            async move { api.lock().await.call(Method::POST, &path, Some(body)).await }
-        })
-        .buffered(USERS * 2)
-        .collect()
-        .await
-}
-
-async fn users(plane: &Plane) -> Vec<Arc<Mutex<Api>>> {
-    let mut apis = Vec::new();
-    for _ in 0..USERS {
-        apis.push(Arc::new(Mutex::new(Api::connect(plane).await)));
-    }
-    apis
-}
-
-/// Every one of a list.
-async fn all(api: &Mutex<Api>, path: &str) -> Vec<Value> {
-    let mut api = api.lock().await;
-    let mut items = Vec::new();
-    let mut cursor = String::new();
-    loop {
-        let page = api
-            .call(Method::GET, &format!("{path}?limit={PAGE}{cursor}"), None)
-            .await;
-        items.extend(page["items"].as_array().unwrap().iter().cloned());
-        match page["next"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => return items,
-        }
-    }
-}
 
 pub(crate) async fn measure(root: &Utf8Path, delegates: usize) {
     let plane = Plane {
@@ -70,21 +33,21 @@ pub(crate) async fn measure(root: &Utf8Path, delegates: usize) {
     let enrolled = plane.enrol(delegates).await;
     let process = plane.start().await;
     let board = Board::new(delegates);
-    let tasks = spawn_delegates(&plane, &board, &enrolled);
+    let tasks = spawn_delegates(&plane, &board, &Arc::new(Play::default()), &enrolled);
     let count = u64::try_from(delegates).unwrap();
     let live = |board: &Board| board.live.load(Ordering::SeqCst);
     until("all are welcome", LIMIT, || live(&board) == count).await;
     eprintln!("all connected; one gitspace for each");
-    let apis = users(&plane).await;
+    let users = Users::connect(&plane, USERS).await;
     let create = |number| {
         let body =
             json!({"repo": {"url": "https://example.com/app"}, "name": format!("g{number}")});
         ("/gitspaces".to_owned(), body)
     };
-    let made = for_each(&apis, (0..delegates).map(create).collect()).await;
+    let made = users.post_all((0..delegates).map(create).collect()).await;
     let stored = |board: &Board| board.stored.load(Ordering::SeqCst);
     until("all run", LIMIT, || stored(&board) == count).await;
-    drop(apis);
+    drop(users);
 
     eprintln!("kill -9");
     process.kill().await;
@@ -98,8 +61,8 @@ pub(crate) async fn measure(root: &Utf8Path, delegates: usize) {
     let last = Duration::from_micros(board.last_welcome.load(Ordering::SeqCst));
     let back = last.saturating_sub(before);
     let again = board.welcomes.load(Ordering::SeqCst) - welcomes;
-    let apis = users(&plane).await;
-    let seen = all(&apis[0], "/delegates").await;
+    let users = Users::connect(&plane, USERS).await;
+    let seen = users.all("/delegates").await;
     let ids: BTreeSet<_> = seen
         .iter()
         .filter(|delegate| delegate["connected"] == true && delegate["runner_ready"] == true)
@@ -111,7 +74,7 @@ pub(crate) async fn measure(root: &Utf8Path, delegates: usize) {
         let path = format!("/gitspaces/{}/actions", gitspace["id"].as_str().unwrap());
         (path, json!({"action": "stop"}))
     };
-    for_each(&apis, made.iter().map(stop).collect()).await;
+    users.post_all(made.iter().map(stop).collect()).await;
     until("every task is done", LIMIT, || stored(&board) == 2 * count).await;
     let assigned = board.assigned.lock().unwrap().clone();
     let twice = assigned.values().filter(|times| **times > 1).count();
@@ -120,7 +83,7 @@ pub(crate) async fn measure(root: &Utf8Path, delegates: usize) {
         2 * delegates,
         "a task of each gitspace's start and stop"
     );
-    let states = all(&apis[0], "/gitspaces").await;
+    let states = users.all("/gitspaces").await;
     let stopped = states.iter().filter(|g| g["state"] == "stopped").count();
     drop(tasks);
     process.kill().await;

@@ -6,8 +6,7 @@ use control_plane::{ControlPlane, ControlPlaneConfig, Deps};
 use daemon::{Lifecycle, RandomIds, SystemClock};
 use futures_util::{StreamExt as _, stream};
 use http::{Method, Request, header};
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::TokioIo;
+use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::{net::Ipv4Addr, process::Stdio, sync::Arc, time::Duration};
@@ -204,53 +203,6 @@ async fn enrol(router: &axum::Router, join: &str, url: String, number: usize) ->
     let made = call(router, "", "/delegates/enroll", body).await;
     let id = made["delegate"].as_str().unwrap().parse().unwrap();
     Enrolled { id, key }
-}
-
-/// The API of a running control plane, as a client reaches it.
-pub(crate) struct Api {
-    token: String,
-    port: u16,
-    sender: hyper::client::conn::http1::SendRequest<Full<bytes::Bytes>>,
-    _connection: tokio::task::JoinSet<()>,
-}
-
-impl Api {
-    pub(crate) async fn connect(plane: &Plane) -> Self {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, plane.port))
-            .await
-            .unwrap();
-        stream.set_nodelay(true).unwrap();
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .unwrap();
-        let mut task = tokio::task::JoinSet::new();
-        task.spawn(async move { drop(connection.await) });
-        Self {
-            token: plane.admin_token(),
-            port: plane.port,
-            sender,
-            _connection: task,
-        }
-    }
-
-    pub(crate) async fn call(&mut self, method: Method, path: &str, body: Option<Value>) -> Value {
-        let body = body.map_or_else(String::new, |body| body.to_string());
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("/api/v1{path}"))
-            .header(header::HOST, format!("127.0.0.1:{}", self.port))
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
-            .body(Full::from(body))
-            .unwrap();
-        self.sender.ready().await.unwrap();
-        let response = self.sender.send_request(request).await.unwrap();
-        let status = response.status();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        let text = String::from_utf8_lossy(&bytes);
-        assert!(status.is_success(), "{path}: {status} {text}");
-        serde_json::from_str(&text).unwrap_or(Value::Null)
-    }
 }
 
 pub(crate) fn free_port() -> u16 {
