@@ -19,6 +19,7 @@
 mod batch;
 mod book;
 mod draft;
+mod gitspaces;
 mod handle;
 mod hello;
 pub mod placement;

@@ -90,10 +90,10 @@ fn show(state: &AppState, record: DelegateRecord, gitspaces: u32) -> Delegate {
         last_seen: record.last_seen,
         last_disconnect: record.last_disconnect,
         unaccounted_gitspaces: view
-            .into_iter()
-            .flat_map(|view| view.unaccounted)
+            .iter()
+            .flat_map(|view| &view.unaccounted)
             .map(|(id, held)| UnaccountedGitspace {
-                id,
+                id: *id,
                 state: held.state,
                 since: held.since,
                 removing: held.removing,

@@ -81,7 +81,7 @@ pub(crate) fn show_record(state: &AppState, record: GitspaceRecord) -> Gitspace 
         generation: record.generation,
         phase: record.phase,
         error: record.error.or(record.waiting),
-        delegate: delegate.map(|delegate| delegate.name),
+        delegate: delegate.map(|delegate| delegate.name.clone()),
         delegate_connected,
         dev_container: record.observed.and_then(|observed| observed.dev_container),
         created: record.created,

@@ -14,8 +14,8 @@
 //! - A gitspace whose commit is refused takes no other's with it; everybody whose request looked at it is told.
 
 use super::{
-    book::{Entry, uses_capacity},
     draft::Draft,
+    gitspaces::{Entry, uses_capacity},
     handle::{ActionDenied, CreateDenied, OrchestratorError, RemovalDenied},
     plan::later,
     request::Reply,
@@ -209,7 +209,7 @@ impl OrchestratorTask {
         self.batch
             .before
             .entry(id)
-            .or_insert_with(|| self.book.entries.get(&id).cloned());
+            .or_insert_with(|| self.book.get(id).cloned());
         self.note_capacity(record);
         let mut changes = vec![Change::Gitspace(id)];
         if !commit.timeline.is_empty() {
@@ -228,7 +228,7 @@ impl OrchestratorTask {
 
     /// Hands the gitspace's open task over when it is stored.
     pub(super) fn stage_hand_over(&mut self, id: GitspaceUuid) {
-        if let Some(task) = self.book.entries.get(&id).and_then(|e| e.task.as_ref()) {
+        if let Some(task) = self.book.get(id).and_then(|e| e.task.as_ref()) {
             let effect = Effect::HandOver(task.id);
             self.batch.effects.push((id, effect));
         }
@@ -341,10 +341,9 @@ impl OrchestratorTask {
         for commit in commits {
             let id = commit.gitspace.id;
             let Some(refusal) = stored.refusal(id) else {
-                if let Some(entry) = self.book.entries.get_mut(&id)
-                    && !commit.made
-                {
-                    entry.record.version = commit.gitspace.version.saturating_add(1);
+                if !commit.made {
+                    let version = commit.gitspace.version.saturating_add(1);
+                    self.book.set_version(id, version);
                 }
                 if !commit.timeline.is_empty() {
                     let state = visible_state(&commit.gitspace);
@@ -356,7 +355,7 @@ impl OrchestratorTask {
             // It was in the way of others that wait for room.
             let uses = |entry: &Entry| uses_capacity(&entry.record);
             self.recheck_waiting |=
-                self.book.entries.get(&id).is_some_and(uses) && !before.as_ref().is_some_and(uses);
+                self.book.get(id).is_some_and(uses) && !before.as_ref().is_some_and(uses);
             self.book.restore(id, before);
             // Somebody else changed it: what is stored holds.
             if matches!(refusal, StoreError::Conflict { .. })
@@ -377,7 +376,7 @@ impl OrchestratorTask {
     }
 
     async fn hand_over(&mut self, id: GitspaceUuid, task: TaskUuid) {
-        let Some(entry) = self.book.entries.get(&id) else {
+        let Some(entry) = self.book.get(id) else {
             return;
         };
         let Some(task) = entry.task.clone().filter(|open| open.id == task) else {

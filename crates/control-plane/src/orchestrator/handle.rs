@@ -150,7 +150,7 @@ pub struct NewGitspace {
 pub struct OrchestratorHandle {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) changes: broadcast::Sender<Change>,
-    pub(super) delegates: watch::Receiver<Arc<BTreeMap<DelegateUuid, DelegateView>>>,
+    pub(super) delegates: watch::Receiver<Arc<BTreeMap<DelegateUuid, Arc<DelegateView>>>>,
 }
 
 impl OrchestratorHandle {
@@ -308,12 +308,12 @@ impl OrchestratorHandle {
 
     /// All delegates, as they are while this process runs.
     #[must_use]
-    pub fn delegates(&self) -> Arc<BTreeMap<DelegateUuid, DelegateView>> {
+    pub fn delegates(&self) -> Arc<BTreeMap<DelegateUuid, Arc<DelegateView>>> {
         self.delegates.borrow().clone()
     }
 
     #[must_use]
-    pub fn delegate(&self, id: DelegateUuid) -> Option<DelegateView> {
+    pub fn delegate(&self, id: DelegateUuid) -> Option<Arc<DelegateView>> {
         self.delegates.borrow().get(&id).cloned()
     }
 

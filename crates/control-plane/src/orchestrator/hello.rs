@@ -6,7 +6,10 @@ use super::{
     plan::later,
     task::{OrchestratorTask, stored, view},
 };
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 use store::{DelegateNote, DelegateSeen, TaskState};
 use wire::{
     control::{Hello, TaskStatus, TaskVerdict},
@@ -36,7 +39,7 @@ impl OrchestratorTask {
             self.book
                 .delegates
                 .entry(delegate)
-                .or_insert_with(|| view(&record, now));
+                .or_insert_with(|| Arc::new(view(&record, now)));
         }
         self.change_delegate(delegate, |view| {
             view.revoked = false;
@@ -69,9 +72,8 @@ impl OrchestratorTask {
     fn carry_on(&self, held: &TaskStatus) -> TaskVerdict {
         let after = self
             .book
-            .by_task
-            .get(&held.task)
-            .and_then(|id| self.book.entries.get(id)?.task.as_ref())
+            .of_task(held.task)
+            .and_then(|id| self.book.get(id)?.task.as_ref())
             .map_or(0, |task| task.stored_seq);
         TaskVerdict::Continue {
             task: held.task,
@@ -88,7 +90,7 @@ impl OrchestratorTask {
         if self.book.orphans.contains_key(&task) {
             return Ok(TaskVerdict::Continue { task, after: 0 });
         }
-        let open = self.book.by_task.get(&task).copied();
+        let open = self.book.of_task(task);
         let draft = open
             .and_then(|id| self.draft(id))
             .filter(|draft| draft.task.as_ref().is_some_and(|t| t.delegate == delegate));
@@ -188,8 +190,7 @@ impl OrchestratorTask {
         for observed in seen.into_values() {
             let placed = self
                 .book
-                .entries
-                .get(&observed.gitspace)
+                .get(observed.gitspace)
                 .and_then(|entry| entry.record.delegate);
             if placed != Some(delegate) {
                 // A removal is handed over when the delegate counts as connected.

@@ -217,7 +217,7 @@ impl OrchestratorTask {
         if came {
             // What was handed over while it was away may not have reached it. Once more does no harm.
             for id in self.book.placed_on(delegate) {
-                let Some(task) = self.book.entries.get(&id).and_then(|e| e.task.as_ref()) else {
+                let Some(task) = self.book.get(id).and_then(|e| e.task.as_ref()) else {
                     continue;
                 };
                 match task.state {

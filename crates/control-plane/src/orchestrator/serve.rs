@@ -6,6 +6,7 @@ use super::{
     task::{OrchestratorTask, stored, view},
     view::visible_state,
 };
+use std::sync::Arc;
 use store::{DelegateNote, GitspaceCommit, GitspaceRecord, NewTimelineEvent};
 use wire::{
     api::{GitspaceAction, TimelineKind},
@@ -138,7 +139,7 @@ impl OrchestratorTask {
             state: visible_state(&record),
         };
         let id = record.id;
-        if self.book.entries.contains_key(&id) {
+        if self.book.get(id).is_some() {
             return Err(CreateDenied::Conflict {
                 what: "gitspace id",
             });
@@ -229,10 +230,11 @@ impl OrchestratorTask {
             .delegates
             .entry(id)
             .and_modify(|view| {
+                let view = Arc::make_mut(view);
                 view.revoked = record.revoked;
                 view.tags.clone_from(&record.tags);
             })
-            .or_insert_with(|| view(&record, now));
+            .or_insert_with(|| Arc::new(view(&record, now)));
         self.change_delegate(id, |_| {});
         self.replan_of(id).await;
         Ok(())

@@ -64,7 +64,7 @@ impl OrchestratorTask {
     /// One decision, staged. `false` where there is nothing more to do for the time being.
     pub(super) async fn step(&mut self, id: GitspaceUuid) -> Result<bool, OrchestratorError> {
         let now = self.clock.now();
-        let Some(entry) = self.book.entries.get(&id) else {
+        let Some(entry) = self.book.get(id) else {
             return Ok(false);
         };
         let decision = plan(self.book.situation(entry), &self.config, now);

@@ -5,8 +5,9 @@
 
 use super::{
     batch::Batch,
-    book::{Book, uses_capacity},
+    book::Book,
     draft::Draft,
+    gitspaces::uses_capacity,
     handle::{
         MAX_CHANGES, MAX_REQUESTS, OrchestratorConfig, OrchestratorError, OrchestratorHandle,
     },
@@ -37,7 +38,7 @@ pub struct OrchestratorTask {
     pub(super) config: OrchestratorConfig,
     requests: mpsc::Receiver<Request>,
     changes: broadcast::Sender<Change>,
-    delegates: watch::Sender<Arc<BTreeMap<DelegateUuid, DelegateView>>>,
+    delegates: watch::Sender<Arc<BTreeMap<DelegateUuid, Arc<DelegateView>>>>,
     pub(super) book: Book,
     pub(super) batch: Batch,
     /// Capacity may have become free: who waits is looked at.
@@ -47,7 +48,7 @@ pub struct OrchestratorTask {
 impl fmt::Debug for OrchestratorTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OrchestratorTask")
-            .field("gitspaces", &self.book.entries.len())
+            .field("gitspaces", &self.book.ids().len())
             .field("delegates", &self.book.delegates.len())
             .finish_non_exhaustive()
     }
@@ -83,7 +84,8 @@ impl OrchestratorTask {
         let now = parts.clock.now();
         let mut book = Book::default();
         for delegate in parts.store.delegates().await.map_err(stored)? {
-            book.delegates.insert(delegate.id, view(&delegate, now));
+            book.delegates
+                .insert(delegate.id, Arc::new(view(&delegate, now)));
         }
         let mut tasks: BTreeMap<GitspaceUuid, TaskRecord> = parts
             .store
@@ -131,7 +133,7 @@ impl OrchestratorTask {
         stop: CancellationToken,
         mut pulse: Pulse,
     ) -> Result<(), OrchestratorError> {
-        let all: Vec<_> = self.book.entries.keys().copied().collect();
+        let all: Vec<_> = self.book.ids().collect();
         self.replan(all).await;
         self.flush().await;
         loop {
@@ -186,7 +188,7 @@ impl OrchestratorTask {
 
     pub(super) fn draft(&mut self, id: GitspaceUuid) -> Option<Draft> {
         self.batch.look_at(id);
-        let entry = self.book.entries.get(&id)?;
+        let entry = self.book.get(id)?;
         Some(Draft::new(
             &entry.record,
             entry.task.as_ref(),
@@ -199,7 +201,7 @@ impl OrchestratorTask {
         delegate: DelegateUuid,
         task: TaskUuid,
     ) -> Option<Draft> {
-        let draft = self.draft(*self.book.by_task.get(&task)?)?;
+        let draft = self.draft(self.book.of_task(task)?)?;
         let ours = draft
             .task
             .as_ref()
@@ -208,21 +210,18 @@ impl OrchestratorTask {
     }
 
     pub(super) fn current(&self, id: GitspaceUuid) -> Option<GitspaceRecord> {
-        self.book.entries.get(&id).map(|entry| entry.record.clone())
+        self.book.get(id).map(|entry| entry.record.clone())
     }
 
     pub(super) fn set_due(&mut self, id: GitspaceUuid, due: Option<Timestamp>) {
-        if let Some(entry) = self.book.entries.get_mut(&id) {
-            entry.due = due;
-        }
+        self.book.set_due(id, due);
     }
 
     /// Whether this change of a record gives capacity free.
     pub(super) fn note_capacity(&mut self, record: &GitspaceRecord) {
         let used_before = self
             .book
-            .entries
-            .get(&record.id)
+            .get(record.id)
             .is_some_and(|entry| uses_capacity(&entry.record));
         self.recheck_waiting |= used_before && !uses_capacity(record);
     }
@@ -249,12 +248,12 @@ impl OrchestratorTask {
         change: impl FnOnce(&mut DelegateView),
     ) {
         if let Some(view) = self.book.delegates.get_mut(&id) {
-            change(view);
+            change(Arc::make_mut(view));
             self.batch.changed_delegates.push(id);
         }
     }
 
-    /// Shows how the delegates are. Once a batch: the copy is as large as there are delegates.
+    /// Shows how the delegates are. Once a batch: the map is copied, although what it points to is not.
     pub(super) fn publish_delegates(&self, changed: Vec<DelegateUuid>) {
         if changed.is_empty() {
             return;

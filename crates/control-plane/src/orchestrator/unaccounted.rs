@@ -75,7 +75,7 @@ impl OrchestratorTask {
         delegate: DelegateUuid,
         id: GitspaceUuid,
     ) -> Result<Fate, OrchestratorError> {
-        if let Some(entry) = self.book.entries.get(&id) {
+        if let Some(entry) = self.book.get(id) {
             return Ok(match entry.record.delegate {
                 // What is known here is older than what the host holds.
                 None => Fate::Adopt,
@@ -115,7 +115,7 @@ impl OrchestratorTask {
         user: UserUuid,
     ) -> Result<(), RemovalDenied> {
         let failed = |source| RemovalDenied::Orchestrator(stored(source));
-        if self.book.entries.contains_key(&gitspace) {
+        if self.book.get(gitspace).is_some() {
             return Err(RemovalDenied::Known);
         }
         let held = self

@@ -17,7 +17,7 @@ fn stray() -> GitspaceUuid {
 
 fn listed(world: &World) -> Vec<(GitspaceUuid, Unaccounted)> {
     let view = world.handle.delegate(world.delegate).unwrap();
-    view.unaccounted.into_iter().collect()
+    view.unaccounted.clone().into_iter().collect()
 }
 
 #[tokio::test]
