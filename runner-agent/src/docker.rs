@@ -4,9 +4,11 @@
 //! answers into the few facts that the runner uses. It decides nothing.
 
 mod calls;
+mod create;
 mod error;
 
-pub(crate) use calls::{ContainerFacts, ContainerPlan, ImageFacts, KILLED, Labels};
+pub(crate) use calls::{ContainerFacts, ImageFacts, KILLED, Labels};
+pub(crate) use create::ContainerPlan;
 pub(crate) use error::DockerError;
 
 use bollard::ClientVersion;

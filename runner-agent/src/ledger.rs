@@ -14,160 +14,28 @@
 
 mod adopt;
 mod deleted;
+mod files;
+mod record;
 
 pub(crate) use adopt::Adopted;
+pub(crate) use files::Damaged;
+pub(crate) use record::{CloneRecord, ContainerRecord, Hook, MachineRecord, Record, Spare};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use deleted::Deleted;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use files::{load_dir, remove, write};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 use wire::{
-    agent::CommandLine,
     failure::{Failure, FailureCode},
-    gitspace::{Generation, GitspaceSpec},
     ids::GitspaceUuid,
 };
 
 /// Of the files.
 pub(crate) const FORMAT: u32 = 1;
-/// A record is a few kilobytes.
-const MAX_FILE: u64 = 1024 * 1024;
-
-/// What the runner knows of one gitspace.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Record {
-    format: u32,
-    pub(crate) gitspace: GitspaceUuid,
-    /// Of the last task that ended.
-    #[serde(default)]
-    pub(crate) generation: Generation,
-    /// Highest of any task that was taken, also of one that was cancelled.
-    #[serde(default)]
-    pub(crate) taken: Generation,
-    /// Without secrets.
-    #[serde(default)]
-    pub(crate) spec: Option<GitspaceSpec>,
-    #[serde(default)]
-    pub(crate) machine: Option<MachineRecord>,
-    /// Name of the clone's folder, once the clone is whole.
-    #[serde(default)]
-    pub(crate) clone: Option<CloneRecord>,
-    #[serde(default)]
-    pub(crate) container: Option<ContainerRecord>,
-}
-
-/// Network, volume and sandbox, all named by one key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct MachineRecord {
-    pub(crate) key: String,
-    /// Whether the sandbox is wanted.
-    #[serde(default)]
-    pub(crate) sandbox: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct CloneRecord {
-    /// Absolute, inside the container.
-    pub(crate) folder: String,
-    /// User the files belong to, once they were given to one.
-    #[serde(default)]
-    pub(crate) owner: Option<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ContainerRecord {
-    pub(crate) name: String,
-    /// `None` until Docker has made it.
-    #[serde(default)]
-    pub(crate) id: Option<String>,
-    /// Hash of the agent that is mounted into it.
-    #[serde(default)]
-    pub(crate) agent: String,
-    pub(crate) image: String,
-    pub(crate) remote_user: String,
-    pub(crate) workspace_folder: String,
-    #[serde(default)]
-    pub(crate) remote_env: BTreeMap<String, Option<String>>,
-    #[serde(default)]
-    pub(crate) forward_ports: Vec<u16>,
-    #[serde(default)]
-    pub(crate) on_create: Option<CommandLine>,
-    #[serde(default)]
-    pub(crate) post_create: Option<CommandLine>,
-    #[serde(default)]
-    pub(crate) post_start: Option<CommandLine>,
-    /// Once-only commands that ended well.
-    #[serde(default)]
-    pub(crate) done: BTreeSet<Hook>,
-    /// Docker's start time of the run that `postStartCommand` ended well in.
-    #[serde(default)]
-    pub(crate) post_started: Option<String>,
-    /// Whether it is meant to run: an end that nobody asked for is told from one that somebody did.
-    #[serde(default)]
-    pub(crate) wanted_running: bool,
-}
-
-impl ContainerRecord {
-    pub(crate) fn initialized(&self) -> bool {
-        [
-            (Hook::OnCreate, &self.on_create),
-            (Hook::PostCreate, &self.post_create),
-        ]
-        .iter()
-        .all(|(hook, command)| command.is_none() || self.done.contains(hook))
-    }
-}
-
-/// Commands that run once for a container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Hook {
-    OnCreate,
-    PostCreate,
-}
-
-impl Record {
-    pub(crate) fn new(gitspace: GitspaceUuid) -> Self {
-        Self {
-            format: FORMAT,
-            gitspace,
-            generation: Generation::default(),
-            taken: Generation::default(),
-            spec: None,
-            machine: None,
-            clone: None,
-            container: None,
-        }
-    }
-}
-
-/// A sandbox that waits for a gitspace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Spare {
-    format: u32,
-    pub(crate) key: String,
-    /// What it was made of: one of another image or agent is not used.
-    pub(crate) image: String,
-    pub(crate) agent: String,
-    /// Whether it is whole.
-    pub(crate) ready: bool,
-}
-
-impl Spare {
-    pub(crate) fn new(key: String, image: String, agent: String) -> Self {
-        Self {
-            format: FORMAT,
-            key,
-            image,
-            agent,
-            ready: false,
-        }
-    }
-}
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LedgerError {
@@ -211,13 +79,6 @@ impl From<LedgerError> for Failure {
             failure.hint("check the runner's state folder: its disk, owner and mode")
         }
     }
-}
-
-/// A file that could not be read and was put aside.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Damaged {
-    pub(crate) file: Utf8PathBuf,
-    pub(crate) cause: String,
 }
 
 #[derive(Debug, Default)]
@@ -409,236 +270,5 @@ fn machine_keys(entries: &Entries) -> BTreeSet<String> {
         .collect()
 }
 
-fn write<T: Serialize>(dir: &Utf8Path, name: &str, value: &T) -> Result<(), LedgerError> {
-    let bytes = serde_json::to_vec_pretty(value).map_err(|source| LedgerError::Json { source })?;
-    daemon::fail_point("runner.ledger.write.before");
-    daemon::write_atomic(&dir.join(format!("{name}.json")), &bytes, 0o600)
-        .map_err(|source| LedgerError::Write { source })?;
-    daemon::fail_point("runner.ledger.write.after");
-    Ok(())
-}
-
-fn remove(dir: &Utf8Path, name: &str) -> Result<(), LedgerError> {
-    let path = dir.join(format!("{name}.json"));
-    daemon::fail_point("runner.ledger.remove.before");
-    match std::fs::remove_file(&path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(LedgerError::Remove { path, source })
-        }
-        Ok(()) | Err(_) => {
-            daemon::fail_point("runner.ledger.remove.after");
-            Ok(())
-        }
-    }
-}
-
-/// Every readable entry of a folder, which is made where it is missing.
-fn load_dir<T: DeserializeOwned>(
-    dir: &Utf8Path,
-    damaged: &mut Vec<Damaged>,
-) -> Result<Vec<T>, LedgerError> {
-    let folder = |source| LedgerError::Folder {
-        path: dir.to_owned(),
-        source,
-    };
-    std::fs::create_dir_all(dir).map_err(folder)?;
-    let mut found = Vec::new();
-    // All names first: what is renamed meanwhile is not read again.
-    let mut paths = Vec::new();
-    for entry in dir.read_dir_utf8().map_err(folder)? {
-        paths.push(entry.map_err(folder)?.into_path());
-    }
-    for path in paths {
-        if path.file_name().is_some_and(|name| name.starts_with('.')) {
-            continue;
-        }
-        match path.extension() {
-            Some("json") => {}
-            // Told until somebody has looked at it and removed it.
-            Some("damaged") => {
-                damaged.push(Damaged {
-                    file: path,
-                    cause: "it was put aside at an earlier start".to_owned(),
-                });
-                continue;
-            }
-            _ => continue,
-        }
-        match load(&path) {
-            Ok(value) => found.push(value),
-            Err(cause) => {
-                tracing::error!(file = %path, cause, "A damaged ledger entry is put aside");
-                let aside = Utf8PathBuf::from(format!("{path}.damaged"));
-                if let Err(error) = std::fs::rename(&path, &aside) {
-                    tracing::error!(file = %path, %error, "Cannot put a damaged ledger entry aside");
-                }
-                // One of this name from before is replaced.
-                damaged.retain(|known: &Damaged| known.file != aside);
-                damaged.push(Damaged { file: aside, cause });
-            }
-        }
-    }
-    Ok(found)
-}
-
-fn load<T: DeserializeOwned>(path: &Utf8Path) -> Result<T, String> {
-    let length = std::fs::metadata(path)
-        .map_err(|error| error.to_string())?
-        .len();
-    if length > MAX_FILE {
-        return Err(format!("it has {length} bytes, more than {MAX_FILE}"));
-    }
-    parse(&std::fs::read(path).map_err(|error| error.to_string())?)
-}
-
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    #[derive(Deserialize)]
-    struct Head {
-        format: u32,
-    }
-    let head: Head = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    if head.format != FORMAT {
-        return Err(format!(
-            "it has format {}, and this version reads {FORMAT}",
-            head.format
-        ));
-    }
-    serde_json::from_slice(bytes).map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use daemon::IdsExt as _;
-
-    pub(super) fn temp() -> (tempfile::TempDir, Utf8PathBuf) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = Utf8PathBuf::from_path_buf(dir.path().to_owned()).unwrap();
-        (dir, path)
-    }
-
-    pub(super) fn ready(key: &str) -> Spare {
-        Spare {
-            ready: true,
-            ..Spare::new(key.to_owned(), "i".to_owned(), "a".to_owned())
-        }
-    }
-
-    #[test]
-    fn a_record_is_found_again_after_a_restart() {
-        let (_guard, dir) = temp();
-        let id = daemon::SequentialIds::default().typed();
-        let ledger = Ledger::open(&dir).unwrap();
-        ledger
-            .update(id, |record| record.generation = Generation(7))
-            .unwrap();
-        let again = Ledger::open(&dir).unwrap();
-        assert_eq!(again.get(id).unwrap().generation, Generation(7));
-        again.remove(id, jiff::Timestamp::UNIX_EPOCH).unwrap();
-        assert!(Ledger::open(&dir).unwrap().get(id).is_none());
-    }
-
-    #[test]
-    fn a_damaged_entry_is_put_aside_and_the_others_are_read() {
-        let (_guard, dir) = temp();
-        let id = daemon::SequentialIds::default().typed();
-        Ledger::open(&dir).unwrap().update(id, |_| {}).unwrap();
-        let bad = dir.join("gitspaces/bad.json");
-        std::fs::write(&bad, "{\"format\": 1, \"gitsp").unwrap();
-        let future = dir.join("gitspaces/future.json");
-        std::fs::write(&future, "{\"format\": 99}").unwrap();
-        let ledger = Ledger::open(&dir).unwrap();
-        assert!(ledger.get(id).is_some());
-        assert_eq!(ledger.damaged().len(), 2);
-        assert!(!bad.exists() && dir.join("gitspaces/bad.json.damaged").exists());
-    }
-
-    /// Every way in which a file can be cut is told, and takes nothing else with it.
-    #[test]
-    fn an_entry_cut_at_any_byte_is_told_and_never_read_as_another() {
-        let (_guard, dir) = temp();
-        let ids = daemon::SequentialIds::default();
-        let (cut, kept) = (ids.typed(), ids.typed());
-        let ledger = Ledger::open(&dir).unwrap();
-        for id in [cut, kept] {
-            ledger
-                .update(id, |record| {
-                    record.taken = Generation(12);
-                    record.machine = Some(MachineRecord {
-                        key: format!("{id}"),
-                        sandbox: false,
-                    });
-                })
-                .unwrap();
-        }
-        ledger.put_spare(&ready("k1")).unwrap();
-        ledger
-            .remove(ids.typed(), jiff::Timestamp::UNIX_EPOCH)
-            .unwrap();
-        let files: Vec<Utf8PathBuf> = ["gitspaces", "spares", "deleted"]
-            .iter()
-            .flat_map(|folder| dir.join(folder).read_dir_utf8().unwrap())
-            .map(|entry| entry.unwrap().into_path())
-            .filter(|path| !path.as_str().contains(&kept.to_string()))
-            .collect();
-        assert_eq!(files.len(), 3);
-        for file in files {
-            let whole = std::fs::read(&file).unwrap();
-            for end in 0..whole.len() {
-                std::fs::write(&file, whole.get(..end).unwrap()).unwrap();
-                let ledger = Ledger::open(&dir).unwrap();
-                assert_eq!(ledger.damaged().len(), 1, "{file} cut at {end}");
-                assert!(ledger.get(kept).is_some(), "{file} cut at {end}");
-                let found = ledger.records().len() + ledger.spares().len() + ledger.deleted().len();
-                assert_eq!(found, 3, "{file} cut at {end}: the others alone");
-                let aside = format!("{file}.damaged");
-                let again = Ledger::open(&dir).unwrap();
-                assert_eq!(again.damaged().len(), 1, "told until it is removed");
-                std::fs::remove_file(aside).unwrap();
-                std::fs::write(&file, &whole).unwrap();
-            }
-            assert!(Ledger::open(&dir).unwrap().damaged().is_empty());
-        }
-    }
-
-    #[test]
-    fn a_spare_of_an_earlier_run_is_given_to_nobody_before_it_was_looked_at() {
-        let (_guard, dir) = temp();
-        let ids = daemon::SequentialIds::default();
-        Ledger::open(&dir).unwrap().put_spare(&ready("k1")).unwrap();
-        let again = Ledger::open(&dir).unwrap();
-        assert!(again.claim_spare(ids.typed(), |_| true).unwrap().is_none());
-        assert_eq!(again.spares().len(), 1);
-    }
-
-    #[test]
-    fn a_spare_is_given_once() {
-        let (_guard, dir) = temp();
-        let ids = daemon::SequentialIds::default();
-        let ledger = Ledger::open(&dir).unwrap();
-        ledger.put_spare(&ready("k1")).unwrap();
-        let claimed = ledger.claim_spare(ids.typed(), |_| true).unwrap().unwrap();
-        assert_eq!(claimed.machine.unwrap().key, "k1");
-        assert!(ledger.claim_spare(ids.typed(), |_| true).unwrap().is_none());
-        assert!(Ledger::open(&dir).unwrap().spares().is_empty());
-    }
-
-    #[test]
-    fn a_spare_that_was_claimed_before_a_crash_is_not_a_spare_any_more() {
-        let (_guard, dir) = temp();
-        let ids = daemon::SequentialIds::default();
-        let ledger = Ledger::open(&dir).unwrap();
-        ledger.claim_spare(ids.typed(), |_| true).unwrap();
-        ledger
-            .update(ids.typed(), |record| {
-                record.machine = Some(MachineRecord {
-                    key: "k1".to_owned(),
-                    sandbox: true,
-                });
-            })
-            .unwrap();
-        // As a kill between the two writes leaves it.
-        ledger.put_spare(&ready("k1")).unwrap();
-        assert!(Ledger::open(&dir).unwrap().spares().is_empty());
-    }
-}
+mod tests;

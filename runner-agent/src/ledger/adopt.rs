@@ -3,7 +3,10 @@
 //! Every dev container carries the record it was made from. What came to be known after it was made is found out again: once-only
 //! commands by the marks that the agent keeps in the container, the generation by the next task.
 
-use super::{FORMAT, Ledger, LedgerError, MAX_FILE, Record, parse};
+use super::{
+    FORMAT, Ledger, LedgerError, Record,
+    files::{MAX_FILE, parse},
+};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::PoisonError};
