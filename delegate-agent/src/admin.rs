@@ -1,20 +1,31 @@
 //! What the delegate tells on its admin socket; the routes are those of every daemon, see the `admin` crate.
 
-use crate::{VERSION, checks::Checks, drain::Drain, status::Board, uplink::LinkHandle};
+use crate::{
+    VERSION,
+    checks::Checks,
+    drain::Drain,
+    identity::{IdentityFile, KeyInUse},
+    rotate::Rotation,
+    status::Board,
+    transport::Transport,
+    uplink::LinkHandle,
+};
 use admin::{
     About, Check, DrainRequest, DrainState, Registry, Subject,
     metrics::{counter, gauge},
 };
 use camino::Utf8PathBuf;
 use control_plane::Bootstrap;
-use daemon::ErrorChain;
+use daemon::{Clock, ErrorChain, Hint as _};
 use http::{Method, Response, StatusCode};
 use local_rpc::{
     Peer,
     server::{self, Body},
 };
 use serde_json::{Value, json};
-use wire::problem::Problem;
+use std::sync::Arc;
+use tokio::sync::Mutex;
+use wire::{control::Epoch, problem::Problem};
 
 /// What the answers are made of. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -27,6 +38,18 @@ pub(crate) struct Admin {
     pub(crate) config_files: Vec<Utf8PathBuf>,
     /// Of the control plane in this process.
     pub(crate) bootstrap: Option<Bootstrap>,
+    pub(crate) keys: Keys,
+}
+
+/// What a rotation of the key changes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    pub(crate) transport: Transport,
+    pub(crate) file: IdentityFile,
+    pub(crate) in_use: KeyInUse,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// One rotation at a time.
+    pub(crate) turn: Arc<Mutex<()>>,
 }
 
 impl Admin {
@@ -43,6 +66,36 @@ impl Admin {
                 let problem = Problem::new("not_made", "cannot make the token")
                     .cause(ErrorChain(&error).to_string());
                 server::problem(StatusCode::INTERNAL_SERVER_ERROR, &problem)
+            }
+        }
+    }
+
+    /// Where whoever asked goes away in the middle, it is as if the daemon was killed there: the next call goes on.
+    async fn rotate(&self) -> Response<Body> {
+        let link = self.board.link.borrow().epoch.map(Epoch);
+        let keys = &self.keys;
+        let _turn = keys.turn.lock().await;
+        let rotation = Rotation {
+            transport: &keys.transport,
+            file: &keys.file,
+            in_use: Some(&keys.in_use),
+            link,
+        };
+        let step = |step: &str| tracing::info!(step, "Rotating the key");
+        match rotation.run(&*keys.clock, step).await {
+            Ok(rotated) => {
+                tracing::info!(
+                    ended = rotated.ended,
+                    key = rotated.key.fingerprint,
+                    "Key rotated"
+                );
+                server::json(StatusCode::OK, &rotated)
+            }
+            Err(error) => {
+                tracing::error!(error = %ErrorChain(&error), "The key is not rotated");
+                let mut problem = Problem::new("not_rotated", ErrorChain(&error).to_string());
+                problem.hint = error.hint();
+                server::problem(StatusCode::BAD_GATEWAY, &problem)
             }
         }
     }
@@ -68,6 +121,7 @@ impl Subject for Admin {
         );
         json!({
             "name": self.name,
+            "key": self.keys.in_use.get().public().kid(),
             "link": link,
             "runner": runner,
             "tasks": self.board.tasks.borrow().len(),
@@ -138,6 +192,7 @@ impl Subject for Admin {
         Ok(())
     }
 
+    /// `POST /rotate`: 200; a new key is in force at both ends, and the answer says which.
     /// `POST /admin-token`: 201; the embedded control plane makes a token for its first administrator, and the answer is the file it lies in.
     async fn own_route(
         &self,
@@ -148,6 +203,10 @@ impl Subject for Admin {
         match (method, path) {
             (&Method::POST, ["admin-token"]) => Some(match admin::owner_only(peer) {
                 Ok(()) => self.admin_token().await,
+                Err(refusal) => *refusal,
+            }),
+            (&Method::POST, ["rotate"]) => Some(match admin::owner_only(peer) {
+                Ok(()) => self.rotate().await,
                 Err(refusal) => *refusal,
             }),
             _ => None,

@@ -1,12 +1,12 @@
 //! Putting the delegate together, and starting it.
 
 use crate::{
-    admin::Admin,
+    admin::{Admin, Keys},
     checks::Checks,
     config::Config,
     drain::{Drain, DrainEnds},
     embedded::{EmbeddedControlPlane, EmbeddedError},
-    identity::{Identity, IdentityError, IdentityFile},
+    identity::{Identity, IdentityError, IdentityFile, KeyInUse, Rotating},
     runner::Runner,
     status::Board,
     tasks::TasksTask,
@@ -22,6 +22,7 @@ use daemon::{
 };
 use local_rpc::BindError;
 use std::{convert::Infallible, sync::Arc};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use wire::ids::DelegateUuid;
 
@@ -190,10 +191,23 @@ pub async fn start(
             .await?;
     }
 
+    if file.tidy(&identity)? == Rotating::Begun {
+        tracing::warn!(
+            "A rotation of the key was begun and not finished: `delegate-agent rotate` finishes it"
+        );
+    }
+    let in_use = KeyInUse::new(identity.key);
+    let keys = Keys {
+        transport: transport.clone(),
+        file: file.clone(),
+        in_use: in_use.clone(),
+        clock: Arc::clone(&clock),
+        turn: Arc::new(Mutex::new(())),
+    };
     let board = Board::default();
     let hello = HelloSource {
         delegate,
-        key: identity.key,
+        key: in_use,
         audience: transport.origin().ascii(),
         tags: config.tags,
         capacity: config.capacity,
@@ -244,10 +258,12 @@ pub async fn start(
         checks: Checks {
             board: board.clone(),
             runner,
+            identity: file,
             state_dir: config.state_dir,
         },
         drain: drain.clone(),
         config_files,
+        keys,
     };
     let pulses = lifecycle.tasks().pulses();
     lifecycle.spawn("tasks", tasks.run(stop.clone()));

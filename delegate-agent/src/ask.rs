@@ -1,15 +1,19 @@
-//! One HTTP request to the control plane, outside the link: enrolment, and a look whether it is there.
+//! HTTP requests to the control plane, outside the link: enrolment, rotation, and a look whether it is there.
 
 use crate::transport::{ConnectError, Transport};
 use bytes::Bytes;
 use daemon::{Exit, Hint};
-use http::{Request, Response, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
 use std::time::Duration;
+use wire::problem::Problem;
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const MAX_ANSWER: usize = 64 * 1024;
+/// Of an answer that is not ours.
+const MAX_QUOTE: usize = 300;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -95,4 +99,115 @@ pub async fn ask(
         .map_err(|_| AskError::TooLong {
             control_plane: control_plane.clone(),
         })?
+}
+
+/// Why a call with JSON has no answer that is one.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error("cannot write the request")]
+    Request {
+        #[source]
+        source: BoxError,
+    },
+    #[error("the control plane refuses: {problem}")]
+    Refused {
+        status: StatusCode,
+        problem: Box<Problem>,
+    },
+    #[error("`{control_plane}` does not answer as a control plane does: {status}: {quote}")]
+    NotAControlPlane {
+        control_plane: String,
+        status: StatusCode,
+        quote: String,
+    },
+}
+
+impl CallError {
+    /// What a control plane of before the call answers.
+    #[must_use]
+    pub fn is_unknown_call(&self) -> bool {
+        matches!(self, Self::Refused { problem, .. } if problem.code == "no_route")
+    }
+}
+
+impl Hint for CallError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Ask(error) => error.hint(),
+            Self::Refused { .. } if self.is_unknown_call() => {
+                Some("the control plane is older than this delegate; upgrade it first".to_owned())
+            }
+            Self::Refused { problem, .. } => problem.hint.clone(),
+            Self::NotAControlPlane { .. } => {
+                Some("check the URL: it is that of the control plane, without a path".to_owned())
+            }
+            Self::Request { .. } => None,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Ask(error) => error.exit(),
+            Self::NotAControlPlane { .. } => Exit::Usage,
+            Self::Refused { status, .. }
+                if status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS =>
+            {
+                Exit::TryAgain
+            }
+            Self::Refused { .. } => Exit::Refused,
+            Self::Request { .. } => Exit::Failure,
+        }
+    }
+}
+
+/// Sends `body` as JSON to a path of the API, and reads the answer.
+///
+/// # Errors
+/// See [`CallError`].
+pub async fn call<T: DeserializeOwned>(
+    transport: &Transport,
+    method: Method,
+    path: &str,
+    body: &(impl Serialize + Sync),
+    connected: impl FnOnce(),
+) -> Result<T, CallError> {
+    let control_plane = transport.origin().ascii();
+    let request = serde_json::to_vec(body)
+        .map_err(Into::into)
+        .and_then(|json| {
+            Request::builder()
+                .method(method)
+                .uri(path)
+                .header(header::CONTENT_TYPE, "application/json")
+                .header(header::ACCEPT, "application/json")
+                .body(Full::new(Bytes::from(json)))
+                .map_err(Into::into)
+        })
+        .map_err(|source| CallError::Request { source })?;
+    let (head, bytes) = ask(transport, request, connected).await?.into_parts();
+    let status = head.status;
+    let not_ours = || {
+        let text: String = String::from_utf8_lossy(&bytes)
+            .chars()
+            .take(MAX_QUOTE)
+            .collect();
+        CallError::NotAControlPlane {
+            control_plane: control_plane.clone(),
+            status,
+            quote: text.escape_debug().to_string(),
+        }
+    };
+    if status.is_success() {
+        serde_json::from_slice(&bytes).map_err(|_| not_ours())
+    } else {
+        match serde_json::from_slice::<Problem>(&bytes) {
+            Ok(problem) => Err(CallError::Refused {
+                status,
+                problem: Box::new(problem),
+            }),
+            Err(_) => Err(not_ours()),
+        }
+    }
 }

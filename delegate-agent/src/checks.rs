@@ -1,13 +1,14 @@
 //! What a running delegate needs, and how it is.
 
 use crate::{
+    identity::IdentityFile,
     runner::Runner,
     status::{Board, LinkStatus},
     uplink::clock_is_right,
 };
 use admin::{Check, Severity};
 use camino::Utf8PathBuf;
-use daemon::ErrorChain;
+use daemon::{ErrorChain, Hint as _};
 use std::time::Duration;
 
 /// Whoever asks wants to know how it is, not how long the runner may take.
@@ -15,6 +16,7 @@ const PROBE_LIMIT: Duration = Duration::from_secs(2);
 
 pub(crate) const LINK: &str = "link";
 pub(crate) const CLOCK: &str = "clock_skew";
+pub(crate) const KEY: &str = "key";
 pub(crate) const RUNNER: &str = "runner_socket";
 /// The runner's to be unready for: the delegate does all that it can.
 pub(crate) const RUNNER_DOCKER: &str = "runner_docker";
@@ -26,6 +28,7 @@ pub(crate) const DRAINING: &str = "draining";
 pub(crate) struct Checks {
     pub(crate) board: Board,
     pub(crate) runner: Runner,
+    pub(crate) identity: IdentityFile,
     pub(crate) state_dir: Utf8PathBuf,
 }
 
@@ -34,6 +37,7 @@ impl Checks {
         let status = self.board.link.borrow().clone();
         let mut checks = vec![link(&status), clock(status.clock_skew_ms)];
         checks.extend(runner(&self.runner).await);
+        checks.push(key(&self.identity));
         checks.push(Check::disk(
             STATE_DISK,
             "the delegate's state",
@@ -78,6 +82,43 @@ fn link(status: &LinkStatus) -> Check {
             .clone()
             .unwrap_or_else(|| "`delegate-agent doctor` tries each step of the way".to_owned()),
     )
+}
+
+/// What lies on the disk: whether the control plane takes it shows in the link.
+fn key(file: &IdentityFile) -> Check {
+    let bad = |severity, summary: &str| Check::bad(KEY, severity, summary);
+    match (file.load(), file.load_next()) {
+        (Ok(Some(identity)), Ok(None)) => Check::good(
+            KEY,
+            Severity::Warning,
+            format!("its fingerprint is {}", identity.key.public().kid()),
+        ),
+        (Ok(Some(_)), Ok(Some(_))) => unfinished_rotation(),
+        (Ok(None), _) => bad(Severity::Warning, "the identity is not there any more")
+            .cause(format!(
+                "`{}` is missing: the next start fails",
+                file.path()
+            ))
+            .fix("put it back from a backup, or enrol this host again"),
+        (Err(error), _) | (_, Err(error)) => {
+            let check = bad(Severity::Warning, "the identity cannot be read any more")
+                .cause(ErrorChain(&error).to_string());
+            match error.hint() {
+                Some(hint) => check.fix(hint),
+                None => check,
+            }
+        }
+    }
+}
+
+pub(crate) fn unfinished_rotation() -> Check {
+    Check::bad(
+        KEY,
+        Severity::Warning,
+        "a rotation of the key was begun and not finished",
+    )
+    .cause("it was killed, or the control plane did not answer; the key before is in force")
+    .fix("`delegate-agent rotate` finishes it")
 }
 
 pub(crate) fn clock(skew_ms: Option<i64>) -> Check {

@@ -7,6 +7,7 @@ use crate::{
     doctor,
     enrol::{Enrolment, enrol},
     identity::IdentityFile,
+    rotate::{RotateError, Rotated, Rotation},
     transport::{ProxyEnv, Transport, TransportError},
 };
 use admin::{Program, ProgramError, RuntimeError};
@@ -18,6 +19,8 @@ use wire::secret::Secret;
 
 /// For tasks to hand over what they hold.
 const GRACE: Duration = Duration::from_secs(20);
+/// It asks the control plane four times.
+const ROTATION_LIMIT: Duration = Duration::from_secs(150);
 /// A join token is one line.
 const MAX_TOKEN_FILE: u64 = 4096;
 
@@ -48,6 +51,13 @@ enum Command {
     Enroll(EnrollArgs),
     /// Find what is wrong on this host: every step to a running delegate is tried, and nothing changed.
     Doctor {
+        #[arg(short, long, value_enum, default_value_t)]
+        output: admin::Output,
+    },
+    /// Make a new key and end the one in use. A running delegate does it without dropping its link.
+    ///
+    /// Killed at any moment, the host still gets in; run it again to finish.
+    Rotate {
         #[arg(short, long, value_enum, default_value_t)]
         output: admin::Output,
     },
@@ -144,6 +154,8 @@ pub enum CliError {
     #[error(transparent)]
     Enrol(#[from] crate::enrol::EnrolError),
     #[error(transparent)]
+    Rotate(#[from] RotateError),
+    #[error(transparent)]
     Start(#[from] app::StartError),
     #[error(transparent)]
     Passed(#[from] daemon::ActivationError),
@@ -158,6 +170,7 @@ impl CliError {
             Self::JoinToken(error) => error,
             Self::Transport(error) => error,
             Self::Enrol(error) => error,
+            Self::Rotate(error) => error,
             Self::Start(error) => error,
             Self::Passed(error) => error,
         }
@@ -184,6 +197,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Run => serve(path),
         Command::Enroll(args) => enroll(path, args),
         Command::Doctor { output } => doctor(path, output),
+        Command::Rotate { output } => rotate(path, output),
         Command::AdminToken => Ok(admin::admin_token::<Settings>(path)?),
         Command::Common(command) => Ok(admin::common::<Settings, Cli>(command, path)?),
     }
@@ -261,6 +275,38 @@ fn enroll(path: Option<&Utf8Path>, args: EnrollArgs) -> Result<ExitCode, CliErro
         again: args.again,
     };
     admin::runtime()?.block_on(enrol(enrolment, &SystemClock, admin::say))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rotate(path: Option<&Utf8Path>, output: admin::Output) -> Result<ExitCode, CliError> {
+    let step = |step: &str| {
+        if output == admin::Output::Text {
+            admin::say(step);
+        }
+    };
+    let rotated: Rotated = match admin::ask_daemon::<Settings, _>(path, "/rotate", ROTATION_LIMIT)?
+    {
+        Some(rotated) => rotated,
+        // No daemon has the identity in use.
+        None => {
+            let config = admin::load::<Settings>(path)?.value.check()?;
+            let transport = transport(&config)?;
+            let rotation = Rotation {
+                transport: &transport,
+                file: &IdentityFile::new(config.state_dir),
+                in_use: None,
+                link: None,
+            };
+            admin::runtime()?.block_on(rotation.run(&SystemClock, step))?
+        }
+    };
+    match output {
+        admin::Output::Text => admin::say(&format!(
+            "the key {} is in use; {} has ended",
+            rotated.key.fingerprint, rotated.ended
+        )),
+        admin::Output::Json => admin::say_json(&rotated),
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,6 +7,7 @@ use crate::{
     checks,
     config::Config,
     identity::{Identity, IdentityFile},
+    rotate::{self, ProveError},
     runner::Runner,
     transport::{ProxyEnv, Transport},
 };
@@ -135,12 +136,56 @@ async fn control_plane(config: &Config, proxy_env: &ProxyEnv, clock: &dyn Clock)
                 .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
                 .map(|date| date.timestamp().duration_since(clock.now()).as_millis())
                 .and_then(|skew| i64::try_from(skew).ok());
-            vec![
+            let mut checks = vec![
                 Check::good(CONTROL_PLANE, Severity::Error, format!("{url} answers")),
                 checks::clock(skew),
-            ]
+            ];
+            checks.extend(key(config, &transport, clock).await);
+            checks
         }
     }
+}
+
+/// Whether the control plane would let this host in. `identity` says where there is nothing to ask about.
+async fn key(config: &Config, transport: &Transport, clock: &dyn Clock) -> Option<Check> {
+    let file = IdentityFile::new(config.state_dir.clone());
+    let identity = file.load().ok().flatten()?;
+    let delegate = identity.delegate?;
+    let fingerprint = identity.key.public().kid();
+    Some(
+        match rotate::check(transport, delegate, &identity.key, clock).await {
+            Ok(_) if file.load_next().ok().flatten().is_some() => checks::unfinished_rotation(),
+            Ok(state) => Check::good(
+                checks::KEY,
+                Severity::Error,
+                format!(
+                    "the control plane takes {fingerprint}, since {}",
+                    state.since
+                ),
+            ),
+            Err(ProveError::Call(error)) if error.is_unknown_call() => Check::good(
+                checks::KEY,
+                Severity::Error,
+                "cannot be asked about: the control plane is older",
+            ),
+            Err(error) => {
+                let check = Check::bad(
+                    checks::KEY,
+                    Severity::Error,
+                    format!("the control plane does not take {fingerprint}"),
+                )
+                .cause(ErrorChain(&error).to_string());
+                let hint = match &error {
+                    ProveError::Call(error) => error.hint(),
+                    ProveError::Sign(_) => None,
+                };
+                match hint {
+                    Some(hint) => check.fix(hint),
+                    None => check,
+                }
+            }
+        },
+    )
 }
 
 async fn look(transport: &Transport) -> Result<Response<Bytes>, AskError> {

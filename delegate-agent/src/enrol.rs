@@ -3,27 +3,22 @@
 //! The key is kept before the control plane is asked. Where the answer gets lost, the same name and key are registered once.
 
 use crate::{
-    ask::{AskError, ask},
+    ask::{CallError, call},
     identity::{Identity, IdentityError, IdentityFile},
     transport::Transport,
 };
-use bytes::Bytes;
 use daemon::{Clock, Exit, Hint};
-use http::{Request, StatusCode, header};
-use http_body_util::Full;
+use http::Method;
 use std::time::Duration;
 use token::Validity;
 use wire::{
     control::{ENROL_PURPOSE, EnrolClaims, EnrolRequest, EnrolResponse},
     ids::DelegateUuid,
-    problem::Problem,
     secret::Secret,
 };
 
 const PATH: &str = "/api/v1/delegates/enroll";
 const PROOF_LIFE: Duration = Duration::from_secs(60);
-/// Of an answer that is not ours.
-const MAX_QUOTE: usize = 300;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
@@ -36,27 +31,11 @@ pub enum EnrolError {
         delegate: DelegateUuid,
     },
     #[error(transparent)]
-    Ask(#[from] AskError),
+    Call(#[from] CallError),
     #[error("cannot sign the request")]
     Sign {
         #[source]
         source: token::SignError,
-    },
-    #[error("cannot write the request")]
-    Request {
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    #[error("the control plane refuses: {problem}")]
-    Refused {
-        status: StatusCode,
-        problem: Box<Problem>,
-    },
-    #[error("`{control_plane}` does not answer as a control plane does: {status}: {quote}")]
-    NotAControlPlane {
-        control_plane: String,
-        status: StatusCode,
-        quote: String,
     },
 }
 
@@ -65,25 +44,19 @@ impl Hint for EnrolError {
         match self {
             Self::Identity(error) => error.hint(),
             Self::AlreadyEnrolled { .. } => Some(
-                "nothing is to be done; to enrol anew, revoke the delegate, stop delegate-agent and pass --again".to_owned(),
+                "nothing is to be done; to enrol anew, run `gitspace delegate revoke NAME`, stop delegate-agent, pass --again, and start it".to_owned(),
             ),
-            Self::Ask(error) => error.hint(),
-            Self::Refused { problem, .. } => problem.hint.clone(),
-            Self::NotAControlPlane { .. } => {
-                Some("check the URL: it is that of the control plane, without a path".to_owned())
-            }
-            Self::Sign { .. } | Self::Request { .. } => None,
+            Self::Call(error) => error.hint(),
+            Self::Sign { .. } => None,
         }
     }
 
     fn exit(&self) -> Exit {
         match self {
             Self::Identity(error) => error.exit(),
-            Self::AlreadyEnrolled { .. } | Self::NotAControlPlane { .. } => Exit::Usage,
-            Self::Ask(error) => error.exit(),
-            Self::Refused { status, .. } if status.is_server_error() => Exit::TryAgain,
-            Self::Refused { .. } => Exit::Refused,
-            Self::Sign { .. } | Self::Request { .. } => Exit::Failure,
+            Self::AlreadyEnrolled { .. } => Exit::Usage,
+            Self::Call(error) => error.exit(),
+            Self::Sign { .. } => Exit::Failure,
         }
     }
 }
@@ -162,59 +135,18 @@ pub async fn enrol(
         proof,
     };
     step(&format!("connecting to {control_plane}"));
-    let answer = post(transport, &request, || step("registering the key")).await?;
+    let answer: EnrolResponse = call(transport, Method::POST, PATH, &request, || {
+        step("registering the key");
+    })
+    .await?;
     identity.delegate = Some(answer.delegate);
     identity.name = answer.name;
     file.save(&identity)?;
+    // Of the identity before.
+    file.forget_next()?;
     step(&format!(
         "enrolled as `{}` ({})",
         identity.name, answer.delegate
     ));
     Ok(identity)
-}
-
-async fn post(
-    transport: &Transport,
-    body: &EnrolRequest,
-    connected: impl FnOnce(),
-) -> Result<EnrolResponse, EnrolError> {
-    let control_plane = transport.origin().ascii();
-    let request = serde_json::to_vec(body)
-        .map_err(Into::into)
-        .and_then(|json| {
-            Request::post(PATH)
-                .header(header::CONTENT_TYPE, "application/json")
-                .header(header::ACCEPT, "application/json")
-                .body(Full::new(Bytes::from(json)))
-                .map_err(Into::into)
-        })
-        .map_err(|source| EnrolError::Request { source })?;
-    let (head, bytes) = ask(transport, request, connected).await?.into_parts();
-    let status = head.status;
-    let quote = || {
-        let text: String = String::from_utf8_lossy(&bytes)
-            .chars()
-            .take(MAX_QUOTE)
-            .collect();
-        text.escape_debug().to_string()
-    };
-    if status.is_success() {
-        serde_json::from_slice(&bytes).map_err(|_| EnrolError::NotAControlPlane {
-            control_plane: control_plane.clone(),
-            status,
-            quote: quote(),
-        })
-    } else {
-        match serde_json::from_slice::<Problem>(&bytes) {
-            Ok(problem) => Err(EnrolError::Refused {
-                status,
-                problem: Box::new(problem),
-            }),
-            Err(_) => Err(EnrolError::NotAControlPlane {
-                control_plane: control_plane.clone(),
-                status,
-                quote: quote(),
-            }),
-        }
-    }
 }

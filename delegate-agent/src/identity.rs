@@ -4,12 +4,17 @@ use camino::{Utf8Path, Utf8PathBuf};
 use daemon::{Exit, Hint, WriteError, write_atomic};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
-use std::io;
+use std::{
+    io,
+    sync::{Arc, PoisonError, RwLock},
+};
 use token::{KeyError, SigningKey};
 use wire::ids::DelegateUuid;
 
 const FORMAT: u32 = 1;
 const FILE: &str = "identity.json";
+/// Beside it, while the key is rotated.
+const NEXT_FILE: &str = "identity.next.json";
 /// Larger is not ours.
 const MAX_FILE: u64 = 64 * 1024;
 
@@ -113,59 +118,86 @@ impl IdentityFile {
         self.dir.join(FILE)
     }
 
+    #[must_use]
+    pub fn next_path(&self) -> Utf8PathBuf {
+        self.dir.join(NEXT_FILE)
+    }
+
     /// # Errors
     /// Refuses a file that others can read, and one that is not whole; a missing one is `None`.
     pub fn load(&self) -> Result<Option<Identity>, IdentityError> {
-        use std::os::unix::fs::PermissionsExt as _;
-        let path = self.path();
-        let fail = |source| IdentityError::File {
-            doing: "read",
-            path: self.path(),
-            source,
-        };
-        let metadata = match std::fs::metadata(&path) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(fail(error)),
-        };
-        let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(IdentityError::Mode { path, mode });
-        }
-        if metadata.len() > MAX_FILE {
-            return Err(fail(io::ErrorKind::FileTooLarge.into()));
-        }
-        let text = SecretString::from(std::fs::read_to_string(&path).map_err(fail)?);
-        let stored: Stored =
-            serde_json::from_str(text.expose_secret()).map_err(|source| IdentityError::Format {
-                path: path.clone(),
-                source,
-            })?;
-        if stored.version > FORMAT {
-            return Err(IdentityError::TooNew {
+        read(self.path())
+    }
+
+    /// The same identity with its next key, where a rotation was begun.
+    ///
+    /// # Errors
+    /// As [`IdentityFile::load`].
+    pub fn load_next(&self) -> Result<Option<Identity>, IdentityError> {
+        read(self.next_path())
+    }
+
+    /// # Errors
+    /// Fails where it cannot be made durable.
+    pub fn save_next(&self, identity: &Identity) -> Result<(), IdentityError> {
+        daemon::fail_point("delegate.next-key.before");
+        self.write(self.next_path(), identity)?;
+        daemon::fail_point("delegate.next-key.after");
+        Ok(())
+    }
+
+    /// The rotation is over. Whether there was one.
+    ///
+    /// # Errors
+    /// The file stays.
+    pub fn forget_next(&self) -> Result<bool, IdentityError> {
+        let path = self.next_path();
+        daemon::fail_point("delegate.forget-next-key.before");
+        match std::fs::remove_file(&path) {
+            Ok(()) => {
+                daemon::fail_point("delegate.forget-next-key.after");
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(IdentityError::File {
+                doing: "remove",
                 path,
-                found: stored.version,
-            });
+                source,
+            }),
         }
-        let key = SigningKey::from_text(&stored.private_key.into())
-            .map_err(|source| IdentityError::Key { path, source })?;
-        Ok(Some(Identity {
-            name: stored.name,
-            control_plane: stored.control_plane,
-            key,
-            delegate: stored.delegate,
-        }))
+    }
+
+    /// What a rotation that was killed has left is taken away where the next key is in force already. What is left then is a rotation that
+    /// was begun and not finished: the key before is the one in force.
+    ///
+    /// # Errors
+    /// As [`IdentityFile::load_next`].
+    pub fn tidy(&self, identity: &Identity) -> Result<Rotating, IdentityError> {
+        match self.load_next()? {
+            None => Ok(Rotating::No),
+            Some(next) if next.key.public() == identity.key.public() => {
+                self.forget_next()?;
+                Ok(Rotating::No)
+            }
+            Some(_) => Ok(Rotating::Begun),
+        }
     }
 
     /// # Errors
     /// Fails where it cannot be made durable.
     pub fn save(&self, identity: &Identity) -> Result<(), IdentityError> {
+        daemon::fail_point("delegate.identity.before");
+        self.write(self.path(), identity)?;
+        daemon::fail_point("delegate.identity.after");
+        Ok(())
+    }
+
+    fn write(&self, path: Utf8PathBuf, identity: &Identity) -> Result<(), IdentityError> {
         make_private_dir(&self.dir).map_err(|source| IdentityError::File {
             doing: "make",
             path: self.dir.clone(),
             source,
         })?;
-        let path = self.path();
         let stored = Stored {
             version: FORMAT,
             name: identity.name.clone(),
@@ -177,12 +209,83 @@ impl IdentityFile {
             path: path.clone(),
             source,
         })?;
-        daemon::fail_point("delegate.identity.before");
-        write_atomic(&path, &json, 0o600)
-            .map_err(|source| IdentityError::Write { path, source })?;
-        daemon::fail_point("delegate.identity.after");
-        Ok(())
+        write_atomic(&path, &json, 0o600).map_err(|source| IdentityError::Write { path, source })
     }
+}
+
+/// Whether a rotation of the key was begun and not finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotating {
+    No,
+    Begun,
+}
+
+/// The key that proofs are signed with; a rotation replaces it while the delegate runs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct KeyInUse(Arc<RwLock<SigningKey>>);
+
+impl KeyInUse {
+    #[must_use]
+    pub fn new(key: SigningKey) -> Self {
+        Self(Arc::new(RwLock::new(key)))
+    }
+
+    #[must_use]
+    pub fn get(&self) -> SigningKey {
+        // Replaced whole.
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub fn set(&self, key: SigningKey) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = key;
+    }
+}
+
+fn read(path: Utf8PathBuf) -> Result<Option<Identity>, IdentityError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let fail = |source| IdentityError::File {
+        doing: "read",
+        path: path.clone(),
+        source,
+    };
+    let metadata = match std::fs::metadata(&path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fail(error)),
+    };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(IdentityError::Mode { path, mode });
+    }
+    if metadata.len() > MAX_FILE {
+        return Err(fail(io::ErrorKind::FileTooLarge.into()));
+    }
+    let text = SecretString::from(std::fs::read_to_string(&path).map_err(fail)?);
+    let stored: Stored =
+        serde_json::from_str(text.expose_secret()).map_err(|source| IdentityError::Format {
+            path: path.clone(),
+            source,
+        })?;
+    if stored.version > FORMAT {
+        return Err(IdentityError::TooNew {
+            path,
+            found: stored.version,
+        });
+    }
+    let key =
+        SigningKey::from_text(&stored.private_key.into()).map_err(|source| IdentityError::Key {
+            path: path.clone(),
+            source,
+        })?;
+    Ok(Some(Identity {
+        name: stored.name,
+        control_plane: stored.control_plane,
+        key,
+        delegate: stored.delegate,
+    }))
 }
 
 impl Identity {
@@ -241,6 +344,22 @@ mod tests {
             file.load(),
             Err(IdentityError::Mode { mode: 0o640, .. })
         ));
+    }
+
+    #[test]
+    fn a_next_key_that_is_in_force_is_tidied_away_and_one_that_is_not_is_kept() {
+        let (_guard, file) = file();
+        let identity = Identity::generate("host", "http://x").unwrap();
+        file.save(&identity).unwrap();
+        assert_eq!(file.tidy(&identity).unwrap(), Rotating::No);
+        let next = Identity::generate("host", "http://x").unwrap();
+        file.save_next(&next).unwrap();
+        let mode = std::fs::metadata(file.next_path()).unwrap().permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600);
+        assert_eq!(file.tidy(&identity).unwrap(), Rotating::Begun);
+        assert!(file.load_next().unwrap().is_some());
+        assert_eq!(file.tidy(&next).unwrap(), Rotating::No);
+        assert!(!file.next_path().exists());
     }
 
     #[test]

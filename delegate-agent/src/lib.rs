@@ -1,6 +1,6 @@
 //! delegate-agent: connects one host to its control plane, from the inside out.
 //!
-//! Responsible for: the delegate's identity ([`identity`], [`enrol`]), the outbound link ([`uplink`], the shell around `link::client`) over
+//! Responsible for: the delegate's identity ([`identity`], [`enrol`], [`rotate`]), the outbound link ([`uplink`], the shell around `link::client`) over
 //! any way out of the host ([`transport`]: direct, HTTP proxy, TLS with private roots), carrying tasks to the runner and their events back
 //! ([`tasks`]), what the runner observes ([`watch`]), and, on one host, the embedded control plane and gateway ([`embedded`]).
 //!
@@ -30,6 +30,7 @@ pub mod embedded;
 pub mod enrol;
 pub mod identity;
 pub mod inventory;
+pub mod rotate;
 pub mod runner;
 pub mod status;
 pub mod tasks;

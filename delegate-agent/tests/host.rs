@@ -17,6 +17,8 @@ mod faults;
 mod faulty_road;
 #[path = "host/roads.rs"]
 mod roads;
+#[path = "host/rotation.rs"]
+mod rotation;
 #[path = "host/runner.rs"]
 mod runner;
 
@@ -222,8 +224,14 @@ async fn a_revoked_delegate_is_hung_up_at_once_and_told_why() {
     delegate.enrol(&control_plane).await.expect("enrols");
     delegate.start().await;
     delegate.until_state("live").await;
+    let asked = std::time::Instant::now();
     control_plane.revoke().await;
     let status = delegate.until_state("backoff").await;
+    let took = asked.elapsed();
+    assert!(
+        took.as_secs() < 1,
+        "the live connection was closed after {took:?}"
+    );
     let error = status.last_error.expect("says why");
     assert!(error.message.contains("revoked"), "{error:?}");
     assert!(error.hint.is_some_and(|hint| hint.contains("enroll")));

@@ -9,8 +9,8 @@ mod seed;
 mod tally;
 mod world;
 
-use crate::deployment::{Daemon, Deployment};
-use anyhow::{Result, ensure};
+use crate::deployment::{Daemon, Deployment, text};
+use anyhow::{Context as _, Result, ensure};
 use seed::Seed;
 use tally::Tally;
 use world::World;
@@ -81,6 +81,40 @@ async fn a_delegate_killed_while_it_enrols_is_one_delegate_afterwards() -> Resul
         let count = delegates.as_array().map_or(0, Vec::len);
         ensure!(count == 1, "{point}: one delegate: {delegates:#}");
     }
+    Ok(())
+}
+
+/// Control plane and delegate are one process here: both ends are killed at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delegate_killed_while_its_key_is_rotated_gets_in_and_rotates_then() -> Result<()> {
+    let mut host = Deployment::start().await?;
+    let key = |host: &Deployment, name: &str| -> Result<String> {
+        let delegate = host.json(&["delegate", "show", "host"])?;
+        Ok(text(&delegate, &format!("/key/{name}")))
+    };
+    for point in points::ROTATION.iter().chain(points::ENROLMENT) {
+        let before = key(&host, "fingerprint")?;
+        host.kill(Daemon::Delegate)?;
+        host.run_armed(Daemon::Delegate, point)?;
+        host.until_ready()?;
+        let said = host.daemon(Daemon::Delegate, &["rotate"])?;
+        ensure!(said.code == 69, "{point} was not reached: {said:#?}");
+        host.kill(Daemon::Delegate)?;
+        host.run(Daemon::Delegate)?;
+        host.until_ready()
+            .with_context(|| format!("killed at {point}"))?;
+        let said = host.daemon(Daemon::Delegate, &["rotate"])?;
+        ensure!(said.code == 0, "{point}: {said:#?}\n{}", host.logs());
+        let after = key(&host, "fingerprint")?;
+        ensure!(after != before, "{point}: {before} is still in use");
+        ensure!(key(&host, "next")?.is_empty(), "{point}: two keys get in");
+        ensure!(host.is_ready()?, "{point}: {}", host.logs());
+    }
+    let delegates = host.json(&["delegate", "list"])?;
+    ensure!(
+        delegates.as_array().map_or(0, Vec::len) == 1,
+        "one delegate: {delegates:#}"
+    );
     Ok(())
 }
 

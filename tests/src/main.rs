@@ -20,6 +20,7 @@ mod example_configs;
 mod failures;
 mod gateway_door;
 mod hostile_input;
+mod identity;
 mod isolation;
 mod lifecycle;
 mod processes_apart;

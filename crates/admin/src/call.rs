@@ -3,8 +3,24 @@
 use crate::{CommandError, RunAdmin};
 use camino::Utf8PathBuf;
 use local_rpc::Client;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use std::time::Duration;
+
+/// Asks the running daemon; the answer is its own.
+///
+/// # Errors
+/// See [`CommandError`].
+pub(crate) async fn post<T: DeserializeOwned>(
+    at: RunAdmin<'_>,
+    path: &str,
+    limit: Duration,
+) -> Result<T, CommandError> {
+    Client::new(at.socket)
+        .with_deadline(limit)
+        .post(path, &())
+        .await
+        .map_err(|source| CommandError::of_call(at.daemon, source))
+}
 
 /// It is written to disk before it is answered.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -20,10 +36,6 @@ struct AdminTokenFile {
 /// # Errors
 /// See [`CommandError`].
 pub(crate) async fn admin_token(at: RunAdmin<'_>) -> Result<Utf8PathBuf, CommandError> {
-    let made: AdminTokenFile = Client::new(at.socket)
-        .with_deadline(ANSWER_LIMIT)
-        .post("/admin-token", &())
-        .await
-        .map_err(|source| CommandError::of_call(at.daemon, source))?;
+    let made: AdminTokenFile = post(at, "/admin-token", ANSWER_LIMIT).await?;
     Ok(made.file)
 }

@@ -112,6 +112,15 @@ impl CommandError {
     }
 }
 
+impl CommandError {
+    /// Whether there is no daemon that could answer.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Unreachable { source: ClientError::Connect { source, .. }, .. }
+            if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused))
+    }
+}
+
 impl Hint for CommandError {
     fn hint(&self) -> Option<String> {
         match self {
@@ -340,7 +349,8 @@ fn write_new(path: &Utf8Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn say_json<T: Serialize>(value: &T) {
+/// A value to whoever ran the command.
+pub fn say_json<T: Serialize>(value: &T) {
     say(&format!(
         "{}\n",
         serde_json::to_string_pretty(value).unwrap_or_default()

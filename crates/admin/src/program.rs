@@ -17,6 +17,7 @@ use std::{
     ffi::OsString,
     io::{self, Write as _},
     process::ExitCode,
+    time::Duration,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -219,6 +220,26 @@ pub fn admin_token<P: Program>(
         .map_err(ProgramError::Command)?;
     say(file.as_str());
     Ok(ExitCode::SUCCESS)
+}
+
+/// A call that this daemon alone answers. `None` where none runs.
+///
+/// # Errors
+/// See [`ProgramError`].
+pub fn ask_daemon<P: Program, T: DeserializeOwned>(
+    path: Option<&Utf8Path>,
+    route: &str,
+    limit: Duration,
+) -> Result<Option<T>, ProgramError<P::Refusal>> {
+    let socket = load::<P>(path)?.value.admin_socket();
+    let answer = runtime()
+        .map_err(ProgramError::Runtime)?
+        .block_on(call::post(at::<P>(&socket), route, limit));
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.is_absent() => Ok(None),
+        Err(error) => Err(ProgramError::Command(error)),
+    }
 }
 
 const fn at<P: Program>(socket: &Utf8Path) -> RunAdmin<'_> {

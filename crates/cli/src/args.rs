@@ -211,6 +211,11 @@ pub(crate) enum DelegateCommand {
         /// Name or id of the delegate
         name: String,
     },
+    /// Revoke a delegate: its link is cut at once, and its host is given nothing more until it is enrolled again
+    Revoke {
+        /// Name or id of the delegate
+        name: String,
+    },
     /// Remove what a delegate's host holds of a gitspace that no record accounts for, with its disk
     RemoveUnaccounted {
         /// Name or id of the delegate

@@ -114,6 +114,10 @@ fn private(state: &AppState) -> OpenApiRouter<AppState> {
 fn public() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(delegates::enroll::enroll_delegate))
+        .routes(routes!(delegates::challenge_key::challenge_delegate_key))
+        .routes(routes!(delegates::propose_key::propose_delegate_key))
+        .routes(routes!(delegates::use_key::use_delegate_key))
+        .routes(routes!(delegates::check_key::check_delegate_key))
         .routes(routes!(links::connect::connect_gateway))
         .routes(routes!(links::exchange::exchange_code))
         .routes(routes!(meta::healthz))

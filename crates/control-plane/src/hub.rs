@@ -23,6 +23,7 @@ mod registry;
 mod storing;
 
 use crate::{
+    identity::delegate_keys::{ENROL_AGAIN, Refusal},
     orchestrator::{AssignRefused, OrchestratorHandle, TaskSink},
     origins::PublicOrigin,
 };
@@ -43,7 +44,7 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wire::{
     api::ClonedDelegate,
-    control::{DisconnectCode, Down, MAX_FRAME, SUBPROTOCOL},
+    control::{DisconnectCode, Down, Epoch, MAX_FRAME, SUBPROTOCOL},
     ids::{DelegateUuid, TaskUuid},
     problem::Problem,
     runner::MAX_BODY,
@@ -82,9 +83,16 @@ impl HubHandle {
             Command::Close {
                 code: DisconnectCode::Revoked,
                 reason: "the delegate was revoked".to_owned(),
-                hint: Some(proof::ENROL_AGAIN.to_owned()),
+                hint: Some(ENROL_AGAIN.to_owned()),
             },
         );
+    }
+
+    /// The delegate's next key is in use by the process that has the link of `keep`, or none. Another link is not its own.
+    pub(crate) fn key_rotated(&self, delegate: DelegateUuid, keep: Option<Epoch>) {
+        let Refusal { code, reason, hint } = Refusal::key_rotated();
+        self.registry
+            .close_other(delegate, keep, Command::Close { code, reason, hint });
     }
 
     /// Whether two processes were lately seen with this delegate's identity.

@@ -5,7 +5,9 @@
 
 pub(crate) mod bootstrap;
 pub(crate) mod caller;
+pub(crate) mod challenge;
 pub(crate) mod credentials;
+pub(crate) mod delegate_keys;
 pub(crate) mod failures;
 pub(crate) mod first_start;
 pub(crate) mod grants;

@@ -3,6 +3,7 @@
 mod authorization;
 mod bootstrap;
 mod browser;
+mod delegate_keys;
 mod gateway_link;
 mod gateways;
 mod gitspaces;

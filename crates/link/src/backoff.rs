@@ -62,6 +62,7 @@ impl Retry {
     pub const fn after(code: DisconnectCode) -> Self {
         match code {
             DisconnectCode::Revoked
+            | DisconnectCode::SupersededKey
             | DisconnectCode::UnknownDelegate
             | DisconnectCode::BadProof
             | DisconnectCode::Version

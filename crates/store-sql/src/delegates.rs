@@ -9,8 +9,8 @@ use crate::{
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction, sqlite::SqliteRow};
 use store::{
-    Answer, DelegateNote, DelegateRecord, DelegateStore, Enrolment, EnrolmentDenied, Hash,
-    JoinTokenRecord, StoreError,
+    Answer, DelegateNote, DelegateRecord, DelegateStore, EndedKey, Enrolment, EnrolmentDenied,
+    Hash, JoinTokenRecord, KeyProposed, MAX_ENDED_KEYS, StoreError,
 };
 use wire::{
     control::{Epoch, Inventory},
@@ -37,6 +37,8 @@ fn delegate(row: &SqliteRow) -> Result<DelegateRecord, StoreError> {
         name: columns.text("name")?,
         tags: columns.json("tags")?,
         public_key: columns.hash("public_key")?,
+        key_since: columns.time("key_since")?,
+        next_key: columns.opt_hash("next_key")?,
         revoked: columns.flag("revoked")?,
         version: columns.opt_text("version")?,
         inventory: columns.opt_json("inventory")?,
@@ -78,6 +80,38 @@ async fn use_join_token(
         .await
         .map_err(&failed)?;
     Ok(Ok(()))
+}
+
+/// Whether any delegate has, had or will have this key.
+async fn is_known_key(
+    transaction: &mut Transaction<'static, Sqlite>,
+    key: &Hash,
+) -> Result<bool, StoreError> {
+    sqlx::query(
+        "SELECT 1 FROM delegates WHERE public_key = $1 OR next_key = $1
+         UNION ALL SELECT 1 FROM ended_keys WHERE public_key = $1 LIMIT 1",
+    )
+    .bind(key.as_slice())
+    .fetch_optional(&mut **transaction)
+    .await
+    .map(|row| row.is_some())
+    .map_err(store_error("looking for a key", "delegate"))
+}
+
+async fn end_key(
+    transaction: &mut Transaction<'static, Sqlite>,
+    delegate: DelegateUuid,
+    key: &Hash,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO ended_keys (public_key, delegate_id, ended) VALUES ($1, $2, $3)")
+        .bind(key.as_slice())
+        .bind(delegate.to_string())
+        .bind(micros(now))
+        .execute(&mut **transaction)
+        .await
+        .map(drop)
+        .map_err(store_error("ending a delegate's key", "delegate"))
 }
 
 async fn keep(
@@ -196,21 +230,32 @@ impl DelegateStore for SqlStore {
                     return Ok(Enrolment::Denied(EnrolmentDenied::NameTaken));
                 }
                 // Revocation is of a key: the same one never comes back.
-                Some(known) if known.public_key == asked.public_key => {
+                Some(_) | None if is_known_key(&mut transaction, &asked.public_key).await? => {
                     return Ok(Enrolment::Denied(EnrolmentDenied::KeyTaken));
                 }
-                Some(known) => sqlx::query(
-                    "UPDATE delegates SET public_key = $2, tags = $3, revoked = 0 WHERE id = $1",
-                )
-                .bind(known.id.to_string())
-                .bind(asked.public_key.as_slice())
-                .bind(json(&asked.tags)?)
-                .execute(&mut *transaction)
-                .await
-                .map(|_| Enrolment::Renewed(known.id)),
+                Some(known) => {
+                    for key in [Some(&known.public_key), known.next_key.as_ref()]
+                        .into_iter()
+                        .flatten()
+                    {
+                        end_key(&mut transaction, known.id, key, now).await?;
+                    }
+                    sqlx::query(
+                        "UPDATE delegates SET public_key = $2, key_since = $4, next_key = NULL, tags = $3, revoked = 0
+                         WHERE id = $1",
+                    )
+                    .bind(known.id.to_string())
+                    .bind(asked.public_key.as_slice())
+                    .bind(json(&asked.tags)?)
+                    .bind(micros(now))
+                    .execute(&mut *transaction)
+                    .await
+                    .map(|_| Enrolment::Renewed(known.id))
+                }
                 None => sqlx::query(
                     "INSERT INTO delegates (id, name, tags, public_key, revoked, version, inventory, last_seen,
-                       last_disconnect, epoch, created) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                       last_disconnect, epoch, created, key_since, next_key)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, NULL)",
                 )
                 .bind(asked.id.to_string())
                 .bind(asked.name.as_str())
@@ -223,6 +268,7 @@ impl DelegateStore for SqlStore {
                 .bind(opt_json(asked.last_disconnect.as_ref())?)
                 .bind(signed(asked.epoch.0))
                 .bind(micros(asked.created))
+                .bind(micros(asked.key_since))
                 .execute(&mut *transaction)
                 .await
                 .map(|_| Enrolment::Enrolled(asked.id)),
@@ -324,6 +370,100 @@ impl DelegateStore for SqlStore {
                 .await
                 .map_err(store_error("keeping a delegate's inventory", "delegate"))?;
             done(transaction).await
+        })
+    }
+
+    fn propose_key<'a>(
+        &'a self,
+        id: DelegateUuid,
+        current: &'a Hash,
+        next: &'a Hash,
+    ) -> Answer<'a, KeyProposed> {
+        Box::pin(async move {
+            let failed = store_error("keeping a delegate's next key", "delegate");
+            let mut transaction = self.write().await?;
+            let known = sqlx::query("SELECT * FROM delegates WHERE id = $1")
+                .bind(id.to_string())
+                .fetch_optional(&mut *transaction)
+                .await
+                .map_err(&failed)?
+                .map(|row| delegate(&row))
+                .transpose()?;
+            match known {
+                Some(known) if known.revoked || known.public_key != *current => {
+                    return Ok(KeyProposed::NotInForce);
+                }
+                Some(known) if known.next_key.as_ref() == Some(next) => {
+                    return Ok(KeyProposed::Accepted);
+                }
+                Some(_) => {}
+                None => return Ok(KeyProposed::NotInForce),
+            }
+            if is_known_key(&mut transaction, next).await? {
+                return Ok(KeyProposed::Taken);
+            }
+            sqlx::query("UPDATE delegates SET next_key = $2 WHERE id = $1")
+                .bind(id.to_string())
+                .bind(next.as_slice())
+                .execute(&mut *transaction)
+                .await
+                .map_err(&failed)?;
+            done(transaction).await?;
+            Ok(KeyProposed::Accepted)
+        })
+    }
+
+    fn use_key<'a>(&'a self, id: DelegateUuid, key: &'a Hash, now: Timestamp) -> Answer<'a, bool> {
+        Box::pin(async move {
+            let failed = store_error("putting a delegate's next key in force", "delegate");
+            let mut transaction = self.write().await?;
+            let known = sqlx::query(
+                "SELECT * FROM delegates WHERE id = $1 AND next_key = $2 AND revoked = 0",
+            )
+            .bind(id.to_string())
+            .bind(key.as_slice())
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(&failed)?
+            .map(|row| delegate(&row))
+            .transpose()?;
+            let Some(known) = known else {
+                return Ok(false);
+            };
+            end_key(&mut transaction, id, &known.public_key, now).await?;
+            sqlx::query(
+                "UPDATE delegates SET public_key = $2, key_since = $3, next_key = NULL WHERE id = $1",
+            )
+            .bind(id.to_string())
+            .bind(key.as_slice())
+            .bind(micros(now))
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+            done(transaction).await?;
+            Ok(true)
+        })
+    }
+
+    fn ended_keys(&self, id: DelegateUuid) -> Answer<'_, Vec<EndedKey>> {
+        Box::pin(async move {
+            sqlx::query(
+                "SELECT * FROM ended_keys WHERE delegate_id = $1 ORDER BY ended DESC LIMIT $2",
+            )
+            .bind(id.to_string())
+            .bind(i64::from(MAX_ENDED_KEYS))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(store_error("listing a delegate's ended keys", "delegate"))?
+            .iter()
+            .map(|row| {
+                let columns = Columns::new(row, "ended key");
+                Ok(EndedKey {
+                    public_key: columns.hash("public_key")?,
+                    ended: columns.time("ended")?,
+                })
+            })
+            .collect()
         })
     }
 

@@ -21,7 +21,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
 const KEEP_JOIN_TOKENS: Duration = Duration::from_hours(30 * 24);
 
 /// In order; a file that was released is never changed.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (
         1,
         "initial",
@@ -41,6 +41,11 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
         4,
         "disconnect code",
         include_str!("../migrations/sqlite/0004_disconnect_code.sql"),
+    ),
+    (
+        5,
+        "delegate keys",
+        include_str!("../migrations/sqlite/0005_delegate_keys.sql"),
     ),
 ];
 

@@ -74,6 +74,12 @@ impl<'r> Columns<'r> {
         Hash::try_from(bytes.as_slice()).map_err(|error| self.corrupt(error))
     }
 
+    pub(crate) fn opt_hash(&self, column: &str) -> Read<Option<Hash>> {
+        self.opt_bytes(column)?
+            .map(|bytes| Hash::try_from(bytes.as_slice()).map_err(|error| self.corrupt(error)))
+            .transpose()
+    }
+
     pub(crate) fn time(&self, column: &str) -> Read<Timestamp> {
         Timestamp::from_microsecond(self.get(column)?).map_err(|error| self.corrupt(error))
     }

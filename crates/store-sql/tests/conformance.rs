@@ -18,8 +18,8 @@ use std::{slice, sync::Arc, time::Duration};
 use store::{
     AccessTokenRecord, Claimed, CodeRecord, Cursor, DelegateNote, DelegateRecord, DelegateSeen,
     Enrolment, EnrolmentDenied, GatewayRecord, GitCredentialRecord, GitspaceRecord,
-    IdempotencyClaim, InfraProviderRecord, JoinTokenRecord, MachineRecord, MachineSnapshot,
-    PageRequest, SessionRecord, Store, StoreError, UserRecord,
+    IdempotencyClaim, InfraProviderRecord, JoinTokenRecord, KeyProposed, MachineRecord,
+    MachineSnapshot, PageRequest, SessionRecord, Store, StoreError, UserRecord,
 };
 use store_sql::SqlStore;
 use wire::{
@@ -113,6 +113,8 @@ fn delegate(number: u128, name: &str, key: u8) -> DelegateRecord {
         name: name.to_owned(),
         tags: vec!["gpu".to_owned()],
         public_key: [key; 32],
+        key_since: NOW,
+        next_key: None,
         revoked: false,
         version: None,
         inventory: None,
@@ -147,6 +149,7 @@ async fn suite(store: Arc<dyn Store>) {
     gitspaces::removals(&*store).await;
     codes(store.clone()).await;
     expiry(&*store).await;
+    delegate_keys(&*store).await;
 }
 
 async fn users(store: &dyn Store) {
@@ -537,6 +540,98 @@ async fn delegates(store: &dyn Store) {
         denied(EnrolmentDenied::Revoked)
     );
     assert_eq!(store.delegates().await.unwrap().len(), 1);
+}
+
+async fn delegate_keys(store: &dyn Store) {
+    let token = JoinTokenRecord {
+        id: id(0x71),
+        comment: None,
+        hash: [6; 32],
+        uses_left: 9,
+        exp: after(60),
+        revoked: false,
+        created: NOW,
+    };
+    store.create_join_token(&token).await.unwrap();
+    let enrol = async |delegate: DelegateRecord, at| {
+        store.enrol_delegate(&[6; 32], &delegate, at).await.unwrap()
+    };
+    let (turner, other) = (
+        delegate(0x20, "turner", 0x20),
+        delegate(0x21, "other", 0x21),
+    );
+    for delegate in [&turner, &other] {
+        assert_eq!(
+            enrol(delegate.clone(), NOW).await,
+            Enrolment::Enrolled(delegate.id)
+        );
+    }
+    let id = turner.id;
+    let propose = async |current: u8, next: u8| {
+        store
+            .propose_key(id, &[current; 32], &[next; 32])
+            .await
+            .unwrap()
+    };
+    let keys = async || {
+        let known = store.delegate(id).await.unwrap().unwrap();
+        let next = known.next_key.map(|key| key[0]);
+        (known.public_key[0], known.key_since, next)
+    };
+    assert_eq!(propose(0x99, 0x30).await, KeyProposed::NotInForce);
+    for known in [0x20, 0x21] {
+        assert_eq!(propose(0x20, known).await, KeyProposed::Taken, "{known}");
+    }
+    assert!(!store.use_key(id, &[0x30; 32], NOW).await.unwrap());
+    assert_eq!(propose(0x20, 0x29).await, KeyProposed::Accepted);
+    // Its maker lost it.
+    for _ in 0..2 {
+        assert_eq!(propose(0x20, 0x30).await, KeyProposed::Accepted);
+    }
+    assert_eq!(keys().await, (0x20, NOW, Some(0x30)));
+    assert_eq!(
+        store
+            .propose_key(other.id, &[0x21; 32], &[0x30; 32])
+            .await
+            .unwrap(),
+        KeyProposed::Taken,
+        "it is to be another's"
+    );
+    assert!(!store.use_key(id, &[0x29; 32], NOW).await.unwrap());
+    assert!(store.use_key(id, &[0x30; 32], after(5)).await.unwrap());
+    assert!(!store.use_key(id, &[0x30; 32], after(6)).await.unwrap());
+    assert_eq!(keys().await, (0x30, after(5), None));
+    assert_eq!(propose(0x20, 0x31).await, KeyProposed::NotInForce);
+    assert_eq!(
+        propose(0x30, 0x20).await,
+        KeyProposed::Taken,
+        "a key that has ended never comes back"
+    );
+    let stolen = delegate(0x22, "thief", 0x20);
+    assert_eq!(
+        enrol(stolen, NOW).await,
+        Enrolment::Denied(EnrolmentDenied::KeyTaken)
+    );
+
+    assert_eq!(propose(0x30, 0x31).await, KeyProposed::Accepted);
+    assert!(store.revoke_delegate(id).await.unwrap());
+    assert_eq!(propose(0x30, 0x32).await, KeyProposed::NotInForce);
+    assert!(!store.use_key(id, &[0x31; 32], after(7)).await.unwrap());
+    assert_eq!(
+        enrol(delegate(0x23, "turner", 0x33), after(8)).await,
+        Enrolment::Renewed(id)
+    );
+    assert_eq!(keys().await, (0x33, after(8), None));
+    let ended = store.ended_keys(id).await.unwrap();
+    let mut all: Vec<_> = ended
+        .iter()
+        .map(|key| (key.public_key[0], key.ended))
+        .collect();
+    all.sort_unstable();
+    assert_eq!(all, [(0x20, after(5)), (0x30, after(8)), (0x31, after(8))]);
+    for delegate in [id, other.id] {
+        store.revoke_delegate(delegate).await.unwrap();
+    }
 }
 
 async fn codes(store: Arc<dyn Store>) {

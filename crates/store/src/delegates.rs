@@ -7,6 +7,9 @@ use wire::{
     ids::{DelegateUuid, JoinTokenUuid},
 };
 
+/// Of one delegate, that are told from keys which never were one.
+pub const MAX_ENDED_KEYS: u32 = 100;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinTokenRecord {
     pub id: JoinTokenUuid,
@@ -26,6 +29,10 @@ pub struct DelegateRecord {
     pub tags: Vec<String>,
     /// Ed25519.
     pub public_key: Hash,
+    /// Since when that is its key.
+    pub key_since: Timestamp,
+    /// Proposed by the delegate and not used yet; its first use ends `public_key`.
+    pub next_key: Option<Hash>,
     pub revoked: bool,
     /// Of its software, from its last hello.
     pub version: Option<String>,
@@ -36,6 +43,24 @@ pub struct DelegateRecord {
     /// Of its last accepted connection.
     pub epoch: Epoch,
     pub created: Timestamp,
+}
+
+/// A key that another one has taken the place of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedKey {
+    pub public_key: Hash,
+    pub ended: Timestamp,
+}
+
+/// What became of a proposed key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyProposed {
+    /// Both keys get in until it is used. Also where it was proposed before.
+    Accepted,
+    /// The key that proposed it is not in force any more, or the delegate is revoked or gone.
+    NotInForce,
+    /// It is, was or will be a key already.
+    Taken,
 }
 
 /// Something about a delegate's connections that is kept.
@@ -117,6 +142,17 @@ pub trait DelegateStore {
         inventory: &'a Inventory,
         at: Timestamp,
     ) -> Answer<'a, ()>;
+    /// Keeps `next` beside `current`, in place of one that was proposed before.
+    fn propose_key<'a>(
+        &'a self,
+        id: DelegateUuid,
+        current: &'a Hash,
+        next: &'a Hash,
+    ) -> Answer<'a, KeyProposed>;
+    /// `key` was proposed and is in use: from `now` on it is the only one. Whether it was proposed.
+    fn use_key<'a>(&'a self, id: DelegateUuid, key: &'a Hash, now: Timestamp) -> Answer<'a, bool>;
+    /// The newest ones first, [`MAX_ENDED_KEYS`] at most.
+    fn ended_keys(&self, id: DelegateUuid) -> Answer<'_, Vec<EndedKey>>;
     /// Whether there was one.
     fn revoke_delegate(&self, id: DelegateUuid) -> Answer<'_, bool>;
 }

@@ -27,8 +27,8 @@ pub use access::{
 };
 pub use catalog::{CatalogStore, GatewayRecord, InfraProviderRecord, MachineRecord};
 pub use delegates::{
-    DelegateNote, DelegateRecord, DelegateSeen, DelegateStore, Enrolment, EnrolmentDenied,
-    JoinTokenRecord,
+    DelegateNote, DelegateRecord, DelegateSeen, DelegateStore, EndedKey, Enrolment,
+    EnrolmentDenied, JoinTokenRecord, KeyProposed, MAX_ENDED_KEYS,
 };
 pub use error::{Cause, StoreError};
 pub use gitspaces::{

@@ -10,7 +10,7 @@ use pasetors::{
 use serde::{Serialize, de::DeserializeOwned};
 use std::time::Duration;
 use wire::{
-    control::{EnrolClaims, ProofClaims},
+    control::{EnrolClaims, KeyClaims, ProofClaims},
     gateway::GrantClaims,
 };
 
@@ -105,7 +105,7 @@ macro_rules! timed {
         }
     )*};
 }
-timed!(GrantClaims, ProofClaims, EnrolClaims);
+timed!(GrantClaims, ProofClaims, EnrolClaims, KeyClaims);
 
 /// Signs `claims` for one purpose.
 ///

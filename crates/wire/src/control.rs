@@ -7,8 +7,13 @@
 //! Every connection ends with a [`DisconnectCode`]: in a [`Frame::Bye`], and again in the WebSocket's close frame.
 
 mod disconnect;
+mod keys;
 
 pub use disconnect::{Disconnect, DisconnectCode};
+pub use keys::{
+    KEY_CHECK_PURPOSE, KEY_PROPOSAL_PURPOSE, KEY_USE_PURPOSE, KeyChallenge, KeyClaims, KeyProof,
+    KeyProposal, KeyState,
+};
 
 use crate::{
     gitspace::{Generation, Observed, Resources},

@@ -1,10 +1,10 @@
 //! What the delegate says of itself at each connect, and the proof that it is itself.
 
-use crate::{VERSION, config::CapacitySettings, inventory, runner::Runner};
+use crate::{VERSION, config::CapacitySettings, identity::KeyInUse, inventory, runner::Runner};
 use admin::DrainFile;
 use daemon::{Clock, ErrorChain};
 use std::{sync::Arc, time::Duration};
-use token::{SigningKey, Validity};
+use token::Validity;
 use wire::{
     control::{Hello, PROOF_PURPOSE, ProofClaims, TaskStatus},
     ids::DelegateUuid,
@@ -35,7 +35,7 @@ pub(super) struct Greeting {
 #[derive(Debug)]
 pub struct HelloSource {
     pub delegate: DelegateUuid,
-    pub key: SigningKey,
+    pub key: KeyInUse,
     /// Origin of the control plane that proofs are for.
     pub audience: String,
     pub tags: Vec<String>,
@@ -74,7 +74,7 @@ impl HelloSource {
             iat,
             exp,
         };
-        let proof = token::sign(&claims, &self.key, PROOF_PURPOSE)
+        let proof = token::sign(&claims, &self.key.get(), PROOF_PURPOSE)
             .map_err(|error| ErrorChain(&error).to_string())?;
         let runner_draining = host.as_ref().is_some_and(|host| host.draining);
         let draining = self.drain.is_draining() || runner_draining;

@@ -7,7 +7,8 @@ use delegate_agent::{
     app::{self, Sources, Started},
     config::{CapacitySettings, Config, Origin},
     enrol::{Enrolment, enrol},
-    identity::IdentityFile,
+    identity::{Identity, IdentityFile},
+    rotate::{Prover, Rotated, Rotation},
     status::LinkStatus,
     transport::{ProxyEnv, ProxyUrl, Transport},
     uplink::LinkHandle,
@@ -124,6 +125,52 @@ impl TestDelegate {
         )
         .unwrap();
         twin
+    }
+
+    pub(crate) fn identity(&self) -> IdentityFile {
+        IdentityFile::new(self.path("state"))
+    }
+
+    /// Through the admin socket, as `delegate-agent rotate` does.
+    pub(crate) async fn rotate(&self) -> Result<Rotated, String> {
+        local_rpc::Client::new(self.path("admin.sock"))
+            .post("/rotate", &())
+            .await
+            .map_err(|error| ErrorChain(&error).to_string())
+    }
+
+    /// As `delegate-agent rotate` does where no daemon runs.
+    pub(crate) async fn rotate_alone(&self) -> Result<Rotated, String> {
+        let transport =
+            Transport::new(self.origin.clone(), None, &ProxyEnv::default(), None).unwrap();
+        let rotation = Rotation {
+            transport: &transport,
+            file: &self.identity(),
+            in_use: None,
+            link: None,
+        };
+        rotation
+            .run(&SystemClock, |_| {})
+            .await
+            .map_err(|error| ErrorChain(&error).to_string())
+    }
+
+    /// A rotation up to where the control plane takes both keys, and no further. The answer is the identity to switch to.
+    pub(crate) async fn propose_alone(&self) -> Identity {
+        let transport =
+            Transport::new(self.origin.clone(), None, &ProxyEnv::default(), None).unwrap();
+        let identity = self.identity().load().unwrap().unwrap();
+        let next = Identity {
+            delegate: identity.delegate,
+            ..Identity::generate(&identity.name, &identity.control_plane).unwrap()
+        };
+        let prover = Prover {
+            transport: &transport,
+            delegate: identity.delegate.unwrap(),
+            clock: &SystemClock,
+        };
+        prover.propose(&identity.key, &next.key).await.unwrap();
+        next
     }
 
     pub(crate) fn link(&self) -> &LinkHandle {

@@ -50,6 +50,18 @@ pub(super) const ALL: &[&str] = &[
 /// Reached once in a delegate's life.
 pub(super) const ENROLMENT: &[&str] = &["delegate.identity.before", "delegate.identity.after"];
 
+/// Reached by a rotation of the delegate's key, as are those of [`ENROLMENT`].
+pub(super) const ROTATION: &[&str] = &[
+    "control-plane.propose-key.after",
+    "control-plane.propose-key.before",
+    "control-plane.use-key.after",
+    "control-plane.use-key.before",
+    "delegate.forget-next-key.after",
+    "delegate.forget-next-key.before",
+    "delegate.next-key.after",
+    "delegate.next-key.before",
+];
+
 pub(super) fn victim(point: &str) -> Daemon {
     if point.starts_with("runner.") {
         Daemon::Runner
@@ -69,6 +81,7 @@ pub(super) fn check_against_sources() -> Result<()> {
     let listed: BTreeSet<String> = ALL
         .iter()
         .chain(ENROLMENT)
+        .chain(ROTATION)
         .map(|&point| point.to_owned())
         .collect();
     ensure!(

@@ -18,6 +18,14 @@ pub(super) async fn delegate(context: &Context, args: &DelegateCommand) -> Resul
     match args {
         DelegateCommand::List => list(context).await,
         DelegateCommand::Show { name } => show(context, name).await,
+        DelegateCommand::Revoke { name } => {
+            let path = format!("/delegates/{}", segment(name));
+            context.api.delete(&path).await?;
+            context.out.note(
+                "revoked; to let the host in again: `gitspace join-token create`, and there `delegate-agent enroll --again`",
+            );
+            Ok(())
+        }
         DelegateCommand::RemoveUnaccounted { name, gitspace } => {
             let path = format!(
                 "/delegates/{}/unaccounted-gitspaces/{gitspace}",
@@ -49,6 +57,17 @@ fn details(it: &Delegate, now: Timestamp) -> String {
             text::relative(cloned.seen, now)
         )
     });
+    let key = it.key.as_ref().map(|key| {
+        let next = match &key.next {
+            Some(next) => format!("; {next} is to take its place"),
+            None => String::new(),
+        };
+        format!(
+            "{}, since {}{next}",
+            key.fingerprint,
+            text::relative(key.since, now)
+        )
+    });
     let inventory = it.inventory.as_ref();
     let host = inventory.map(|inventory| {
         format!(
@@ -60,6 +79,7 @@ fn details(it: &Delegate, now: Timestamp) -> String {
         ("name", it.name.clone()),
         ("id", it.id.to_string()),
         ("state", delegate_state(it)),
+        ("key", optional(key)),
         ("cloned", optional(cloned)),
         (
             "last disconnect",

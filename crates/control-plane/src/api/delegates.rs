@@ -1,16 +1,21 @@
 //! Delegates and join tokens.
 
+pub(crate) mod challenge_key;
+pub(crate) mod check_key;
 pub(crate) mod create_join_token;
 pub(crate) mod enroll;
+mod key;
 pub(crate) mod list_delegates;
 pub(crate) mod list_join_tokens;
+pub(crate) mod propose_key;
 pub(crate) mod remove_unaccounted;
 pub(crate) mod revoke_delegate;
 pub(crate) mod revoke_join_token;
 pub(crate) mod show_delegate;
+pub(crate) mod use_key;
 
 use super::error::ApiError;
-use crate::state::AppState;
+use crate::{identity::delegate_keys, state::AppState};
 use std::collections::BTreeMap;
 use store::{DelegateRecord, JoinTokenRecord};
 use wire::{
@@ -80,6 +85,7 @@ fn show(state: &AppState, record: DelegateRecord, gitspaces: u32) -> Delegate {
             .as_ref()
             .and_then(|view| view.starts.suspect_until())
             .filter(|until| state.now() < *until),
+        key: Some(delegate_keys::state(&record)),
         id: record.id,
         name: record.name,
         tags: record.tags,

@@ -62,6 +62,12 @@ pub(crate) enum ApiError {
         why: String,
         hint: &'static str,
     },
+    #[error("the delegate's key is not taken: {why}")]
+    DelegateKey {
+        code: &'static str,
+        why: String,
+        hint: Option<String>,
+    },
     #[error("the one-time code is not taken")]
     CodeRefused,
     #[error("{what} is not available")]
@@ -111,9 +117,10 @@ impl ApiError {
         match self {
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::TooManyFailures { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::AdminOnly | Self::CrossSite | Self::EnrolmentDenied { .. } => {
-                StatusCode::FORBIDDEN
-            }
+            Self::AdminOnly
+            | Self::CrossSite
+            | Self::EnrolmentDenied { .. }
+            | Self::DelegateKey { .. } => StatusCode::FORBIDDEN,
             Self::NotFound { .. } | Self::NoRoute | Self::CodeRefused => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Invalid { .. } | Self::TooDeep => StatusCode::BAD_REQUEST,
@@ -154,7 +161,9 @@ impl ApiError {
             Self::TooDeep => "json_too_deep",
             Self::Taken { .. } => "taken",
             Self::InUse { .. } => "in_use",
-            Self::Refused { code, .. } | Self::EnrolmentDenied { code, .. } => code,
+            Self::Refused { code, .. }
+            | Self::EnrolmentDenied { code, .. }
+            | Self::DelegateKey { code, .. } => code,
             Self::KeyReused => "idempotency_key_reused",
             Self::KeyInProgress => "idempotency_key_in_progress",
             Self::Misdirected { .. } => "misdirected",
@@ -197,6 +206,7 @@ impl ApiError {
             Self::KeyInProgress => problem.hint("send it again in a moment"),
             Self::Misdirected { .. } => problem.hint("set `public_url` to the name that users reach this control plane by"),
             Self::EnrolmentDenied { why, hint, .. } => problem.cause(why).hint(*hint),
+            Self::DelegateKey { hint, .. } => with_hint(problem, hint.as_ref()),
             Self::CodeRefused => problem
                 .cause("it is unknown, used, expired, or for another origin")
                 .hint("open the gitspace again from the control plane"),

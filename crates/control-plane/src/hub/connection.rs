@@ -8,10 +8,11 @@ use super::{
     HubDeps,
     dialect::Axum,
     greeting::{Admitted, Claim, Proved, admit, prove},
-    proof::{self, Refusal},
+    proof,
     registry::{Command, Registry},
     storing::{Stored, store},
 };
+use crate::identity::delegate_keys::Refusal;
 use axum::extract::ws::{Utf8Bytes, WebSocket};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use link::{

@@ -3,15 +3,17 @@
 use super::{
     HubDeps,
     lives::Life,
-    proof::{self, ENROL_AGAIN, Refusal},
+    proof,
     registry::{Memory, Published, Registry, Slot},
 };
-use daemon::{ErrorChain, IdsExt as _};
+use crate::identity::delegate_keys::{self, Refusal, Signed};
+use daemon::{ErrorChain, IdsExt as _, fail_point};
 use link::{inbox::Inbox, server::Acceptance};
 use std::sync::Arc;
+use store::Hash;
 use tokio::sync::OwnedMutexGuard;
 use wire::{
-    control::{Disconnect, DisconnectCode, Epoch, Hello, Welcome},
+    control::{Disconnect, DisconnectCode, Epoch, Hello, PROOF_PURPOSE, ProofClaims, Welcome},
     ids::{DelegateUuid, StreamUuid},
 };
 
@@ -48,6 +50,8 @@ pub(super) struct Proved {
     delegate: DelegateUuid,
     name: String,
     stream: StreamUuid,
+    /// Proved with a key that was proposed and is used for the first time.
+    first_use_of: Option<Hash>,
 }
 
 /// Checks whose connection it is. Nothing is changed by that.
@@ -63,29 +67,34 @@ pub(super) async fn prove(deps: Arc<HubDeps>, claim: Claim) -> Result<Proved, Re
         .store
         .delegate(delegate)
         .await
-        .map_err(|error| unavailable(&error))?
-        .ok_or_else(|| {
-            Refusal::new(
-                DisconnectCode::UnknownDelegate,
-                "this control plane does not know the delegate",
-                Some(ENROL_AGAIN),
-            )
-        })?;
-    proof::check(
-        &claim.proof,
+        .map_err(|error| Refusal::unavailable(&error))?
+        .ok_or_else(Refusal::unknown)?;
+    let now = deps.clock.now();
+    let Signed { claims, by } = delegate_keys::signed::<ProofClaims>(
+        &*deps.store,
         &record,
+        &claim.proof,
+        PROOF_PURPOSE,
+        now,
+    )
+    .await
+    .inspect_err(|refusal| {
+        if refusal.code == DisconnectCode::SupersededKey {
+            tracing::warn!(%delegate, name = record.name, "Somebody has an old copy of a delegate's identity");
+        }
+    })?;
+    proof::check(
+        &claims,
+        delegate,
         &claim.nonce,
         &deps.public,
         claim.host.as_deref(),
-        deps.clock.now(),
     )?;
-    if record.revoked {
-        return Err(revoked());
-    }
     Ok(Proved {
         delegate,
         name: record.name,
         stream: claim.stream,
+        first_use_of: (record.next_key == Some(by)).then_some(by),
     })
 }
 
@@ -101,13 +110,23 @@ pub(super) async fn admit(
         delegate,
         name,
         stream,
+        first_use_of,
     } = proved;
+    if let Some(key) = first_use_of {
+        fail_point("control-plane.use-key.before");
+        deps.store
+            .use_key(delegate, &key, deps.clock.now())
+            .await
+            .map_err(|error| Refusal::unavailable(&error))?;
+        fail_point("control-plane.use-key.after");
+        tracing::info!(%delegate, "A delegate's next key is in use; the one before has ended");
+    }
     let epoch = registry
         .epochs
         .next(&*deps.store, delegate)
         .await
-        .map_err(|error| unavailable(&error))?
-        .ok_or_else(revoked)?;
+        .map_err(|error| Refusal::unavailable(&error))?
+        .ok_or_else(Refusal::revoked)?;
     let slot = registry.slot(delegate);
     let life = Life {
         stream,
@@ -181,22 +200,22 @@ impl Turn<'_> {
             .orchestrator
             .hello(*delegate, hello)
             .await
-            .map_err(|error| unavailable(&error))?;
+            .map_err(|error| Refusal::unavailable(&error))?;
         let published = self.slot.publish(self.epoch);
         // A revocation before this found no connection to close.
         let still = deps
             .store
             .delegate(*delegate)
             .await
-            .map_err(|error| unavailable(&error))?;
+            .map_err(|error| Refusal::unavailable(&error))?;
         if still.is_none_or(|record| record.revoked) {
-            return Err(revoked());
+            return Err(Refusal::revoked());
         }
         self.memory.told = true;
         deps.orchestrator
             .delegate_connected(*delegate)
             .await
-            .map_err(|error| unavailable(&error))?;
+            .map_err(|error| Refusal::unavailable(&error))?;
         let welcome = Welcome {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             // The link puts in what it holds to.
@@ -253,21 +272,4 @@ fn check(hello: &Hello) -> Result<(), Refusal> {
         format!("the hello's {wrong} are not taken"),
         None,
     ))
-}
-
-fn revoked() -> Refusal {
-    Refusal::new(
-        DisconnectCode::Revoked,
-        "the delegate was revoked",
-        Some(ENROL_AGAIN),
-    )
-}
-
-fn unavailable(error: &(dyn std::error::Error + 'static)) -> Refusal {
-    tracing::warn!(error = %ErrorChain(error), "Cannot greet a delegate");
-    Refusal::new(
-        DisconnectCode::Overloaded,
-        format!("the control plane cannot greet now: {}", ErrorChain(error)),
-        None,
-    )
 }

@@ -141,6 +141,13 @@ impl Slot {
         }
     }
 
+    fn close_other(&self, keep: Option<Epoch>, close: Command) {
+        let epoch = self.lock().as_ref().map(|live| live.epoch);
+        if epoch.is_some() && epoch != keep {
+            self.command(close);
+        }
+    }
+
     fn command(&self, command: Command) -> bool {
         let live = self.lock();
         let Some(live) = live.as_ref() else {
@@ -188,6 +195,14 @@ impl Registry {
     pub(super) fn command(&self, delegate: DelegateUuid, command: Command) -> bool {
         let slot = self.lock().get(&delegate).cloned();
         slot.is_some_and(|slot| slot.command(command))
+    }
+
+    /// Ends the delegate's connection, where it is not that of `keep`.
+    pub(super) fn close_other(&self, delegate: DelegateUuid, keep: Option<Epoch>, close: Command) {
+        let slot = self.lock().get(&delegate).cloned();
+        if let Some(slot) = slot {
+            slot.close_other(keep, close);
+        }
     }
 
     /// Whether two processes have this delegate's identity, as far as was seen lately.

@@ -1,7 +1,7 @@
 //! What a delegate says, to the orchestrator.
 
-use super::{HubDeps, proof::Refusal};
-use crate::orchestrator::OrchestratorError;
+use super::HubDeps;
+use crate::{identity::delegate_keys::Refusal, orchestrator::OrchestratorError};
 use daemon::ErrorChain;
 use std::sync::Arc;
 use wire::{

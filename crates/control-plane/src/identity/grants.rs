@@ -82,6 +82,11 @@ impl GrantIssuer {
         vec![self.key.public().to_string()]
     }
 
+    /// The control plane's own, for what it alone reads again.
+    pub(super) const fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
     /// A grant of `user` for `gitspace` through one gateway.
     pub(crate) fn issue(
         &self,

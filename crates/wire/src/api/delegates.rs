@@ -1,7 +1,7 @@
 //! Delegates, join tokens and infra providers.
 
 use crate::{
-    control::{Disconnect, Inventory},
+    control::{Disconnect, Inventory, KeyState},
     gitspace::ObservedState,
     ids::{DelegateUuid, GitspaceUuid, InfraProviderUuid, JoinTokenUuid},
     secret::Secret,
@@ -27,6 +27,9 @@ pub struct Delegate {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub suspect_until: Option<Timestamp>,
     pub revoked: bool,
+    /// Which key it proves itself with; `None` from a control plane that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyState>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

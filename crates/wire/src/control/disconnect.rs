@@ -20,6 +20,8 @@ pub enum DisconnectCode {
     Cloned,
     /// The delegate's key was revoked; dialling again will not help until it is enrolled anew.
     Revoked,
+    /// The key was one of this delegate's, and another has taken its place: an old copy of the identity.
+    SupersededKey,
     /// The server does not know this delegate.
     UnknownDelegate,
     /// The proof does not verify.
@@ -50,11 +52,12 @@ pub enum DisconnectCode {
 }
 
 impl DisconnectCode {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::GoingAway,
         Self::Superseded,
         Self::Cloned,
         Self::Revoked,
+        Self::SupersededKey,
         Self::UnknownDelegate,
         Self::BadProof,
         Self::ClockSkew,
@@ -78,6 +81,7 @@ impl DisconnectCode {
             Self::Superseded => "superseded",
             Self::Cloned => "cloned",
             Self::Revoked => "revoked",
+            Self::SupersededKey => "superseded_key",
             Self::UnknownDelegate => "unknown_delegate",
             Self::BadProof => "bad_proof",
             Self::ClockSkew => "clock_skew",
@@ -116,6 +120,7 @@ impl DisconnectCode {
                 Self::CannotConnect => 14,
                 Self::CannotGreet => 15,
                 Self::ConnectionLost => 16,
+                Self::SupersededKey => 17,
             }
     }
 

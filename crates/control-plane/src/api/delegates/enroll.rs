@@ -78,6 +78,8 @@ pub(crate) async fn enroll_delegate(
         name: body.name,
         tags: body.tags,
         public_key,
+        key_since: now,
+        next_key: None,
         revoked: false,
         version: None,
         inventory: None,

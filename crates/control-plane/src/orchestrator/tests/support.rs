@@ -484,6 +484,8 @@ async fn enrol(store: &dyn Store, number: u8, name: &str, now: Timestamp) -> Del
         name: name.to_owned(),
         tags: Vec::new(),
         public_key: [number; 32],
+        key_since: now,
+        next_key: None,
         revoked: false,
         version: None,
         inventory: None,

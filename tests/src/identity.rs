@@ -1,0 +1,128 @@
+//! A host's identity: rotated, copied, revoked, and enrolled again, as an operator does it.
+
+use crate::deployment::{Daemon, Deployment, Said, text};
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+/// From the call that revokes to the end of the live connection.
+const REVOKED_WITHIN: Duration = Duration::from_secs(1);
+
+fn link(host: &Deployment) -> Result<Value> {
+    let said = host.daemon(Daemon::Delegate, &["status", "-o", "json"])?;
+    ensure!(said.code == 0, "{said:#?}");
+    let status: Value = serde_json::from_str(&said.out)?;
+    Ok(status.pointer("/is/link").cloned().unwrap_or_default())
+}
+
+fn enroll(host: &Deployment, args: &[&str]) -> Result<Said> {
+    let file = host.path("join-token");
+    std::fs::write(&file, host.ok(&["join-token", "create"])?)?;
+    let mut all = vec!["enroll", "--join-token-file", file.as_str()];
+    all.extend(args);
+    host.daemon(Daemon::Delegate, &all)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_host_is_cut_off_within_a_second_and_comes_back_by_the_steps_it_is_told()
+-> Result<()> {
+    let mut host = Deployment::start_apart().await?;
+    let id = text(&host.json(&["delegate", "show", "host"])?, "/id");
+    ensure!(text(&link(&host)?, "/state") == "live", "{}", host.logs());
+
+    let asked = Instant::now();
+    host.ok(&["delegate", "revoke", "host"])?;
+    let mut seen = link(&host)?;
+    while text(&seen, "/state") == "live" {
+        ensure!(
+            asked.elapsed() < REVOKED_WITHIN,
+            "it is connected after {:?}: {seen:#}",
+            asked.elapsed()
+        );
+        seen = link(&host)?;
+    }
+    let took = asked.elapsed();
+    ensure!(took < REVOKED_WITHIN, "it took {took:?}");
+    ensure!(text(&seen, "/last_error/code") == "revoked", "{seen:#}");
+    let hint = text(&seen, "/last_error/hint");
+    for step in [
+        "stop delegate-agent",
+        "gitspace join-token create",
+        "delegate-agent enroll --again --join-token-file FILE",
+    ] {
+        ensure!(hint.contains(step), "no `{step}` in `{hint}`");
+    }
+    let doctor = host.daemon(Daemon::Delegate, &["doctor"])?;
+    ensure!(
+        doctor.code == 69 && doctor.out.contains("the delegate was revoked"),
+        "{doctor:#?}"
+    );
+
+    host.stop(Daemon::Delegate)?;
+    let kept = enroll(&host, &[])?;
+    ensure!(
+        kept.code == 64 && kept.err.contains("--again"),
+        "an identity is not thrown away unasked: {kept:#?}"
+    );
+    let again = enroll(&host, &["--again"])?;
+    ensure!(again.code == 0, "{again:#?}");
+    host.run(Daemon::Delegate)?;
+    host.until_ready()?;
+    let delegate = host.json(&["delegate", "show", "host"])?;
+    ensure!(text(&delegate, "/id") == id, "it is another: {delegate:#}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_key_is_shown_everywhere_and_a_restored_backup_is_named_as_one() -> Result<()> {
+    let mut host = Deployment::start_apart().await?;
+    let identity = host.path("delegate/identity.json");
+    let backup = std::fs::read(&identity)?;
+    let before = link(&host)?;
+    let rotated = host.daemon(Daemon::Delegate, &["rotate", "-o", "json"])?;
+    ensure!(rotated.code == 0, "{rotated:#?}\n{}", host.logs());
+    let rotated: Value = serde_json::from_str(&rotated.out)?;
+    let fingerprint = text(&rotated, "/key/fingerprint");
+    let after = link(&host)?;
+    ensure!(
+        before.pointer("/epoch") == after.pointer("/epoch"),
+        "the link was dropped: {before:#} {after:#}"
+    );
+    let shown = host.ok(&["delegate", "show", "host"])?;
+    ensure!(shown.contains(&fingerprint), "{shown}");
+    for command in ["doctor", "status"] {
+        let said = host.daemon(Daemon::Delegate, &[command])?;
+        ensure!(said.out.contains(&fingerprint), "{said:#?}");
+    }
+
+    // Where no daemon runs.
+    host.stop(Daemon::Delegate)?;
+    let said = host.daemon(Daemon::Delegate, &["rotate"])?;
+    ensure!(
+        said.code == 0 && said.out.contains(&fingerprint),
+        "{said:#?}"
+    );
+    let newest = std::fs::read(&identity)?;
+
+    std::fs::write(&identity, &backup)?;
+    host.run(Daemon::Delegate)?;
+    host.until("it is told why it is refused", |host| {
+        Ok(link(host).is_ok_and(|link| text(&link, "/last_error/code") == "superseded_key"))
+    })?;
+    for command in ["health", "doctor"] {
+        let said = host.daemon(Daemon::Delegate, &[command])?;
+        ensure!(
+            said.code != 0 && said.out.contains("superseded") && said.out.contains("revoke"),
+            "{said:#?}"
+        );
+    }
+    for daemon in [Daemon::Delegate, Daemon::ControlPlane] {
+        let log = host.path(&format!("{}.log", daemon.binary()));
+        let log = std::fs::read_to_string(&log)?;
+        ensure!(log.contains("superseded_key"), "{daemon:?}: {log}");
+    }
+    std::fs::write(&identity, &newest)?;
+    host.stop(Daemon::Delegate)?;
+    host.run(Daemon::Delegate)?;
+    host.until_ready()
+}
