@@ -121,7 +121,7 @@ impl Subject for Admin {
         );
         json!({
             "name": self.name,
-            "key": self.keys.in_use.get().public().kid(),
+            "key": self.keys.in_use.get().map(|key| key.public().kid().clone()),
             "link": link,
             "runner": runner,
             "tasks": self.board.tasks.borrow().len(),

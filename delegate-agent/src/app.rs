@@ -7,10 +7,12 @@ use crate::{
     drain::{Drain, DrainEnds},
     embedded::{EmbeddedControlPlane, EmbeddedError},
     identity::{Identity, IdentityError, IdentityFile, KeyInUse, Rotating},
+    link_task::{LinkTask, Who},
     runner::Runner,
     status::Board,
     tasks::TasksTask,
     transport::{ProxyEnv, Transport, TransportError},
+    unattended::{ENROLLING, FirstStart},
     uplink::{HelloSource, LinkHandle, Uplink, UplinkEnds},
     watch::WatchTask,
 };
@@ -24,7 +26,7 @@ use local_rpc::BindError;
 use std::{convert::Infallible, sync::Arc};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
-use wire::ids::DelegateUuid;
+use wire::{ids::DelegateUuid, secret::Secret};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -62,7 +64,7 @@ impl Hint for StartError {
         match self {
             Self::Identity(error) => error.hint(),
             Self::NotEnrolled { .. } => Some(
-                "make a join token with `gitspace join-token create`, and run `delegate-agent enroll --url URL --join-token-file FILE`".to_owned(),
+                "make a join token with `gitspace join-token create`, and run `delegate-agent enroll --url URL --join-token-file FILE`; or put the token into the credential `join-token`, and the host enrols itself".to_owned(),
             ),
             Self::OtherControlPlane { .. } => Some(
                 "set `control_plane_url` back, or enrol anew with `delegate-agent enroll --again`".to_owned(),
@@ -96,6 +98,8 @@ pub struct Sources {
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn Ids>,
     pub proxy_env: ProxyEnv,
+    /// For a first start without a person.
+    pub join_token: Option<Secret>,
     /// By the service manager.
     pub sockets: PassedSockets,
     pub log: LogHandle,
@@ -123,6 +127,7 @@ pub async fn start(
         clock,
         ids,
         proxy_env,
+        join_token,
         mut sockets,
         log,
         config_files,
@@ -164,39 +169,60 @@ pub async fn start(
             config.ca_file.as_deref(),
         )?,
     };
-    let (identity, delegate) = match own {
+    let known = match own {
         Some(embedded) => {
-            Box::pin(embedded.identity(&file, &transport, &config.name, &config.tags)).await?
+            let known = embedded.identity(&file, &transport, &config.name, &config.tags);
+            Some(Box::pin(known).await?)
         }
         None => enrolled(&file)?,
     };
     let configured = config.control_plane_url.ascii();
-    if identity.control_plane != configured {
-        if own.is_none() {
+    let seed = getrandom::u64().map_err(|source| StartError::Random { source })?;
+    let board = Board::default();
+    let in_use = KeyInUse::default();
+    let who = match (known, join_token) {
+        (Some((identity, _)), _) if identity.control_plane != configured && own.is_none() => {
             return Err(StartError::OtherControlPlane {
                 enrolled: identity.control_plane,
                 configured,
             });
         }
-        // The same control plane under another name or port.
-        let moved = Identity {
-            control_plane: configured,
-            ..identity.clone()
-        };
-        file.save(&moved)?;
-    }
-    if let Some(embedded) = &embedded {
+        (Some((identity, delegate)), _) => {
+            if identity.control_plane != configured {
+                // The same control plane under another name or port.
+                let moved = Identity {
+                    control_plane: configured,
+                    ..identity.clone()
+                };
+                file.save(&moved)?;
+            }
+            if file.tidy(&identity)? == Rotating::Begun {
+                tracing::warn!(
+                    "A rotation of the key was begun and not finished: `delegate-agent rotate` finishes it"
+                );
+            }
+            in_use.set(identity.key.clone());
+            Who::Known(identity.name, delegate)
+        }
+        // A gateway in this process has to know whose gitspaces it reaches before it starts.
+        (None, Some(join_token)) if embedded.is_none() => Who::Enrolling(Box::new(FirstStart {
+            transport: transport.clone(),
+            file: file.clone(),
+            name: config.name.clone(),
+            tags: config.tags.clone(),
+            join_token,
+            board: board.clone(),
+            clock: Arc::clone(&clock),
+            seed,
+        })),
+        (None, _) => return Err(StartError::NotEnrolled { path: file.path() }),
+    };
+    if let (Some(embedded), Who::Known(_, delegate)) = (&embedded, &who) {
         embedded
-            .start_gateway(runner.clone(), delegate, lifecycle)
+            .start_gateway(runner.clone(), *delegate, lifecycle)
             .await?;
     }
 
-    if file.tidy(&identity)? == Rotating::Begun {
-        tracing::warn!(
-            "A rotation of the key was begun and not finished: `delegate-agent rotate` finishes it"
-        );
-    }
-    let in_use = KeyInUse::new(identity.key);
     let keys = Keys {
         transport: transport.clone(),
         file: file.clone(),
@@ -204,10 +230,8 @@ pub async fn start(
         clock: Arc::clone(&clock),
         turn: Arc::new(Mutex::new(())),
     };
-    let board = Board::default();
     let hello = HelloSource {
-        delegate,
-        key: in_use,
+        key: in_use.clone(),
         audience: transport.origin().ascii(),
         tags: config.tags,
         capacity: config.capacity,
@@ -215,7 +239,6 @@ pub async fn start(
         drain: drain_file.clone(),
         clock: Arc::clone(&clock),
     };
-    let seed = getrandom::u64().map_err(|source| StartError::Random { source })?;
     let (uplink, ends) = Uplink::new(
         transport,
         hello,
@@ -251,7 +274,7 @@ pub async fn start(
         link: handle.clone(),
     };
     let admin = Admin {
-        name: identity.name,
+        name: who.name().to_owned(),
         board: board.clone(),
         link: handle,
         bootstrap: embedded.as_ref().map(EmbeddedControlPlane::bootstrap),
@@ -274,7 +297,13 @@ pub async fn start(
         "admin",
         admin_socket.serve(admin, log, pulses, clock, stop.clone()),
     );
-    lifecycle.spawn("uplink", uplink.run(stop));
+    let link = LinkTask {
+        who,
+        uplink,
+        in_use,
+        tasks: lifecycle.tasks(),
+    };
+    lifecycle.spawn("uplink", link.run(stop));
     Ok(started)
 }
 
@@ -294,8 +323,15 @@ async fn tell_status(
                     (Some(since), _) => {
                         format!("connected to {} since {since}", link.control_plane)
                     }
+                    (None, Some(error)) if link.state == ENROLLING => format!(
+                        "cannot enrol at {}, trying again: {}",
+                        link.control_plane, error.message
+                    ),
                     (None, Some(error)) => {
                         format!("not connected to {}: {}", link.control_plane, error.message)
+                    }
+                    (None, None) if link.state == ENROLLING => {
+                        format!("enrolling at {}", link.control_plane)
                     }
                     (None, None) => format!("connecting to {}", link.control_plane),
                 }
@@ -315,9 +351,7 @@ async fn tell_status(
     }
 }
 
-fn enrolled(file: &IdentityFile) -> Result<(Identity, DelegateUuid), StartError> {
-    let not_enrolled = || StartError::NotEnrolled { path: file.path() };
-    let identity = file.load()?.ok_or_else(not_enrolled)?;
-    let delegate = identity.delegate.ok_or_else(not_enrolled)?;
-    Ok((identity, delegate))
+fn enrolled(file: &IdentityFile) -> Result<Option<(Identity, DelegateUuid)>, IdentityError> {
+    let identity = file.load()?;
+    Ok(identity.and_then(|identity| identity.delegate.map(|delegate| (identity, delegate))))
 }

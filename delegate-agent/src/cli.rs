@@ -13,12 +13,19 @@ use crate::{
 use admin::{Program, ProgramError, RuntimeError};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, Parser, Subcommand};
-use daemon::{Exit, Hint, Lifecycle, PassedSockets, RandomIds, SystemClock, logging::LogConfig};
+use daemon::{
+    CredentialError, Credentials, Exit, Hint, Lifecycle, PassedSockets, RandomIds, SystemClock,
+    logging::LogConfig,
+};
 use std::{process::ExitCode, sync::Arc, time::Duration};
 use wire::secret::Secret;
 
 /// For tasks to hand over what they hold.
 const GRACE: Duration = Duration::from_secs(20);
+/// Credential with which a host enrols itself at its first start.
+const JOIN_TOKEN: &str = "join-token";
+/// Credential of the proxy's user.
+const PROXY_PASSWORD: &str = "proxy-password";
 /// It asks the control plane four times.
 const ROTATION_LIMIT: Duration = Duration::from_secs(150);
 /// A join token is one line.
@@ -95,6 +102,8 @@ pub enum Refusal {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Transport(#[from] TransportError),
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
 }
 
 impl Refusal {
@@ -102,6 +111,7 @@ impl Refusal {
         match self {
             Self::Config(error) => error,
             Self::Transport(error) => error,
+            Self::Credential(error) => error,
         }
     }
 }
@@ -150,7 +160,9 @@ pub enum CliError {
     #[error(transparent)]
     JoinToken(#[from] JoinTokenError),
     #[error(transparent)]
-    Transport(#[from] TransportError),
+    Refusal(#[from] Refusal),
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
     #[error(transparent)]
     Enrol(#[from] crate::enrol::EnrolError),
     #[error(transparent)]
@@ -168,7 +180,8 @@ impl CliError {
             Self::Config(error) => error,
             Self::Runtime(error) => error,
             Self::JoinToken(error) => error,
-            Self::Transport(error) => error,
+            Self::Refusal(error) => error,
+            Self::Credential(error) => error,
             Self::Enrol(error) => error,
             Self::Rotate(error) => error,
             Self::Start(error) => error,
@@ -237,10 +250,12 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
     let log = admin::log(&loaded)?;
     let config_files = loaded.files.clone();
     let config = loaded.value.check()?;
+    let credentials = Credentials::of_process();
     let sources = Sources {
         clock: Arc::new(SystemClock),
         ids: Arc::new(RandomIds),
-        proxy_env: ProxyEnv::of_process(),
+        proxy_env: proxy_env(&credentials)?,
+        join_token: credentials.get(JOIN_TOKEN)?,
         sockets: PassedSockets::of_process()?,
         log: log.clone(),
         config_files,
@@ -312,21 +327,28 @@ fn rotate(path: Option<&Utf8Path>, output: admin::Output) -> Result<ExitCode, Cl
 
 fn doctor(path: Option<&Utf8Path>, output: admin::Output) -> Result<ExitCode, CliError> {
     let config = admin::load::<Settings>(path)?.value.check()?;
+    let credentials = Credentials::of_command();
     let checks = admin::runtime()?.block_on(doctor::examine(
         &config,
-        &ProxyEnv::of_process(),
+        &proxy_env(&credentials)?,
+        credentials.get(JOIN_TOKEN)?.is_some(),
         &SystemClock,
     ));
     Ok(admin::doctor(checks, output))
 }
 
-fn transport(config: &Config) -> Result<Transport, TransportError> {
-    Transport::new(
+fn transport(config: &Config) -> Result<Transport, Refusal> {
+    Ok(Transport::new(
         config.control_plane_url.clone(),
         config.proxy.clone(),
-        &ProxyEnv::of_process(),
+        &proxy_env(&Credentials::of_command())?,
         config.ca_file.as_deref(),
-    )
+    )?)
+}
+
+fn proxy_env(credentials: &Credentials) -> Result<ProxyEnv, CredentialError> {
+    let password = credentials.get(PROXY_PASSWORD)?;
+    Ok(ProxyEnv::of_process().with_password(password))
 }
 
 fn read_token(path: &Utf8Path) -> std::io::Result<Secret> {

@@ -32,7 +32,7 @@ pub struct Settings {
     pub admin_socket: Option<Utf8PathBuf>,
     /// Group of the admin socket's file.
     pub socket_gid: Option<u32>,
-    /// `http://[user:password@]host:port`. Without it `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are honoured.
+    /// `http://[user[:password]@]host:port`; the password better is the credential `proxy-password`. Without it `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are honoured.
     pub proxy: Option<String>,
     /// PEM certificates trusted beside the host's own.
     pub ca_file: Option<Utf8PathBuf>,
@@ -147,7 +147,7 @@ impl Hint for ConfigError {
             Self::Url { .. } | Self::NotAnOrigin { .. } => {
                 Some("for example `https://gitspaces.example.com`".to_owned())
             }
-            Self::Proxy { .. } => Some("set it to http://[user:password@]host:port".to_owned()),
+            Self::Proxy { .. } => Some("set it to http://[user@]host:port; the password is the credential `proxy-password`".to_owned()),
             Self::TooManyTags => None,
         }
     }

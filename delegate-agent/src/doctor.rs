@@ -22,7 +22,12 @@ const IDENTITY: &str = "identity";
 const CONTROL_PLANE: &str = "control_plane";
 
 /// Every check that can be made from here.
-pub async fn examine(config: &Config, proxy_env: &ProxyEnv, clock: &dyn Clock) -> Vec<Check> {
+pub async fn examine(
+    config: &Config,
+    proxy_env: &ProxyEnv,
+    has_join_token: bool,
+    clock: &dyn Clock,
+) -> Vec<Check> {
     let mut checks = vec![
         Check::writable(STATE_DIR, &config.state_dir, "delegate-agent"),
         Check::disk(
@@ -30,14 +35,14 @@ pub async fn examine(config: &Config, proxy_env: &ProxyEnv, clock: &dyn Clock) -
             "the delegate's state",
             &admin::nearest(&config.state_dir),
         ),
-        identity(config),
+        identity(config, has_join_token),
     ];
     checks.extend(control_plane(config, proxy_env, clock).await);
     checks.extend(checks::runner(&Runner::new(&config.runner_socket)).await);
     checks
 }
 
-fn identity(config: &Config) -> Check {
+fn identity(config: &Config, has_join_token: bool) -> Check {
     let file = IdentityFile::new(config.state_dir.clone());
     let not_yet = |summary: String| {
         Check::bad(IDENTITY, Severity::Error, summary).fix(
@@ -57,6 +62,11 @@ fn identity(config: &Config) -> Check {
             IDENTITY,
             Severity::Error,
             "enrols at the embedded control plane by itself",
+        ),
+        Ok(None | Some(Identity { delegate: None, .. })) if has_join_token => Check::good(
+            IDENTITY,
+            Severity::Error,
+            "enrols with the credential `join-token` when it starts",
         ),
         Ok(None) => not_yet("this host is not enrolled".to_owned()),
         Ok(Some(Identity {

@@ -32,6 +32,8 @@ pub enum EnrolError {
     },
     #[error(transparent)]
     Call(#[from] CallError),
+    #[error("the control plane gave this host no id")]
+    NoDelegate,
     #[error("cannot sign the request")]
     Sign {
         #[source]
@@ -47,7 +49,7 @@ impl Hint for EnrolError {
                 "nothing is to be done; to enrol anew, run `gitspace delegate revoke NAME`, stop delegate-agent, pass --again, and start it".to_owned(),
             ),
             Self::Call(error) => error.hint(),
-            Self::Sign { .. } => None,
+            Self::NoDelegate | Self::Sign { .. } => None,
         }
     }
 
@@ -56,7 +58,7 @@ impl Hint for EnrolError {
             Self::Identity(error) => error.exit(),
             Self::AlreadyEnrolled { .. } => Exit::Usage,
             Self::Call(error) => error.exit(),
-            Self::Sign { .. } => Exit::Failure,
+            Self::NoDelegate | Self::Sign { .. } => Exit::Failure,
         }
     }
 }

@@ -220,18 +220,13 @@ pub enum Rotating {
     Begun,
 }
 
-/// The key that proofs are signed with; a rotation replaces it while the delegate runs. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct KeyInUse(Arc<RwLock<SigningKey>>);
+/// The key that proofs are signed with; none before the host is enrolled, and a rotation replaces it while the delegate runs. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct KeyInUse(Arc<RwLock<Option<SigningKey>>>);
 
 impl KeyInUse {
     #[must_use]
-    pub fn new(key: SigningKey) -> Self {
-        Self(Arc::new(RwLock::new(key)))
-    }
-
-    #[must_use]
-    pub fn get(&self) -> SigningKey {
+    pub fn get(&self) -> Option<SigningKey> {
         // Replaced whole.
         self.0
             .read()
@@ -240,7 +235,7 @@ impl KeyInUse {
     }
 
     pub fn set(&self, key: SigningKey) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = key;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(key);
     }
 }
 

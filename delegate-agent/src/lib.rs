@@ -30,11 +30,13 @@ pub mod embedded;
 pub mod enrol;
 pub mod identity;
 pub mod inventory;
+mod link_task;
 pub mod rotate;
 pub mod runner;
 pub mod status;
 pub mod tasks;
 pub mod transport;
+mod unattended;
 pub mod uplink;
 pub mod watch;
 

@@ -3,7 +3,7 @@
 mod proxy;
 mod tls;
 
-pub use proxy::{ProxyEnv, ProxyEnvError, ProxyUrl, ProxyUrlError};
+pub use proxy::{ProxyEnv, ProxyEnvError, ProxyPasswordError, ProxyUrl, ProxyUrlError};
 pub use tls_roots::TlsError;
 
 use crate::config::Origin;
@@ -70,6 +70,11 @@ pub enum TransportError {
         #[source]
         source: ProxyEnvError,
     },
+    #[error("the proxy's password is not taken")]
+    ProxyPassword {
+        #[source]
+        source: ProxyPasswordError,
+    },
 }
 
 impl Hint for TransportError {
@@ -77,6 +82,15 @@ impl Hint for TransportError {
         match self {
             Self::Tls { source } => source.hint(),
             Self::Proxy { source } => source.hint(),
+            Self::ProxyPassword { source } => Some(match source {
+                ProxyPasswordError::NoUser { .. } => {
+                    "write the user into the proxy's URL: http://user@host:port".to_owned()
+                }
+                ProxyPasswordError::Two { .. } => {
+                    "take the password out of the URL, or remove the credential `proxy-password`"
+                        .to_owned()
+                }
+            }),
         }
     }
 
@@ -84,6 +98,7 @@ impl Hint for TransportError {
         match self {
             Self::Tls { source } => source.exit(),
             Self::Proxy { source } => source.exit(),
+            Self::ProxyPassword { .. } => Exit::Config,
         }
     }
 }
@@ -95,9 +110,9 @@ impl ConnectError {
             Self::Certificate { .. } => Some(
                 "set `ca_file` to the certificate of the authority that signed it, and check the control plane's name",
             ),
-            Self::ProxyRefused { status, .. } if status.contains("407") => {
-                Some("put user and password into `proxy`: http://user:password@host:port")
-            }
+            Self::ProxyRefused { status, .. } if status.contains("407") => Some(
+                "write the user into `proxy`, http://user@host:port, and its password into the credential `proxy-password`",
+            ),
             Self::Tcp { .. } | Self::TooLong { .. } => Some(
                 "is the control plane running, and does a firewall let this host connect to it?",
             ),
@@ -150,6 +165,14 @@ impl Transport {
             None => env
                 .proxy_for(&origin)
                 .map_err(|source| TransportError::Proxy { source })?,
+        };
+        let proxy = match (proxy, env.password()) {
+            (Some(proxy), Some(password)) => Some(
+                proxy
+                    .with_password(password)
+                    .map_err(|source| TransportError::ProxyPassword { source })?,
+            ),
+            (proxy, _) => proxy,
         };
         Ok(Self {
             origin,

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use wire::{
     control::{Down, Epoch, TaskVerdict, Up},
-    ids::StreamUuid,
+    ids::{DelegateUuid, StreamUuid},
 };
 
 /// Bodies between a follower and the outbox. Few: what waits here is in no runner's journal position yet.
@@ -156,10 +156,7 @@ impl Uplink {
         let (events, event_receiver) = mpsc::channel(CHANNEL);
         let (live, live_receiver) = watch::channel(None);
         let reconnect = Arc::new(Notify::new());
-        board.update_link(|status| {
-            status.control_plane = transport.origin().ascii();
-            status.delegate = Some(hello.delegate);
-        });
+        board.update_link(|status| status.control_plane = transport.origin().ascii());
         let uplink = Self {
             transport,
             hello: Arc::new(hello),
@@ -185,12 +182,31 @@ impl Uplink {
         (uplink, ends)
     }
 
-    /// Dials and serves until `stop`; says good-bye then.
+    /// Waits for what has to be there before the first dial; the loop answers meanwhile. `None` at the stop.
+    pub async fn wait_for<T>(
+        &mut self,
+        what: impl Future<Output = T>,
+        stop: &CancellationToken,
+    ) -> Option<T> {
+        tokio::select! {
+            () = stop.cancelled() => None,
+            found = what => Some(found),
+            never = self.pulse.beat() => match never {},
+        }
+    }
+
+    /// Dials as `delegate` and serves until `stop`; says good-bye then.
     ///
     /// # Errors
     /// Ends where nobody takes what comes.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), UplinkError> {
-        let mut run = Run::new(self);
+    pub async fn run(
+        self,
+        delegate: DelegateUuid,
+        stop: CancellationToken,
+    ) -> Result<(), UplinkError> {
+        self.board
+            .update_link(|status| status.delegate = Some(delegate));
+        let mut run = Run::new(self, delegate);
         run.uplink.client.handle(instant(), Input::Start);
         loop {
             if run.act().await == Outcome::Stopped {

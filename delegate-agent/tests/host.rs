@@ -27,7 +27,7 @@ use delegate::TestDelegate;
 use delegate_agent::transport::ProxyUrl;
 use roads::{Authority, TestProxy, TlsFront};
 use runner::TestRunner;
-use wire::control::DisconnectCode;
+use wire::{control::DisconnectCode, secret::Secret};
 
 #[tokio::test]
 async fn a_delegate_enrols_and_connects() {
@@ -68,6 +68,21 @@ async fn everything_goes_through_the_proxy_with_its_credentials() {
     let proxy = TestProxy::start(Some("user:p@ss")).await;
     let mut delegate = TestDelegate::new(&control_plane.url());
     delegate.proxy = Some(ProxyUrl::parse(&proxy.url("user:p%40ss@")).unwrap());
+    delegate.enrol(&control_plane).await.expect("enrols");
+    delegate.start().await;
+    delegate.until_state("live").await;
+    assert_eq!(proxy.tunnels(), 2, "enrolment and link");
+}
+
+#[tokio::test]
+async fn the_proxys_password_may_lie_apart_from_its_url() {
+    let control_plane = TestControlPlane::start().await;
+    let proxy = TestProxy::start(Some("user:p@ss")).await;
+    let mut delegate = TestDelegate::new(&control_plane.url());
+    delegate.proxy = Some(ProxyUrl::parse(&proxy.url("user@")).unwrap());
+    let error = delegate.enrol(&control_plane).await.expect_err("refused");
+    assert!(error.contains("407"), "{error}");
+    delegate.proxy_password = Some(Secret::new("p@ss"));
     delegate.enrol(&control_plane).await.expect("enrols");
     delegate.start().await;
     delegate.until_state("live").await;

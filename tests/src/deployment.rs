@@ -131,14 +131,15 @@ public_url = "http://localhost:{gateway_port}"
         Ok(deployment)
     }
 
-    /// Each daemon in a process of its own: enrolled with a join token, the gateway registered through the API.
-    pub(crate) async fn start_apart() -> Result<Self> {
-        let mut deployment = Self::prepare("").await?;
+    /// Each daemon in a process of its own; nothing runs yet, and nothing is enrolled or registered.
+    pub(crate) async fn prepare_apart() -> Result<Self> {
+        let deployment = Self::prepare("").await?;
         let (root, control_port, gateway_port) = (
             deployment.root.clone(),
             deployment.control_port,
             deployment.gateway_port,
         );
+        std::fs::create_dir(deployment.path("credentials"))?;
         deployment.configure(
             Daemon::ControlPlane,
             &format!(
@@ -172,12 +173,27 @@ admin_socket = "{root}/gateway-admin.sock"
 "#
             ),
         )?;
-        deployment.run(Daemon::ControlPlane)?;
-        let health = format!("{}/api/v1/healthz", deployment.control_url());
-        deployment.until("the control plane answers", |deployment| {
+        Ok(deployment)
+    }
+
+    /// The control plane answers, and its administrator is logged in.
+    pub(crate) fn run_control_plane(&mut self) -> Result<()> {
+        self.run(Daemon::ControlPlane)?;
+        self.until_control_plane()?;
+        self.log_in()
+    }
+
+    pub(crate) fn until_control_plane(&self) -> Result<()> {
+        let health = format!("{}/api/v1/healthz", self.control_url());
+        self.until("the control plane answers", |deployment| {
             Ok(deployment.curl(&[&health])?.code == 0)
-        })?;
-        deployment.log_in()?;
+        })
+    }
+
+    /// Each daemon in a process of its own: enrolled with a join token, the gateway registered through the API.
+    pub(crate) async fn start_apart() -> Result<Self> {
+        let mut deployment = Self::prepare_apart().await?;
+        deployment.run_control_plane()?;
         deployment.run(Daemon::Runner)?;
 
         let join_token = deployment.path("join-token");
@@ -189,7 +205,6 @@ admin_socket = "{root}/gateway-admin.sock"
         ensure!(enrolled.status.success(), "{:#?}", Said::from(enrolled));
         deployment.run(Daemon::Delegate)?;
 
-        std::fs::create_dir(deployment.path("credentials"))?;
         std::fs::write(
             deployment.path("credentials/gateway-token"),
             deployment.ok(&["gateway", "register", "edge"])?,
@@ -313,6 +328,7 @@ host_access = ["{}"]
         Ok(Command::new(bin_dir()?.join(daemon.binary()))
             .args(["--config", self.path(daemon.config()).as_str()])
             .args(args)
+            .env("CREDENTIALS_DIRECTORY", self.path("credentials"))
             .output()?
             .into())
     }
@@ -323,6 +339,21 @@ host_access = ["{}"]
             Some(child) => Ok(child.try_wait()?.is_some()),
             None => Ok(true),
         }
+    }
+
+    /// Waits until a daemon has ended by itself; the answer is its exit code.
+    pub(crate) fn ended(&mut self, daemon: Daemon) -> Result<i32> {
+        let limit = Instant::now() + PATIENCE;
+        while !self.has_ended(daemon)? {
+            ensure!(
+                Instant::now() < limit,
+                "{daemon:?} goes on\n{}",
+                self.logs()
+            );
+            pause();
+        }
+        let mut child = self.running.remove(&daemon).context("it does not run")?;
+        Ok(child.wait()?.code().unwrap_or(-1))
     }
 
     /// SIGKILL, and wait until it is gone.

@@ -126,3 +126,65 @@ async fn a_rotated_key_is_shown_everywhere_and_a_restored_backup_is_named_as_one
     host.run(Daemon::Delegate)?;
     host.until_ready()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_with_a_join_token_among_its_credentials_enrols_itself_when_the_control_plane_is_there()
+-> Result<()> {
+    let mut host = Deployment::prepare_apart().await?;
+    host.run_control_plane()?;
+    let credential = host.path("credentials/join-token");
+    std::fs::write(&credential, host.ok(&["join-token", "create"])?)?;
+    host.stop(Daemon::ControlPlane)?;
+
+    host.run(Daemon::Runner)?;
+    let doctor = host.daemon(Daemon::Delegate, &["doctor"])?;
+    ensure!(
+        doctor
+            .out
+            .contains("enrols with the credential `join-token`"),
+        "{doctor:#?}"
+    );
+    host.run(Daemon::Delegate)?;
+    host.until("it says why it is not enrolled yet", |host| {
+        let health = host.daemon(Daemon::Delegate, &["health"])?;
+        Ok(health.code == 75
+            && health.out.contains("(enrolling)")
+            && health.out.contains("Connection refused"))
+    })?;
+    host.run(Daemon::ControlPlane)?;
+    host.until_ready()?;
+    let delegates = host.json(&["delegate", "list"])?;
+    ensure!(text(&delegates, "/0/name") == "host", "{delegates:#}");
+    let id = text(&delegates, "/0/id");
+    ensure!(credential.is_file(), "the credential is not the daemon's");
+    let rotated = host.daemon(Daemon::Delegate, &["rotate"])?;
+    ensure!(rotated.code == 0, "{rotated:#?}");
+
+    // It is who it is from there on, whatever the credential says.
+    host.stop(Daemon::Delegate)?;
+    host.run(Daemon::Delegate)?;
+    host.until_ready()?;
+    let delegates = host.json(&["delegate", "list"])?;
+    ensure!(
+        text(&delegates, "/0/id") == id && delegates.pointer("/1").is_none(),
+        "{delegates:#}"
+    );
+
+    // The same token on another host.
+    host.stop(Daemon::Delegate)?;
+    std::fs::remove_file(host.path("delegate/identity.json"))?;
+    host.run(Daemon::Delegate)?;
+    let code = host.ended(Daemon::Delegate)?;
+    ensure!(code == 77, "a refused token ends it for good: {code}");
+    let log = std::fs::read_to_string(host.path("delegate-agent.log"))?;
+    ensure!(
+        log.contains("the join token is used up") && log.contains("gitspace join-token create"),
+        "{log}"
+    );
+
+    std::fs::remove_file(&credential)?;
+    host.run(Daemon::Delegate)?;
+    let code = host.ended(Daemon::Delegate)?;
+    ensure!(code == 78, "nothing to enrol with: {code}");
+    Ok(())
+}

@@ -13,6 +13,8 @@ use wire::secret::Secret;
 
 /// Set by systemd.
 const VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+/// Of the packages' units.
+const FOLDER: &str = "/etc/gitspaces/credentials";
 /// Tokens, keys and passwords are a line or a few.
 const MAX_SECRET: u64 = 64 * 1024;
 
@@ -56,6 +58,17 @@ impl Credentials {
         Self {
             dir: std::env::var(VARIABLE).ok().map(Utf8PathBuf::from),
         }
+    }
+
+    /// Those of the process where the service manager gave some, else, for root, the files that the units take them from: a command
+    /// that root runs by hand works with what the daemon works with.
+    #[must_use]
+    pub fn of_command() -> Self {
+        let own = Self::of_process();
+        if own.dir.is_none() && nix::unistd::geteuid().is_root() {
+            return Self::in_dir(FOLDER);
+        }
+        own
     }
 
     /// Those in a folder.

@@ -10,9 +10,16 @@
 //! Invariants: a vital task that ends or panics before the drain stops the process with a failing code; nothing that
 //! was spawned here outlives [`Lifecycle::run`]; the service manager's watchdog is fed only while every registered loop answers.
 
-use crate::{ErrorChain, Pulse, Pulses};
+use crate::{ErrorChain, Exit, Pulse, Pulses};
 use sd_notify::NotifyState;
-use std::{error::Error, fmt, pin::Pin, process::ExitCode, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    pin::Pin,
+    process::ExitCode,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{Instant, MissedTickBehavior},
@@ -30,9 +37,17 @@ pub struct Tasks {
     kill: CancellationToken,
     tracker: TaskTracker,
     pulses: Pulses,
+    /// With which the process ends, where a task says so.
+    exit: Arc<OnceLock<Exit>>,
 }
 
 impl Tasks {
+    /// Stops the process in order, with this code: the task that calls it knows better than 1 what became of it. The first call counts.
+    pub fn stop(&self, exit: Exit) {
+        self.exit.get_or_init(|| exit);
+        self.drain.cancel();
+    }
+
     /// Registers the loop of a vital task, which then has to answer; see [`Pulse`].
     #[must_use]
     pub fn pulse(&self, name: &'static str) -> Pulse {
@@ -140,6 +155,7 @@ impl Lifecycle {
                 kill,
                 tracker: TaskTracker::new(),
                 pulses: Pulses::default(),
+                exit: Arc::default(),
             },
             grace,
             reload: None,
@@ -249,7 +265,7 @@ impl Lifecycle {
         if asked {
             ExitCode::SUCCESS
         } else {
-            ExitCode::FAILURE
+            (*tasks.exit.get().unwrap_or(&Exit::Failure)).into()
         }
     }
 }

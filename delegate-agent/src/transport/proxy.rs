@@ -6,12 +6,13 @@ pub use env::{ProxyEnv, ProxyEnvError};
 
 use super::ConnectError;
 use data_encoding::BASE64;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::{ExposeSecret as _, SecretSlice, SecretString, zeroize::Zeroize as _};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 use url::Url;
+use wire::secret::Secret;
 
 /// A proxy's answer to `CONNECT` is a few lines.
 const MAX_HEAD: usize = 8 * 1024;
@@ -24,13 +25,23 @@ pub enum ProxyUrlError {
     Form,
 }
 
+/// The password that lies apart from the URL does not fit it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyPasswordError {
+    #[error("there is a password for the proxy `{proxy}`, and no user in its URL")]
+    NoUser { proxy: String },
+    #[error("there are two passwords for the proxy `{proxy}`: the credential and one in its URL")]
+    Two { proxy: String },
+}
+
 /// `http://[user:password@]host:port`.
 #[derive(Clone)]
 pub struct ProxyUrl {
     host: String,
     port: u16,
-    /// `user:password`, in base64.
-    credentials: Option<SecretString>,
+    user: Option<Vec<u8>>,
+    /// `None` where the URL has none, which is another one than an empty one.
+    password: Option<SecretSlice<u8>>,
 }
 
 impl std::fmt::Debug for ProxyUrl {
@@ -52,19 +63,43 @@ impl ProxyUrl {
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             return Err(ProxyUrlError::Form);
         }
-        let credentials = if url.username().is_empty() && url.password().is_none() {
-            None
-        } else {
-            let mut pair = unescape(url.username());
-            pair.push(b':');
-            pair.extend(unescape(url.password().unwrap_or_default()));
-            Some(SecretString::from(BASE64.encode(&pair)))
-        };
+        let has_user = !url.username().is_empty() || url.password().is_some();
         Ok(Self {
             host: host.trim_matches(['[', ']']).to_owned(),
             port: url.port().unwrap_or(80),
-            credentials,
+            user: has_user.then(|| unescape(url.username())),
+            password: url
+                .password()
+                .map(|password| SecretSlice::from(unescape(password))),
         })
+    }
+
+    /// With a password that lies apart from the URL.
+    ///
+    /// # Errors
+    /// Refuses one that the URL has no user for, or another password.
+    pub fn with_password(self, password: &Secret) -> Result<Self, ProxyPasswordError> {
+        let proxy = self.address();
+        if self.user.is_none() {
+            return Err(ProxyPasswordError::NoUser { proxy });
+        }
+        if self.password.is_some() {
+            return Err(ProxyPasswordError::Two { proxy });
+        }
+        let password = Some(SecretSlice::from(password.expose().as_bytes().to_vec()));
+        Ok(Self { password, ..self })
+    }
+
+    /// `user:password` in base64.
+    fn basic(&self) -> Option<SecretString> {
+        let mut pair = self.user.clone()?;
+        pair.push(b':');
+        if let Some(password) = &self.password {
+            pair.extend(password.expose_secret());
+        }
+        let text = SecretString::from(BASE64.encode(&pair));
+        pair.zeroize();
+        Some(text)
     }
 
     #[must_use]
@@ -125,7 +160,7 @@ pub(super) async fn tunnel(
         reason,
     };
     let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
-    if let Some(credentials) = &proxy.credentials {
+    if let Some(credentials) = proxy.basic() {
         request.push_str("Proxy-Authorization: Basic ");
         request.push_str(credentials.expose_secret());
         request.push_str("\r\n");
@@ -179,11 +214,33 @@ mod tests {
     fn credentials_are_unescaped_and_never_printed() {
         let proxy = ProxyUrl::parse("http://us%40er:p%3Aw@proxy:3128").unwrap();
         assert_eq!(format!("{proxy:?}"), "ProxyUrl(proxy:3128)");
-        let credentials = proxy.credentials.unwrap();
+        let credentials = proxy.basic().unwrap();
         let plain = BASE64
             .decode(credentials.expose_secret().as_bytes())
             .unwrap();
         assert_eq!(plain, b"us@er:p:w");
+    }
+
+    #[test]
+    fn a_password_that_lies_apart_goes_with_the_user_of_the_url_alone() {
+        let with = |url: &str| {
+            let proxy = ProxyUrl::parse(url).unwrap();
+            proxy.with_password(&Secret::new("p@ss:word"))
+        };
+        let proxy = with("http://us%40er@proxy:3128").unwrap();
+        let plain = BASE64.decode(proxy.basic().unwrap().expose_secret().as_bytes());
+        assert_eq!(plain.unwrap(), b"us@er:p@ss:word");
+        let proxy = "proxy:3128".to_owned();
+        assert_eq!(
+            with("http://user:other@proxy:3128").unwrap_err(),
+            ProxyPasswordError::Two {
+                proxy: proxy.clone()
+            }
+        );
+        assert_eq!(
+            with("http://proxy:3128").unwrap_err(),
+            ProxyPasswordError::NoUser { proxy }
+        );
     }
 
     #[test]

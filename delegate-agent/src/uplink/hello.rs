@@ -34,7 +34,6 @@ pub(super) struct Greeting {
 /// All that goes into hellos.
 #[derive(Debug)]
 pub struct HelloSource {
-    pub delegate: DelegateUuid,
     pub key: KeyInUse,
     /// Origin of the control plane that proofs are for.
     pub audience: String,
@@ -46,7 +45,11 @@ pub struct HelloSource {
 }
 
 impl HelloSource {
-    pub(super) async fn greet(&self, nonce: String) -> Result<Greeting, String> {
+    pub(super) async fn greet(
+        &self,
+        delegate: DelegateUuid,
+        nonce: String,
+    ) -> Result<Greeting, String> {
         let runner = &self.runner;
         let asked = async {
             // The tasks first: a task that ends meanwhile has told of its gitspace before.
@@ -68,13 +71,14 @@ impl HelloSource {
         };
         let Validity { iat, exp } = Validity::starting(self.clock.now(), PROOF_LIFE);
         let claims = ProofClaims {
-            delegate: self.delegate,
+            delegate,
             audience: self.audience.clone(),
             nonce,
             iat,
             exp,
         };
-        let proof = token::sign(&claims, &self.key.get(), PROOF_PURPOSE)
+        let key = self.key.get().ok_or("this host is not enrolled")?;
+        let proof = token::sign(&claims, &key, PROOF_PURPOSE)
             .map_err(|error| ErrorChain(&error).to_string())?;
         let runner_draining = host.as_ref().is_some_and(|host| host.draining);
         let draining = self.drain.is_draining() || runner_draining;

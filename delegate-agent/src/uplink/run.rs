@@ -21,7 +21,10 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
-use wire::control::{DisconnectCode, Epoch, TaskVerdict, Up};
+use wire::{
+    control::{DisconnectCode, Epoch, TaskVerdict, Up},
+    ids::DelegateUuid,
+};
 
 /// For last words on a connection that is given up.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
@@ -41,6 +44,7 @@ pub(super) enum Outcome {
 
 pub(super) struct Run {
     pub(super) uplink: Uplink,
+    delegate: DelegateUuid,
     dialling: Option<BoxFuture<'static, Result<Socket, DialError>>>,
     greeting: Option<BoxFuture<'static, Result<Greeting, String>>>,
     /// What the last hello said, until it is answered.
@@ -65,9 +69,10 @@ pub(super) enum Event {
 }
 
 impl Run {
-    pub(super) const fn new(uplink: Uplink) -> Self {
+    pub(super) const fn new(uplink: Uplink, delegate: DelegateUuid) -> Self {
         Self {
             uplink,
+            delegate,
             dialling: None,
             greeting: None,
             told: None,
@@ -91,7 +96,9 @@ impl Run {
                         status.clock_skew_ms = i64::try_from(skew).ok();
                     });
                     let source = Arc::clone(&self.uplink.hello);
-                    self.greeting = Some(async move { source.greet(nonce).await }.boxed());
+                    let delegate = self.delegate;
+                    self.greeting =
+                        Some(async move { source.greet(delegate, nonce).await }.boxed());
                 }
                 Output::Live { epoch, welcome } => self.on_live(epoch, welcome.tasks),
                 Output::Deliver { seq, body } => {

@@ -19,6 +19,7 @@ use wire::secret::Secret;
 pub(crate) struct TestDelegate {
     origin: Origin,
     pub(crate) proxy: Option<ProxyUrl>,
+    pub(crate) proxy_password: Option<Secret>,
     pub(crate) ca_file: Option<Utf8PathBuf>,
     running: Option<(Lifecycle, Started)>,
     dir: tempfile::TempDir,
@@ -29,6 +30,7 @@ impl TestDelegate {
         Self {
             origin: Origin::parse("control_plane_url", url).unwrap(),
             proxy: None,
+            proxy_password: None,
             ca_file: None,
             running: None,
             dir: tempfile::tempdir().unwrap(),
@@ -58,7 +60,7 @@ impl TestDelegate {
         let transport = Transport::new(
             self.origin.clone(),
             self.proxy.clone(),
-            &ProxyEnv::default(),
+            &ProxyEnv::default().with_password(self.proxy_password.clone()),
             self.ca_file.as_deref(),
         )
         .map_err(|error| ErrorChain(&error).to_string())?;
@@ -99,7 +101,8 @@ impl TestDelegate {
             config_files: Vec::new(),
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
-            proxy_env: ProxyEnv::default(),
+            proxy_env: ProxyEnv::default().with_password(self.proxy_password.clone()),
+            join_token: None,
         };
         let started = Box::pin(app::start(config, sources, &lifecycle))
             .await

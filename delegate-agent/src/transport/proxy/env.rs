@@ -8,6 +8,7 @@ use crate::config::Origin;
 use daemon::{Exit, Hint};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::net::IpAddr;
+use wire::secret::Secret;
 
 /// A variable that says how to reach the control plane, and cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +71,8 @@ pub struct ProxyEnv {
     https: Option<Variable>,
     http: Option<Variable>,
     none: Option<Variable>,
+    /// Of the proxy, whether that is a variable's or the configuration's: a credential, no variable.
+    password: Option<Secret>,
 }
 
 impl ProxyEnv {
@@ -90,7 +93,19 @@ impl ProxyEnv {
             https: variable("HTTPS_PROXY"),
             http: variable("HTTP_PROXY"),
             none: variable("NO_PROXY"),
+            password: None,
         }
+    }
+
+    /// With the password of whichever proxy is used.
+    #[must_use]
+    pub fn with_password(self, password: Option<Secret>) -> Self {
+        Self { password, ..self }
+    }
+
+    #[must_use]
+    pub(in crate::transport) const fn password(&self) -> Option<&Secret> {
+        self.password.as_ref()
     }
 
     /// Of this process. What is not Unicode cannot be a URL, and is refused as that where it is used.

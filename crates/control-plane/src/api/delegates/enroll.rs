@@ -15,9 +15,9 @@ use daemon::{ErrorChain, IdsExt as _};
 use http::{HeaderMap, StatusCode, header};
 use std::net::{IpAddr, Ipv4Addr};
 use store::{DelegateRecord, Enrolment, EnrolmentDenied};
-use token::{OpaqueToken, TokenKind, VerifyingKey};
+use token::{OpaqueToken, TokenError, TokenKind, VerifyingKey};
 use wire::{
-    control::{ENROL_PURPOSE, EnrolClaims, EnrolRequest, EnrolResponse, Epoch},
+    control::{DisconnectCode, ENROL_PURPOSE, EnrolClaims, EnrolRequest, EnrolResponse, Epoch},
     problem::Problem,
 };
 
@@ -46,8 +46,17 @@ pub(crate) async fn enroll_delegate(
     let mut public_key = [0; 32];
     public_key.copy_from_slice(key.as_bytes());
     let now = state.now();
-    let claims: EnrolClaims = token::verify(&body.proof, [&key], ENROL_PURPOSE, now)
-        .map_err(|error| bad_proof(&ErrorChain(&error).to_string()))?;
+    let claims: EnrolClaims =
+        token::verify(&body.proof, [&key], ENROL_PURPOSE, now).map_err(|error| match error {
+            TokenError::Expired { .. } | TokenError::NotYetValid { .. } => {
+                ApiError::EnrolmentDenied {
+                    code: DisconnectCode::ClockSkew.as_str(),
+                    why: format!("{error}; the control plane's clock says {now}"),
+                    hint: "set the clock of the delegate's host, or of the control plane's",
+                }
+            }
+            error => bad_proof(&ErrorChain(&error).to_string()),
+        })?;
     let host = headers
         .get(header::HOST)
         .and_then(|value| value.to_str().ok());
