@@ -6,7 +6,7 @@ use crate::{
     drain::Drain,
     identity::{IdentityFile, KeyInUse},
     rotate::Rotation,
-    status::Board,
+    status::{Board, LinkStatus},
     transport::Transport,
     uplink::LinkHandle,
 };
@@ -53,6 +53,11 @@ pub(crate) struct Keys {
 }
 
 impl Admin {
+    fn link(&self) -> LinkStatus {
+        let link = self.board.link.borrow().clone();
+        link.with_skew_of(&*self.keys.clock)
+    }
+
     /// The token itself is not in the answer: the socket's group may ask, and the file is for this user and root.
     async fn admin_token(&self) -> Response<Body> {
         let Some(bootstrap) = &self.bootstrap else {
@@ -115,10 +120,7 @@ impl Subject for Admin {
 
     async fn status(&self) -> Value {
         // Copied at once: a borrow holds up who publishes.
-        let (link, runner) = (
-            self.board.link.borrow().clone(),
-            self.board.runner.borrow().clone(),
-        );
+        let (link, runner) = (self.link(), self.board.runner.borrow().clone());
         json!({
             "name": self.name,
             "key": self.keys.in_use.get().map(|key| key.public().kid().clone()),
@@ -133,7 +135,7 @@ impl Subject for Admin {
     }
 
     fn metrics(&self, registry: &mut Registry) {
-        let link = self.board.link.borrow().clone();
+        let link = self.link();
         gauge(
             registry,
             "gitspaces_link_live",

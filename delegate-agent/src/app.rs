@@ -2,6 +2,7 @@
 
 use crate::{
     admin::{Admin, Keys},
+    certificates::Certificates,
     checks::Checks,
     config::Config,
     drain::{Drain, DrainEnds},
@@ -223,6 +224,12 @@ pub async fn start(
             .await?;
     }
 
+    let certificates = Certificates {
+        transport: transport.clone(),
+        ca_file: config.ca_file,
+        warn_days: config.certificate_warn_days,
+        clock: Arc::clone(&clock),
+    };
     let keys = Keys {
         transport: transport.clone(),
         file: file.clone(),
@@ -282,6 +289,7 @@ pub async fn start(
             board: board.clone(),
             runner,
             identity: file,
+            certificates,
             state_dir: config.state_dir,
         },
         drain: drain.clone(),

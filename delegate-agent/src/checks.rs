@@ -1,6 +1,7 @@
 //! What a running delegate needs, and how it is.
 
 use crate::{
+    certificates::Certificates,
     identity::IdentityFile,
     runner::Runner,
     status::{Board, LinkStatus},
@@ -29,14 +30,17 @@ pub(crate) struct Checks {
     pub(crate) board: Board,
     pub(crate) runner: Runner,
     pub(crate) identity: IdentityFile,
+    pub(crate) certificates: Certificates,
     pub(crate) state_dir: Utf8PathBuf,
 }
 
 impl Checks {
     pub(crate) async fn all(&self, draining: bool) -> Vec<Check> {
         let status = self.board.link.borrow().clone();
+        let status = status.with_skew_of(&*self.certificates.clock);
         let mut checks = vec![link(&status), clock(status.clock_skew_ms)];
         checks.extend(runner(&self.runner).await);
+        checks.extend(self.certificates.checks().await);
         checks.push(key(&self.identity));
         checks.push(Check::disk(
             STATE_DISK,

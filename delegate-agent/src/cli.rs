@@ -14,8 +14,8 @@ use admin::{Program, ProgramError, RuntimeError};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, Parser, Subcommand};
 use daemon::{
-    CredentialError, Credentials, Exit, Hint, Lifecycle, PassedSockets, RandomIds, SystemClock,
-    logging::LogConfig,
+    Clock, CredentialError, Credentials, Exit, Hint, Lifecycle, PassedSockets, RandomIds,
+    SystemClock, logging::LogConfig,
 };
 use std::{process::ExitCode, sync::Arc, time::Duration};
 use wire::secret::Secret;
@@ -328,11 +328,12 @@ fn rotate(path: Option<&Utf8Path>, output: admin::Output) -> Result<ExitCode, Cl
 fn doctor(path: Option<&Utf8Path>, output: admin::Output) -> Result<ExitCode, CliError> {
     let config = admin::load::<Settings>(path)?.value.check()?;
     let credentials = Credentials::of_command();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let checks = admin::runtime()?.block_on(doctor::examine(
         &config,
         &proxy_env(&credentials)?,
         credentials.get(JOIN_TOKEN)?.is_some(),
-        &SystemClock,
+        &clock,
     ));
     Ok(admin::doctor(checks, output))
 }

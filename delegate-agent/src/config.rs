@@ -11,6 +11,9 @@ use wire::control::Capacity;
 /// Where not set.
 pub(crate) const ADMIN_SOCKET: &str = "/run/gitspaces/delegate/admin.sock";
 
+/// Where not set. Whoever renews certificates of 90 days does so 30 days before their end.
+pub const CERTIFICATE_WARN_DAYS: u32 = 21;
+
 /// Tags, and bytes of one.
 const MAX_TAGS: usize = 64;
 const MAX_TAG: usize = 64;
@@ -36,6 +39,8 @@ pub struct Settings {
     pub proxy: Option<String>,
     /// PEM certificates trusted beside the host's own.
     pub ca_file: Option<Utf8PathBuf>,
+    /// Before the end of a certificate.
+    pub certificate_warn_days: Option<u32>,
     pub embedded: EmbeddedSettings,
     pub log: daemon::logging::LogConfig,
 }
@@ -170,6 +175,7 @@ pub struct Config {
     pub socket_gid: Option<u32>,
     pub proxy: Option<ProxyUrl>,
     pub ca_file: Option<Utf8PathBuf>,
+    pub certificate_warn_days: u32,
     pub embedded: Option<Embedded>,
 }
 
@@ -302,6 +308,7 @@ impl Settings {
                 .transpose()
                 .map_err(|source| ConfigError::Proxy { source })?,
             ca_file: self.ca_file,
+            certificate_warn_days: self.certificate_warn_days.unwrap_or(CERTIFICATE_WARN_DAYS),
             embedded,
         })
     }

@@ -4,6 +4,7 @@
 
 use crate::{
     ask::{AskError, ask},
+    certificates::Certificates,
     checks,
     config::Config,
     identity::{Identity, IdentityFile},
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use daemon::{Clock, ErrorChain, Hint as _};
 use http::{Request, Response, header};
 use http_body_util::Full;
+use std::sync::Arc;
 
 const STATE_DIR: &str = "state_dir";
 const IDENTITY: &str = "identity";
@@ -26,7 +28,7 @@ pub async fn examine(
     config: &Config,
     proxy_env: &ProxyEnv,
     has_join_token: bool,
-    clock: &dyn Clock,
+    clock: &Arc<dyn Clock>,
 ) -> Vec<Check> {
     let mut checks = vec![
         Check::writable(STATE_DIR, &config.state_dir, "delegate-agent"),
@@ -96,7 +98,11 @@ fn identity(config: &Config, has_join_token: bool) -> Check {
 }
 
 /// The way there, and the clocks at both ends.
-async fn control_plane(config: &Config, proxy_env: &ProxyEnv, clock: &dyn Clock) -> Vec<Check> {
+async fn control_plane(
+    config: &Config,
+    proxy_env: &ProxyEnv,
+    clock: &Arc<dyn Clock>,
+) -> Vec<Check> {
     let url = &config.control_plane_url;
     let failed = |cause: String, fix: Option<String>| {
         let check = Check::bad(
@@ -150,7 +156,14 @@ async fn control_plane(config: &Config, proxy_env: &ProxyEnv, clock: &dyn Clock)
                 Check::good(CONTROL_PLANE, Severity::Error, format!("{url} answers")),
                 checks::clock(skew),
             ];
-            checks.extend(key(config, &transport, clock).await);
+            checks.extend(key(config, &transport, &**clock).await);
+            let certificates = Certificates {
+                transport,
+                ca_file: config.ca_file.clone(),
+                warn_days: config.certificate_warn_days,
+                clock: Arc::clone(clock),
+            };
+            checks.extend(certificates.checks().await);
             checks
         }
     }

@@ -21,6 +21,7 @@
 mod admin;
 pub mod app;
 pub mod ask;
+mod certificates;
 mod checks;
 pub mod cli;
 pub mod config;

@@ -1,8 +1,9 @@
 //! What the tasks publish of themselves, for `/status` and `/readyz`.
 
+use daemon::Clock;
 use jiff::Timestamp;
 use serde::Serialize;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use tokio::sync::watch;
 use wire::{
     control::DisconnectCode,
@@ -24,11 +25,34 @@ pub struct LinkStatus {
     pub attempt: u32,
     pub next_try: Option<Timestamp>,
     pub last_error: Option<LastError>,
-    /// The server's clock minus ours, at the last greeting.
+    /// The server's clock minus ours.
     pub clock_skew_ms: Option<i64>,
+    /// When they were compared, by both of our clocks.
+    #[serde(skip)]
+    pub compared: Option<(Timestamp, Instant)>,
     pub waiting_control: usize,
     pub waiting_bulk: usize,
     pub in_flight: usize,
+}
+
+impl LinkStatus {
+    /// With the skew as it is, and not as it was at the greeting: while a link lasts, our own wall clock may be set.
+    #[must_use]
+    pub fn with_skew_of(self, clock: &dyn Clock) -> Self {
+        let (Some(skew), Some((wall, instant)), Some(_)) =
+            (self.clock_skew_ms, self.compared, self.connected_since)
+        else {
+            return self;
+        };
+        let by_wall = clock.now().duration_since(wall).as_millis();
+        let really = clock.instant().saturating_duration_since(instant);
+        let really = i128::try_from(really.as_millis()).unwrap_or(i128::MAX);
+        let stepped = by_wall.saturating_sub(really);
+        Self {
+            clock_skew_ms: i64::try_from(i128::from(skew).saturating_sub(stepped)).ok(),
+            ..self
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -86,5 +110,36 @@ impl Board {
             change(status);
             *status != before
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use daemon::ManualClock;
+    use std::time::Duration;
+
+    #[test]
+    fn a_clock_that_is_set_while_the_link_lasts_shows_at_once() {
+        let start: Timestamp = "2026-11-26T12:00:00Z".parse().unwrap();
+        let clock = ManualClock::new(start);
+        let status = LinkStatus {
+            clock_skew_ms: Some(40),
+            compared: Some((clock.now(), clock.instant())),
+            connected_since: Some(start),
+            ..LinkStatus::default()
+        };
+        let skew = |status: &LinkStatus| status.clone().with_skew_of(&clock).clock_skew_ms;
+        clock.advance(Duration::from_secs(7_200));
+        assert_eq!(skew(&status), Some(40), "time that passes is no skew");
+        clock.step_to(clock.now() + Duration::from_secs(3_600));
+        assert_eq!(skew(&status), Some(40 - 3_600_000));
+        clock.step_to(clock.now() - Duration::from_secs(7_200));
+        assert_eq!(skew(&status), Some(40 + 3_600_000));
+        let gone = LinkStatus {
+            connected_since: None,
+            ..status
+        };
+        assert_eq!(skew(&gone), Some(40), "as it was at the last greeting");
     }
 }

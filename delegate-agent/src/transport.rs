@@ -8,10 +8,17 @@ pub use tls_roots::TlsError;
 
 use crate::config::Origin;
 use daemon::{Exit, Hint};
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use jiff::Timestamp;
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    time::Instant,
 };
 use tokio_rustls::TlsConnector;
 
@@ -124,12 +131,22 @@ impl ConnectError {
     }
 }
 
+/// The certificate that the control plane, or what stands before it, showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeenCertificate {
+    pub not_after: Timestamp,
+    /// When the handshake was.
+    pub at: Instant,
+}
+
 /// How to reach one control plane. Cheap to clone.
 #[derive(Clone)]
 pub struct Transport {
     origin: Origin,
     proxy: Option<Arc<ProxyUrl>>,
     tls: Option<TlsConnector>,
+    /// Of the last handshake; all copies of this transport write it.
+    seen: Arc<Mutex<Option<SeenCertificate>>>,
     /// Where the embedded control plane listens: its public name need not resolve on this host.
     direct: Option<SocketAddr>,
 }
@@ -178,6 +195,7 @@ impl Transport {
             origin,
             proxy: proxy.map(Arc::new),
             tls,
+            seen: Arc::default(),
             direct: None,
         })
     }
@@ -194,6 +212,7 @@ impl Transport {
             origin,
             proxy: None,
             tls: None,
+            seen: Arc::default(),
             direct: Some(direct),
         }
     }
@@ -202,6 +221,13 @@ impl Transport {
     #[must_use]
     pub fn direct(&self) -> Option<SocketAddr> {
         self.direct
+    }
+
+    /// `None` before the first handshake, and without TLS.
+    #[must_use]
+    pub fn seen_certificate(&self) -> Option<SeenCertificate> {
+        // Replaced whole.
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whom proofs are for.
@@ -258,6 +284,13 @@ impl Transport {
         )
         .await?
         .map_err(|source| tls::connect_error(address, source))?;
+        let (_, session) = stream.get_ref();
+        let own = session.peer_certificates().and_then(<[_]>::first);
+        if let Some(not_after) = own.and_then(tls_roots::not_after) {
+            let at = Instant::now();
+            *self.seen.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(SeenCertificate { not_after, at });
+        }
         Ok(Box::new(stream))
     }
 }

@@ -22,12 +22,17 @@ mod rotation;
 #[path = "host/runner.rs"]
 mod runner;
 
+use admin::{Readiness, Severity};
 use control_plane::TestControlPlane;
+use daemon::{Clock as _, SystemClock};
 use delegate::TestDelegate;
 use delegate_agent::transport::ProxyUrl;
 use roads::{Authority, TestProxy, TlsFront};
 use runner::TestRunner;
+use std::time::{Duration, SystemTime};
 use wire::{control::DisconnectCode, secret::Secret};
+
+const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
 #[tokio::test]
 async fn a_delegate_enrols_and_connects() {
@@ -148,6 +153,51 @@ async fn a_private_authority_is_trusted_where_it_is_configured() {
     delegate.enrol(&control_plane).await.expect("enrols");
     delegate.start().await;
     delegate.until_state("live").await;
+}
+
+#[tokio::test]
+async fn certificates_that_end_soon_are_warned_of_while_the_link_is_live() {
+    let now = SystemTime::from(SystemClock.now());
+    let days = |days: u64| now + Duration::from_secs(days * 24 * 3_600 + 600);
+    let authority = Authority::until("ours", days(20));
+    let front = TlsFront::bind_until(&authority, Some(days(3))).await;
+    let control_plane = TestControlPlane::start_behind(&front.url()).await;
+    front.forward_to(control_plane.address);
+    let mut delegate = TestDelegate::new(&front.url());
+    delegate.ca_file = Some(delegate.write("ca.pem", &authority.pem()));
+    delegate.enrol(&control_plane).await.expect("enrols");
+    delegate.start().await;
+    delegate.until_state("live").await;
+    let find = |readiness: Readiness, code: &str| {
+        let found = readiness
+            .checks
+            .into_iter()
+            .find(|check| check.code == code);
+        found.unwrap_or_else(|| panic!("no check `{code}`"))
+    };
+    for (code, left) in [("certificate", "in 3 days"), ("ca_file", "in 20 days")] {
+        let check = find(delegate.health().await, code);
+        assert!(
+            !check.ok && check.severity == Severity::Warning && check.summary.contains(left),
+            "{check:?}"
+        );
+        assert!(check.fix.is_some(), "{check:?}");
+    }
+    for check in delegate.health().await.checks {
+        assert!(
+            OPERATIONS.contains(&format!("\n### {}\n", check.code)),
+            "docs/operations.md says nothing of the check `{}`",
+            check.code
+        );
+    }
+    // Beside the next one, the end of the one before is no matter.
+    let next = Authority::until("next", days(400));
+    delegate.write("ca.pem", &format!("{}{}", authority.pem(), next.pem()));
+    assert!(find(delegate.health().await, "ca_file").ok);
+    let ended = Authority::until("ended", now - Duration::from_secs(60));
+    delegate.write("ca.pem", &ended.pem());
+    let check = find(delegate.health().await, "ca_file");
+    assert!(check.is_fatal(), "{check:?}");
 }
 
 #[tokio::test]

@@ -1,5 +1,9 @@
 //! Which servers a daemon trusts: the host's certificate authorities, and those of one more file.
 
+mod validity;
+
+pub use validity::not_after;
+
 use camino::{Utf8Path, Utf8PathBuf};
 use daemon::{Exit, Hint};
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
@@ -47,6 +51,25 @@ impl Hint for TlsError {
     }
 }
 
+/// Those of a `ca_file`.
+///
+/// # Errors
+/// It cannot be read, or holds none.
+pub fn certificates_in(path: &Utf8Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| TlsError::CaFile {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+    if certificates.is_empty() {
+        return Err(TlsError::EmptyCaFile {
+            path: path.to_owned(),
+        });
+    }
+    Ok(certificates)
+}
+
 /// For connections to the control plane.
 ///
 /// # Errors
@@ -59,18 +82,7 @@ pub fn client_config(ca_file: Option<&Utf8Path>) -> Result<ClientConfig, TlsErro
         tracing::debug!(ignored, "Some of the host's certificates cannot be roots");
     }
     if let Some(path) = ca_file {
-        let certificates = CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| TlsError::CaFile {
-                path: path.to_owned(),
-                reason: error.to_string(),
-            })?;
-        if certificates.is_empty() {
-            return Err(TlsError::EmptyCaFile {
-                path: path.to_owned(),
-            });
-        }
-        for certificate in certificates {
+        for certificate in certificates_in(path)? {
             roots.add(certificate).map_err(|source| TlsError::Root {
                 path: path.to_owned(),
                 source,

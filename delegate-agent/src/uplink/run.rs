@@ -92,8 +92,10 @@ impl Run {
                 Output::Challenged { nonce, server_now } => {
                     let now = self.uplink.clock.now();
                     let skew = server_now.duration_since(now).as_millis();
+                    let compared = (now, self.uplink.clock.instant());
                     self.uplink.board.update_link(|status| {
                         status.clock_skew_ms = i64::try_from(skew).ok();
+                        status.compared = Some(compared);
                     });
                     let source = Arc::clone(&self.uplink.hello);
                     let delegate = self.delegate;

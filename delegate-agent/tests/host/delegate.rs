@@ -1,11 +1,12 @@
 //! A delegate on a host of its own: a directory.
 
 use crate::control_plane::{LIMIT, TestControlPlane};
+use admin::Readiness;
 use camino::Utf8PathBuf;
 use daemon::{ErrorChain, Lifecycle, RandomIds, SystemClock};
 use delegate_agent::{
     app::{self, Sources, Started},
-    config::{CapacitySettings, Config, Origin},
+    config::{CERTIFICATE_WARN_DAYS, CapacitySettings, Config, Origin},
     enrol::{Enrolment, enrol},
     identity::{Identity, IdentityFile},
     rotate::{Prover, Rotated, Rotation},
@@ -91,6 +92,7 @@ impl TestDelegate {
             socket_gid: None,
             proxy: self.proxy.clone(),
             ca_file: self.ca_file.clone(),
+            certificate_warn_days: CERTIFICATE_WARN_DAYS,
             embedded: None,
         };
         let (_, log) =
@@ -174,6 +176,15 @@ impl TestDelegate {
         };
         prover.propose(&identity.key, &next.key).await.unwrap();
         next
+    }
+
+    /// As `delegate-agent health` asks.
+    pub(crate) async fn health(&self) -> Readiness {
+        let bytes = local_rpc::Client::new(self.path("admin.sock"))
+            .fetch("/readyz", &[http::StatusCode::SERVICE_UNAVAILABLE])
+            .await
+            .unwrap();
+        serde_json::from_slice(&bytes).unwrap()
     }
 
     pub(crate) fn link(&self) -> &LinkHandle {

@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::SystemTime,
 };
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, copy_bidirectional},
@@ -116,9 +117,21 @@ impl Authority {
         self.0.pem()
     }
 
-    fn acceptor(&self) -> TlsAcceptor {
+    /// Its certificate ends at the given time.
+    pub(crate) fn until(name: &str, not_after: SystemTime) -> Self {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = not_after.into();
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn acceptor(&self, not_after: Option<SystemTime>) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        if let Some(not_after) = not_after {
+            params.not_after = not_after.into();
+        }
         let certificate = params.signed_by(&key, &self.0).unwrap();
         let config = rustls::ServerConfig::builder_with_provider(Arc::new(
             rustls::crypto::ring::default_provider(),
@@ -144,9 +157,14 @@ pub(crate) struct TlsFront {
 
 impl TlsFront {
     pub(crate) async fn bind(authority: &Authority) -> Self {
+        Self::bind_until(authority, None).await
+    }
+
+    /// With a certificate that ends.
+    pub(crate) async fn bind_until(authority: &Authority, not_after: Option<SystemTime>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let acceptor = authority.acceptor();
+        let acceptor = authority.acceptor(not_after);
         let (upstream, known) = tokio::sync::watch::channel(None);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
