@@ -21,6 +21,8 @@ mod roads;
 mod rotation;
 #[path = "host/runner.rs"]
 mod runner;
+#[path = "host/versions.rs"]
+mod versions;
 
 use admin::{Readiness, Severity};
 use control_plane::TestControlPlane;
@@ -157,7 +159,8 @@ async fn a_private_authority_is_trusted_where_it_is_configured() {
 
 #[tokio::test]
 async fn certificates_that_end_soon_are_warned_of_while_the_link_is_live() {
-    let now = SystemTime::from(SystemClock.now());
+    let now = SystemTime::UNIX_EPOCH
+        + Duration::from_secs(u64::try_from(SystemClock.now().as_second()).unwrap());
     let days = |days: u64| now + Duration::from_secs(days * 24 * 3_600 + 600);
     let authority = Authority::until("ours", days(20));
     let front = TlsFront::bind_until(&authority, Some(days(3))).await;

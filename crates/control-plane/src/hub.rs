@@ -1,6 +1,6 @@
 //! The hub: the control plane's end of every delegate's link.
 //!
-//! `GET /api/v1/delegates/connect`, WebSocket, subprotocol [`SUBPROTOCOL`]. One task a connection ([`connection`]); the protocol itself is
+//! `GET /api/v1/delegates/connect`, WebSocket, subprotocols [`SUBPROTOCOLS`]. One task a connection ([`connection`]); the protocol itself is
 //! `link::server`, whose shell this is. What delegates say goes to the orchestrator, in order, and is acknowledged when that has stored it.
 //! What the orchestrator says goes to the delegate's connection through [`TaskSink`].
 //!
@@ -44,7 +44,7 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wire::{
     api::ClonedDelegate,
-    control::{DisconnectCode, Down, Epoch, MAX_FRAME, SUBPROTOCOL},
+    control::{DisconnectCode, Down, Epoch, MAX_FRAME, SUBPROTOCOLS},
     ids::{DelegateUuid, TaskUuid},
     problem::Problem,
     runner::MAX_BODY,
@@ -183,7 +183,7 @@ async fn connect(
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Response {
     let upgrade = match upgrade {
-        Ok(upgrade) => upgrade.protocols([SUBPROTOCOL]),
+        Ok(upgrade) => upgrade.protocols(SUBPROTOCOLS),
         Err(rejection) => {
             return problem(
                 StatusCode::UPGRADE_REQUIRED,
@@ -194,14 +194,7 @@ async fn connect(
         }
     };
     if upgrade.selected_protocol().is_none() {
-        return problem(
-            StatusCode::BAD_REQUEST,
-            Problem::new(
-                "unsupported_protocol",
-                format!("this control plane speaks `{SUBPROTOCOL}`"),
-            )
-            .hint("upgrade whichever of delegate and control plane is older"),
-        );
+        return problem(StatusCode::BAD_REQUEST, unsupported(&headers));
     }
     if hub.deps.stop.is_cancelled() {
         return problem(
@@ -237,6 +230,29 @@ async fn connect(
                 permit,
             ))
         })
+}
+
+/// Neither side is wrong: they have no version in common, and both hear what the other speaks.
+fn unsupported(headers: &HeaderMap) -> Problem {
+    let offered: String = headers
+        .get(header::SEC_WEBSOCKET_PROTOCOL)
+        .and_then(|offered| offered.to_str().ok())
+        .unwrap_or("nothing")
+        .chars()
+        .filter(|c| c.is_ascii_graphic() || *c == ' ')
+        .take(200)
+        .collect();
+    let own = SUBPROTOCOLS.join(", ");
+    tracing::warn!(
+        offered,
+        own,
+        "A delegate speaks no version that this control plane does"
+    );
+    Problem::new(
+        "unsupported_protocol",
+        format!("this control plane speaks `{own}`, and the delegate offers `{offered}`"),
+    )
+    .hint("upgrade whichever of delegate and control plane is older")
 }
 
 fn problem(status: StatusCode, problem: Problem) -> Response {

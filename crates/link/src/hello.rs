@@ -114,7 +114,7 @@ pub(crate) fn frames(
     let first = Frame::<Up>::Hello {
         proof,
         stream,
-        acked,
+        acked: Some(acked),
         hello,
         more: true,
     };

@@ -26,6 +26,8 @@ pub struct Inbox {
     stream: Option<StreamUuid>,
     received: u64,
     consumed: u64,
+    /// The peer does not say where it is, and nothing is remembered: whatever comes first is where it goes on.
+    starts_anywhere: bool,
 }
 
 impl Inbox {
@@ -36,6 +38,7 @@ impl Inbox {
             stream: Some(stream),
             received,
             consumed: received,
+            starts_anywhere: false,
         }
     }
 
@@ -52,9 +55,18 @@ impl Inbox {
         self.consumed = self.consumed.max(acked);
     }
 
+    /// The peer does not say what it was acknowledged. What an earlier life of this side consumed is not known then, but that it did: the
+    /// peer sends everything else again.
+    pub fn start_anywhere(&mut self) {
+        self.starts_anywhere = self.received == 0;
+    }
+
     /// # Errors
     /// Refuses a gap, and more than the window without an acknowledgement.
     pub fn take(&mut self, seq: u64) -> Result<Taken, OutOfOrder> {
+        if std::mem::take(&mut self.starts_anywhere) {
+            self.catch_up(seq.saturating_sub(1));
+        }
         let expected = self.received.saturating_add(1);
         if seq < expected {
             return Ok(Taken::Duplicate);
@@ -121,6 +133,21 @@ mod tests {
                 found: 59
             })
         );
+    }
+
+    #[test]
+    fn a_peer_that_does_not_say_where_it_is_is_believed_once_and_not_where_it_is_remembered() {
+        let mut fresh = Inbox::default();
+        fresh.begin(stream(1));
+        fresh.start_anywhere();
+        assert_eq!(fresh.take(57), Ok(Taken::Fresh));
+        assert_eq!((fresh.received(), fresh.consumed()), (57, 56));
+        assert!(fresh.take(59).is_err(), "a gap later is one");
+        let mut remembered = Inbox::resumed(stream(1), 5);
+        remembered.begin(stream(1));
+        remembered.start_anywhere();
+        assert!(remembered.take(57).is_err());
+        assert_eq!(remembered.take(6), Ok(Taken::Fresh));
     }
 
     #[test]

@@ -140,7 +140,7 @@ struct Peer {
     since: Instant,
     stream: StreamUuid,
     /// Of its stream, as it says.
-    acked: u64,
+    acked: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -329,7 +329,10 @@ impl Server {
         welcome.heartbeat_ms = millis(self.timing.heartbeat);
         welcome.silence_limit_ms = millis(self.timing.silence_limit);
         inbox.begin(peer.stream);
-        inbox.catch_up(peer.acked);
+        match peer.acked {
+            Some(acked) => inbox.catch_up(acked),
+            None => inbox.start_anywhere(),
+        }
         let mut session = Session::resumed(inbox);
         if let Err(beyond) = session.begin(now, epoch, self.timing, peer.stream, 0) {
             return self.on_violation(&beyond.into());

@@ -26,6 +26,9 @@ use serde::{Deserialize, Serialize};
 /// The WebSocket subprotocol; its last part is the version.
 pub const SUBPROTOCOL: &str = "gitspaces.control.v1";
 
+/// All that this software speaks, the best first: a delegate offers them, and the control plane takes the first of its own among them.
+pub const SUBPROTOCOLS: [&str; 1] = [SUBPROTOCOL];
+
 /// Largest frame either side sends or takes, in bytes.
 pub const MAX_FRAME: usize = 1024 * 1024;
 
@@ -69,8 +72,10 @@ pub enum Frame<B> {
         proof: String,
         /// Life of the sender's numbering; a new one when the delegate starts.
         stream: StreamUuid,
-        /// Highest number of that stream which was acknowledged: a server that does not remember goes on above it.
-        acked: u64,
+        /// Highest number of that stream which was acknowledged: a server that does not remember goes on above it. A delegate of before it
+        /// was said says nothing: such a server goes on with whatever comes first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        acked: Option<u64>,
         hello: Box<Hello>,
         /// A [`Frame::HelloRest`] follows, which the server reads once the proof is good.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -8,13 +8,14 @@ use tokio_tungstenite::{
     tungstenite::{
         self, Message, Utf8Bytes,
         client::IntoClientRequest as _,
+        error::ProtocolError,
         handshake::client::Request,
         http::{HeaderValue, header},
         protocol::{CloseFrame, WebSocketConfig},
     },
 };
 use wire::{
-    control::{DisconnectCode, MAX_FRAME, SUBPROTOCOL},
+    control::{DisconnectCode, MAX_FRAME, SUBPROTOCOLS},
     problem::Problem,
 };
 
@@ -106,17 +107,30 @@ fn request(transport: &Transport) -> Result<Request, tungstenite::Error> {
     let scheme = if origin.is_tls() { "wss" } else { "ws" };
     let url = format!("{scheme}://{}/api/v1/delegates/connect", origin.authority());
     let mut request = url.into_client_request()?;
-    request.headers_mut().insert(
-        header::SEC_WEBSOCKET_PROTOCOL,
-        HeaderValue::from_static(SUBPROTOCOL),
-    );
+    let offered = HeaderValue::from_str(&SUBPROTOCOLS.join(", "))
+        .map_err(|error| tungstenite::Error::HttpFormat(error.into()))?;
+    request
+        .headers_mut()
+        .insert(header::SEC_WEBSOCKET_PROTOCOL, offered);
     Ok(request)
 }
 
 /// Why there is no WebSocket, in the server's own words where it has some.
 fn refusal(error: &tungstenite::Error) -> DialError {
-    let tungstenite::Error::Http(response) = error else {
-        return DialError::new(ErrorChain(error).to_string());
+    let response = match error {
+        tungstenite::Error::Http(response) => response,
+        // It switched protocols, and to none of ours.
+        tungstenite::Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(_)) => {
+            return DialError {
+                code: DisconnectCode::Version,
+                reason: format!(
+                    "{}; this delegate offers `{}`, and the server takes none of it",
+                    ErrorChain(error),
+                    SUBPROTOCOLS.join(", ")
+                ),
+            };
+        }
+        _ => return DialError::new(ErrorChain(error).to_string()),
     };
     let body = response.body().as_deref().unwrap_or_default();
     match serde_json::from_slice::<Problem>(body) {

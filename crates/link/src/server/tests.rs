@@ -6,7 +6,7 @@ fn hello() -> Frame<Up> {
     Frame::Hello {
         proof: "p".to_owned(),
         stream: stream(1),
-        acked: 0,
+        acked: Some(0),
         hello: Box::new(
             serde_json::from_value(serde_json::json!({
                 "version": "0", "tags": [], "draining": false, "runner_ready": false, "tasks": [], "gitspaces": [],
@@ -50,8 +50,12 @@ fn fresh(now: Instant) -> Server {
 }
 
 fn live(now: Instant, inbox: Inbox) -> (Server, u64) {
+    live_after(now, inbox, &hello())
+}
+
+fn live_after(now: Instant, inbox: Inbox, hello: &Frame<Up>) -> (Server, u64) {
     let mut server = fresh(now);
-    send(&mut server, now, &hello());
+    send(&mut server, now, hello);
     assert!(matches!(server.poll_output(), Some(Output::Proof { .. })));
     assert!(!server.is_reading());
     server.handle(now, Input::Proved);
@@ -171,6 +175,26 @@ fn what_an_earlier_connection_took_is_not_delivered_again() {
         server.poll_output(),
         Some(Output::Deliver { seq: 8, .. })
     ));
+}
+
+#[test]
+fn a_delegate_that_does_not_say_what_was_acknowledged_goes_on_where_it_is() {
+    let now = Instant::now();
+    let mut older = hello();
+    if let Frame::Hello { acked, .. } = &mut older {
+        *acked = None;
+    }
+    let (mut server, received) = live_after(now, Inbox::default(), &older);
+    assert_eq!(received, 0, "it sends again what nobody acknowledged");
+    send(&mut server, now, &data(4, 57));
+    assert!(matches!(
+        server.poll_output(),
+        Some(Output::Deliver { seq: 57, .. })
+    ));
+    let (mut server, received) = live_after(now, Inbox::resumed(stream(1), 9), &older);
+    assert_eq!(received, 9);
+    send(&mut server, now, &data(4, 57));
+    assert_eq!(ended(&mut server).code(), DisconnectCode::Protocol);
 }
 
 #[test]
