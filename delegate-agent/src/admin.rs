@@ -89,6 +89,10 @@ impl Admin {
         let step = |step: &str| tracing::info!(step, "Rotating the key");
         match rotation.run(&*keys.clock, step).await {
             Ok(rotated) => {
+                // A link that was made meanwhile was opened with the key that has ended, and one that is being made may be.
+                if link.is_none() || self.board.link.borrow().epoch.map(Epoch) != link {
+                    self.link.reconnect();
+                }
                 tracing::info!(
                     ended = rotated.ended,
                     key = rotated.key.fingerprint,

@@ -145,7 +145,13 @@ impl Rotation<'_> {
             delegate,
             clock,
         };
-        prover.propose(&identity.key, &next.key).await?;
+        if let Err(error) = prover.propose(&identity.key, &next.key).await {
+            // A control plane that knows no rotation has heard of no key: nothing was begun.
+            if matches!(&error, RotateError::NotAccepted { source } if source.is_unknown_call()) {
+                file.forget_next()?;
+            }
+            return Err(error);
+        }
         step(&format!("putting the key in force in {}", file.path()));
         file.save(&next)?;
         if let Some(in_use) = self.in_use {

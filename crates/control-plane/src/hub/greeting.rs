@@ -50,8 +50,10 @@ pub(super) struct Proved {
     delegate: DelegateUuid,
     name: String,
     stream: StreamUuid,
-    /// Proved with a key that was proposed and is used for the first time.
-    first_use_of: Option<Hash>,
+    /// The key that it was proved with.
+    key: Hash,
+    /// That was proposed, and is used for the first time.
+    is_first_use: bool,
 }
 
 /// Checks whose connection it is. Nothing is changed by that.
@@ -94,7 +96,8 @@ pub(super) async fn prove(deps: Arc<HubDeps>, claim: Claim) -> Result<Proved, Re
         delegate,
         name: record.name,
         stream: claim.stream,
-        first_use_of: (record.next_key == Some(by)).then_some(by),
+        key: by,
+        is_first_use: record.next_key == Some(by),
     })
 }
 
@@ -110,9 +113,10 @@ pub(super) async fn admit(
         delegate,
         name,
         stream,
-        first_use_of,
+        key,
+        is_first_use,
     } = proved;
-    if let Some(key) = first_use_of {
+    if is_first_use {
         fail_point("control-plane.use-key.before");
         deps.store
             .use_key(delegate, &key, deps.clock.now())
@@ -136,6 +140,7 @@ pub(super) async fn admit(
     let mut turn = Turn {
         deps: &deps,
         delegate,
+        key,
         epoch,
         slot,
         memory,
@@ -188,6 +193,7 @@ pub(super) async fn admit(
 struct Turn<'a> {
     deps: &'a HubDeps,
     delegate: DelegateUuid,
+    key: Hash,
     epoch: Epoch,
     slot: Arc<Slot>,
     memory: OwnedMutexGuard<Memory>,
@@ -202,14 +208,17 @@ impl Turn<'_> {
             .await
             .map_err(|error| Refusal::unavailable(&error))?;
         let published = self.slot.publish(self.epoch);
-        // A revocation before this found no connection to close.
+        // A revocation, or the end of its key, before this found no connection to close.
         let still = deps
             .store
             .delegate(*delegate)
             .await
             .map_err(|error| Refusal::unavailable(&error))?;
-        if still.is_none_or(|record| record.revoked) {
-            return Err(Refusal::revoked());
+        match still {
+            Some(record) if record.revoked => return Err(Refusal::revoked()),
+            Some(record) if record.public_key == self.key || record.next_key == Some(self.key) => {}
+            Some(_) => return Err(Refusal::key_rotated()),
+            None => return Err(Refusal::unknown()),
         }
         self.memory.told = true;
         deps.orchestrator
