@@ -1,6 +1,8 @@
 //! What the delegate tells on its admin socket; the routes are those of every daemon, see the `admin` crate.
 
-use crate::{VERSION, checks::Checks, drain::Drain, status::Board, uplink::LinkHandle};
+use crate::{
+    VERSION, checks::Checks, drain::Drain, probe::Prober, status::Board, uplink::LinkHandle,
+};
 use admin::{
     About, Check, DrainRequest, DrainState, Registry, Subject,
     metrics::{counter, gauge},
@@ -9,12 +11,20 @@ use camino::Utf8PathBuf;
 use control_plane::Bootstrap;
 use daemon::ErrorChain;
 use http::{Method, Response, StatusCode};
+use link::client::Stage;
 use local_rpc::{
     Peer,
     server::{self, Body},
 };
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{family::Family, gauge::Gauge},
+};
 use serde_json::{Value, json};
-use wire::problem::Problem;
+use wire::{
+    control::{Hop, ProbeReport},
+    problem::Problem,
+};
 
 /// What the answers are made of. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -22,6 +32,7 @@ pub(crate) struct Admin {
     pub(crate) name: String,
     pub(crate) board: Board,
     pub(crate) link: LinkHandle,
+    pub(crate) prober: Prober,
     pub(crate) checks: Checks,
     pub(crate) drain: Drain,
     pub(crate) config_files: Vec<Utf8PathBuf>,
@@ -70,6 +81,7 @@ impl Subject for Admin {
             "name": self.name,
             "link": link,
             "runner": runner,
+            "probe": *self.board.probe.borrow(),
             "tasks": self.board.tasks.borrow().len(),
         })
     }
@@ -84,7 +96,7 @@ impl Subject for Admin {
             registry,
             "gitspaces_link_live",
             "Whether the link to the control plane is live",
-            u64::from(link.state == "live"),
+            u64::from(link.state == Stage::Live),
         );
         gauge(
             registry,
@@ -105,6 +117,9 @@ impl Subject for Admin {
                 "How far the control plane's clock and this host's are apart",
                 skew.unsigned_abs(),
             );
+        }
+        if let Some((_, report)) = self.board.probe.borrow().clone() {
+            probed(registry, &report);
         }
         let runner = self.board.runner.borrow().clone();
         gauge(
@@ -138,6 +153,8 @@ impl Subject for Admin {
         Ok(())
     }
 
+    /// `POST /probe`: the way to the control plane and to this host's gitspaces, each part with its time.
+    ///
     /// `POST /admin-token`: 201; the embedded control plane makes a token for its first administrator, and the answer is the file it lies in.
     async fn own_route(
         &self,
@@ -146,6 +163,10 @@ impl Subject for Admin {
         peer: &Peer,
     ) -> Option<Response<Body>> {
         match (method, path) {
+            (&Method::POST, ["probe"]) => Some(server::json(
+                StatusCode::OK,
+                &self.prober.both_ways(&self.link, true).await,
+            )),
             (&Method::POST, ["admin-token"]) => Some(match admin::owner_only(peer) {
                 Ok(()) => self.admin_token().await,
                 Err(refusal) => *refusal,
@@ -157,6 +178,41 @@ impl Subject for Admin {
     fn config_files(&self) -> Vec<Utf8PathBuf> {
         self.config_files.clone()
     }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HopLabel {
+    hop: &'static str,
+}
+
+/// What the last probe found, whoever asked for it.
+fn probed(registry: &mut Registry, report: &ProbeReport) {
+    let whole = Family::<HopLabel, Gauge>::default();
+    let took = Family::<HopLabel, Gauge>::default();
+    for one in report.hops.iter().filter(|one| one.hop != Hop::Agent) {
+        let label = HopLabel {
+            hop: one.hop.as_str(),
+        };
+        whole.get_or_create(&label).set(i64::from(!one.is_failed()));
+        took.get_or_create(&label)
+            .set(i64::try_from(one.took_us).unwrap_or(i64::MAX));
+    }
+    registry.register(
+        "gitspaces_probe_hop_up",
+        "Whether the part of the way answered the last probe",
+        whole,
+    );
+    registry.register(
+        "gitspaces_probe_hop_microseconds",
+        "What the last probe spent on the part of the way",
+        took,
+    );
+    gauge(
+        registry,
+        "gitspaces_agents_silent",
+        "Agents that did not answer the last probe",
+        u64::from(report.silent_agents),
+    );
 }
 
 fn count(number: usize) -> u64 {

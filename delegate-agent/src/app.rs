@@ -7,6 +7,7 @@ use crate::{
     drain::{Drain, DrainEnds},
     embedded::{EmbeddedControlPlane, EmbeddedError},
     identity::{Identity, IdentityError, IdentityFile},
+    probe::Prober,
     runner::Runner,
     status::Board,
     tasks::TasksTask,
@@ -217,7 +218,18 @@ pub async fn start(
     } = ends;
     let stop = lifecycle.drain_token();
     let pulse = lifecycle.tasks().pulse("tasks");
-    let tasks = TasksTask::new(runner.clone(), handle.clone(), events, board.clone(), pulse);
+    let prober = Prober {
+        runner: runner.clone(),
+        board: board.clone(),
+        clock: Arc::clone(&clock),
+    };
+    let tasks = TasksTask::new(
+        runner.clone(),
+        handle.clone(),
+        events,
+        prober.clone(),
+        pulse,
+    );
     let drain = Drain::new(drain_file, board.clone(), Arc::clone(&clock));
     let drain_ends = DrainEnds {
         runner: runner.clone(),
@@ -240,6 +252,7 @@ pub async fn start(
         name: identity.name,
         board: board.clone(),
         link: handle,
+        prober,
         bootstrap: embedded.as_ref().map(EmbeddedControlPlane::bootstrap),
         checks: Checks {
             board: board.clone(),

@@ -8,6 +8,7 @@ use crate::{
 use admin::{Check, Severity};
 use camino::Utf8PathBuf;
 use daemon::ErrorChain;
+use link::client::Stage;
 use std::time::Duration;
 
 /// Whoever asks wants to know how it is, not how long the runner may take.
@@ -34,11 +35,7 @@ impl Checks {
         let status = self.board.link.borrow().clone();
         let mut checks = vec![link(&status), clock(status.clock_skew_ms)];
         checks.extend(runner(&self.runner).await);
-        checks.push(Check::disk(
-            STATE_DISK,
-            "the delegate's state",
-            &self.state_dir,
-        ));
+        checks.push(Check::disk(STATE_DISK, "the delegate's state", &self.state_dir).await);
         checks.push(if draining {
             Check::bad(
                 DRAINING,
@@ -54,7 +51,7 @@ impl Checks {
 }
 
 fn link(status: &LinkStatus) -> Check {
-    if status.state == "live" {
+    if status.state == Stage::Live {
         return Check::good(
             LINK,
             Severity::Error,

@@ -28,7 +28,8 @@ pub async fn examine(config: &Config, proxy_env: &ProxyEnv, clock: &dyn Clock) -
             checks::STATE_DISK,
             "the delegate's state",
             &admin::nearest(&config.state_dir),
-        ),
+        )
+        .await,
         identity(config),
     ];
     checks.extend(control_plane(config, proxy_env, clock).await);

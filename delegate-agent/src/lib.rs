@@ -30,6 +30,7 @@ pub mod embedded;
 pub mod enrol;
 pub mod identity;
 pub mod inventory;
+pub mod probe;
 pub mod runner;
 pub mod status;
 pub mod tasks;

@@ -4,7 +4,7 @@ use camino::Utf8Path;
 use local_rpc::{Client, ClientError, client::NdjsonStream};
 use std::time::Duration;
 use wire::{
-    control::TaskStatus,
+    control::{ProbeReport, TaskStatus},
     failure::{Failure, FailureCode},
     gitspace::Observed,
     ids::TaskUuid,
@@ -43,6 +43,14 @@ impl Runner {
     /// See [`ClientError`].
     pub async fn host(&self) -> Result<HostReport, ClientError> {
         self.client.get("/v1/host").await
+    }
+
+    /// From Docker on.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn probe(&self, all: bool) -> Result<ProbeReport, ClientError> {
+        self.client.get(&format!("/v1/probe?all={all}")).await
     }
 
     /// # Errors

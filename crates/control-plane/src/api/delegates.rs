@@ -4,13 +4,14 @@ pub(crate) mod create_join_token;
 pub(crate) mod enroll;
 pub(crate) mod list_delegates;
 pub(crate) mod list_join_tokens;
+pub(crate) mod probe_delegate;
 pub(crate) mod remove_unaccounted;
 pub(crate) mod revoke_delegate;
 pub(crate) mod revoke_join_token;
 pub(crate) mod show_delegate;
 
 use super::error::ApiError;
-use crate::state::AppState;
+use crate::{orchestrator::TaskSink as _, state::AppState};
 use std::collections::BTreeMap;
 use store::{DelegateRecord, JoinTokenRecord};
 use wire::{
@@ -80,6 +81,14 @@ fn show(state: &AppState, record: DelegateRecord, gitspaces: u32) -> Delegate {
             .as_ref()
             .and_then(|view| view.starts.suspect_until())
             .filter(|until| state.now() < *until),
+        out_of_rotation: view
+            .as_ref()
+            .and_then(|view| {
+                view.starts
+                    .out_because(state.hub.probed(record.id), state.now())
+            })
+            .map(|because| because.to_string()),
+        data_path: state.hub.data_path(record.id),
         id: record.id,
         name: record.name,
         tags: record.tags,

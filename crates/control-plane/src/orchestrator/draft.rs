@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use store::{GitspaceCommit, GitspaceRecord, NewLogEntry, NewTimelineEvent, TaskRecord, TaskState};
 use wire::{
     api::{GitspaceAction, TimelineKind},
-    failure::Failure,
+    failure::{Failure, FailureCode},
     gitspace::{DesiredState, GitspaceState, Observed, ObservedState},
     ids::TraceUuid,
     task::{TaskEvent, TaskEventKind, TaskKind, TaskOutcome},
@@ -308,7 +308,7 @@ impl Draft {
                 match outcome {
                     TaskOutcome::Done {} => self.task_done(current, config),
                     TaskOutcome::Failed { failure } => self.task_failed(failure, config),
-                    TaskOutcome::Cancelled {} => self.task_cancelled(config),
+                    TaskOutcome::Cancelled {} => self.task_given_back(current, config),
                 }
             }
         }
@@ -378,6 +378,23 @@ impl Draft {
             let message = format!("{} was cancelled", words::verb(task.kind));
             self.say(TimelineKind::StateChanged, message);
         }
+    }
+
+    /// Ends the open task, which its runner has cancelled.
+    fn task_given_back(&mut self, current: bool, config: &OrchestratorConfig) {
+        let is_ours = self
+            .task
+            .as_ref()
+            .is_none_or(|task| task.state == TaskState::Cancelling);
+        if is_ours || !current {
+            self.task_cancelled(config);
+            return;
+        }
+        // Nobody here asked for it: its host is being drained, and nothing went wrong. Not at once, in case something else cancels it again.
+        let Some(task) = self.end_task() else { return };
+        self.record.retry_at = Some(later(self.now, config.first_retry));
+        let message = format!("{} was handed back by its host", words::verb(task.kind));
+        self.say(TimelineKind::StateChanged, message);
     }
 
     /// Ends the open task, which was cancelled or whose end nobody will tell.
@@ -457,6 +474,12 @@ impl Draft {
                 self.say_more(TimelineKind::StateChanged, message, |event| {
                     event.failure = Some(failure);
                 });
+            } else if was_running && told.is_some_and(|(code, _)| code == FailureCode::AgentSilent)
+            {
+                self.say(
+                    TimelineKind::StateChanged,
+                    "The agent of the gitspace answers again",
+                );
             }
             return true;
         }
