@@ -5,15 +5,12 @@ use crate::{
     status::Board,
     uplink::{LinkHandle, NotMeasured},
 };
-use daemon::{Clock, ErrorChain};
-use http::StatusCode;
-use local_rpc::ClientError;
+use daemon::Clock;
+use runner_dial::probe_runner;
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 use wire::control::{Hop, HopReport, ProbeReport};
 
-/// More than the runner takes for Docker and its agents together.
-const RUNNER_LIMIT: Duration = Duration::from_secs(4);
 /// There and back over a slow road.
 const LINK_LIMIT: Duration = Duration::from_secs(4);
 
@@ -29,7 +26,7 @@ impl Prober {
     /// For the control plane: it measures the link. `asked` is when its frame came.
     pub async fn answer(&self, asked: Instant, all: bool) -> ProbeReport {
         let called = Instant::now();
-        let mut report = self.ask_runner(all).await;
+        let mut report = probe_runner(self.runner.client(), all).await;
         let call = called.elapsed();
         let own = HopReport::good(Hop::Delegate, micros(asked.elapsed().saturating_sub(call)));
         report.hops.insert(0, own);
@@ -41,7 +38,8 @@ impl Prober {
     /// For whoever asks here: in both directions.
     pub async fn both_ways(&self, link: &LinkHandle, all: bool) -> ProbeReport {
         let begun = Instant::now();
-        let (link, mut report) = tokio::join!(self.ask_link(link), self.ask_runner(all));
+        let (link, mut report) =
+            tokio::join!(self.ask_link(link), probe_runner(self.runner.client(), all));
         report.hops.insert(0, link);
         report.took_us = micros(begun.elapsed());
         self.keep(&report);
@@ -76,32 +74,6 @@ impl Prober {
         )
     }
 
-    /// From the runner on.
-    async fn ask_runner(&self, all: bool) -> ProbeReport {
-        let begun = Instant::now();
-        let answer = timeout(RUNNER_LIMIT, self.runner.probe(all)).await;
-        let took = begun.elapsed();
-        match answer {
-            Ok(Ok(report)) => {
-                let mut report = report.bounded();
-                let beyond = Duration::from_micros(report.took_us);
-                let own = HopReport::good(Hop::Runner, micros(took.saturating_sub(beyond)));
-                report.hops.insert(0, own);
-                report
-            }
-            Ok(Err(error)) => only(unanswered(&error, micros(took))),
-            Err(_) => only(HopReport::failed(
-                Hop::Runner,
-                micros(took),
-                &format!(
-                    "runner-agent did not answer within {} s",
-                    RUNNER_LIMIT.as_secs()
-                ),
-                Some(RUNNER_HINT),
-            )),
-        }
-    }
-
     fn keep(&self, report: &ProbeReport) {
         let at = self.clock.now();
         let before = self.board.probe.send_replace(Some((at, report.clone())));
@@ -120,34 +92,6 @@ impl Prober {
             Some(_) | None => {}
         }
     }
-}
-
-const RUNNER_HINT: &str =
-    "on the delegate's host: `systemctl status runner-agent`, `runner-agent doctor`";
-
-fn only(hop: HopReport) -> ProbeReport {
-    ProbeReport {
-        hops: vec![hop],
-        ..ProbeReport::default()
-    }
-}
-
-fn unanswered(error: &ClientError, took: u64) -> HopReport {
-    let is_unknown = error
-        .problem()
-        .is_some_and(|problem| problem.code == local_rpc::server::NO_ROUTE);
-    if error.status() == Some(StatusCode::NOT_FOUND) && is_unknown {
-        return HopReport::not_supported(
-            Hop::Runner,
-            "runner-agent is of an older version, which cannot be probed",
-        );
-    }
-    HopReport::failed(
-        Hop::Runner,
-        took,
-        &ErrorChain(error).to_string(),
-        Some(RUNNER_HINT),
-    )
 }
 
 fn micros(time: Duration) -> u64 {

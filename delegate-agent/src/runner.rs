@@ -4,7 +4,7 @@ use camino::Utf8Path;
 use local_rpc::{Client, ClientError, client::NdjsonStream};
 use std::time::Duration;
 use wire::{
-    control::{ProbeReport, TaskStatus},
+    control::TaskStatus,
     failure::{Failure, FailureCode},
     gitspace::Observed,
     ids::TaskUuid,
@@ -33,7 +33,7 @@ impl Runner {
         }
     }
 
-    /// The bare client, for dials.
+    /// The bare client, for dials and probes.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
@@ -43,14 +43,6 @@ impl Runner {
     /// See [`ClientError`].
     pub async fn host(&self) -> Result<HostReport, ClientError> {
         self.client.get("/v1/host").await
-    }
-
-    /// From Docker on.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn probe(&self, all: bool) -> Result<ProbeReport, ClientError> {
-        self.client.get(&format!("/v1/probe?all={all}")).await
     }
 
     /// # Errors

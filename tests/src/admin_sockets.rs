@@ -258,7 +258,9 @@ async fn at_a_drains_deadline_a_start_is_handed_back_and_is_no_failed_attempt() 
             .iter()
             .any(|event| text(event, "/message").contains(words)))
     };
-    host.until("it is handed back", |host| told(host, "handed back by its host"))?;
+    host.until("it is handed back", |host| {
+        told(host, "handed back by its host")
+    })?;
     host.until("it waits for the host", |host| {
         Ok(text(&host.show("slow")?, "/error/message").contains("draining"))
     })?;
@@ -282,7 +284,10 @@ async fn a_group_that_may_only_dial_gets_nothing_else_of_the_runner() -> Result<
     let socket = host.path("runner.sock");
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
     std::fs::set_permissions(&socket, open)?;
-    std::fs::set_permissions(host.path("."), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    std::fs::set_permissions(
+        host.path("."),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )?;
     let ask = |group: &str, method: &str, path: &str| -> Result<String> {
         let output = std::process::Command::new("setpriv")
             .args(["--reuid", "48713", "--regid", group, "--clear-groups"])
@@ -292,14 +297,29 @@ async fn a_group_that_may_only_dial_gets_nothing_else_of_the_runner() -> Result<
             .output()?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    for (method, path) in [("GET", "/v1/tasks"), ("GET", "/v1/gitspaces"), ("GET", "/v1/probe")] {
+    for (method, path) in [
+        ("GET", "/v1/tasks"),
+        ("GET", "/v1/gitspaces"),
+        ("GET", "/v1/watch"),
+    ] {
         let answer = ask(GATEWAYS, method, path)?;
-        ensure!(answer.contains("\"dial_only\""), "{method} {path}: {answer}");
+        ensure!(
+            answer.contains("\"dial_only\""),
+            "{method} {path}: {answer}"
+        );
     }
     let nobody = "00000000-0000-7000-8000-000000000000";
     for (method, path, code) in [
-        ("GET", format!("/v1/gitspaces/{nobody}/ports"), "unknown_gitspace"),
-        ("POST", format!("/v1/gitspaces/{nobody}/dial?target=80"), "upgrade"),
+        (
+            "GET",
+            format!("/v1/gitspaces/{nobody}/ports"),
+            "unknown_gitspace",
+        ),
+        (
+            "POST",
+            format!("/v1/gitspaces/{nobody}/dial?target=80"),
+            "upgrade",
+        ),
     ] {
         let answer = ask(GATEWAYS, method, &path)?;
         ensure!(

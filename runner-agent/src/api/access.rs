@@ -1,7 +1,7 @@
 //! How much of the API a peer may use.
 //!
 //! Whoever the [`local_rpc::PeerPolicy`] lets in has all of it, but for a gateway in a process of its own: it takes bytes from the network, and
-//! needs streams into gitspaces and what listens there, not the runner's tasks.
+//! needs streams into gitspaces, what listens there, and whether the way there is whole; not the runner's tasks.
 
 use http::{Method, Response, StatusCode};
 use local_rpc::{
@@ -51,7 +51,9 @@ impl Access {
         }
         match (method, path) {
             (&Method::POST, ["v1", "gitspaces", _, "dial"])
-            | (&Method::GET, ["v1", "gitspaces", _, "ports"]) => Ok(()),
+            | (&Method::GET, ["v1", "gitspaces", _, "ports"])
+            // Whether there is a way at all.
+            | (&Method::GET, ["v1", "probe" | "host"]) => Ok(()),
             _ => Err(Box::new(server::problem(
                 StatusCode::FORBIDDEN,
                 &Problem::new(
@@ -101,22 +103,29 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_may_dial_and_see_what_listens_and_nothing_else_whatever_else_it_is_a_member_of() {
+    fn a_gateway_may_dial_see_what_listens_and_probe_and_nothing_else_whatever_else_it_is_a_member_of()
+     {
         let access = Access::new(&["700".to_owned(), "no-such-group".to_owned()]);
         assert_eq!(access.dial_only_gids().collect::<Vec<_>>(), [700]);
         let gateway = peer(10, 700);
         let dial = ["v1", "gitspaces", "x", "dial"];
         assert!(access.check(&gateway, &Method::POST, &dial).is_ok());
-        let ports = ["v1", "gitspaces", "x", "ports"];
-        assert!(access.check(&gateway, &Method::GET, &ports).is_ok());
+        for path in [
+            &["v1", "gitspaces", "x", "ports"][..],
+            &["v1", "probe"],
+            &["v1", "host"],
+        ] {
+            assert!(
+                access.check(&gateway, &Method::GET, path).is_ok(),
+                "{path:?}"
+            );
+        }
         for (method, path) in [
             (Method::PUT, &["v1", "tasks", "x"][..]),
             (Method::GET, &["v1", "tasks"]),
             (Method::GET, &["v1", "gitspaces"]),
             (Method::GET, &["v1", "gitspaces", "x", "git"]),
             (Method::GET, &["v1", "watch"]),
-            (Method::GET, &["v1", "host"]),
-            (Method::GET, &["v1", "probe"]),
             (Method::DELETE, &["v1", "tasks", "x"]),
         ] {
             let refused = access.check(&gateway, &method, path).unwrap_err();
