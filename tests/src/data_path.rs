@@ -23,9 +23,27 @@ fn failed(report: &Value) -> Vec<String> {
         .collect()
 }
 
+/// A delegate whose runner has come back makes its link anew: that is waited for.
 fn probe(host: &Deployment) -> Result<Value> {
-    let said = host.gitspace(&["-o", "json", "delegate", "probe", "host"])?;
-    serde_json::from_str(&said.out).with_context(|| format!("{said:#?}"))
+    let mut report = Value::Null;
+    host.until("the delegate is probed", |host| {
+        let said = host.gitspace(&["-o", "json", "delegate", "probe", "host"])?;
+        if said.err.contains("is not connected") {
+            return Ok(false);
+        }
+        report = serde_json::from_str(&said.out).with_context(|| format!("{said:#?}"))?;
+        Ok(true)
+    })?;
+    Ok(report)
+}
+
+/// And the link is not about to be made anew for a runner that has come.
+fn until_whole(host: &Deployment) -> Result<()> {
+    host.until("the way is whole", |host| {
+        let shown = host.json(&["delegate", "show", "host"])?;
+        let is_ready = shown.pointer("/runner_ready") == Some(&Value::Bool(true));
+        Ok(is_ready && failed(&probe(host)?).is_empty())
+    })
 }
 
 /// Of the delegate, from its own host.
@@ -79,6 +97,7 @@ async fn a_probe_goes_the_whole_way_and_prints_each_part_with_its_time() -> Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_that_hangs_is_named_on_both_sides_and_comes_back() -> Result<()> {
     let host = Deployment::start().await?;
+    until_whole(&host)?;
     host.signal(Daemon::Runner, Signal::SIGSTOP)?;
     let found = (probe(&host), probe_from_the_host(&host));
     host.signal(Daemon::Runner, Signal::SIGCONT)?;
@@ -91,22 +110,19 @@ async fn a_runner_that_hangs_is_named_on_both_sides_and_comes_back() -> Result<(
         code == 75 && failed(&from_host) == ["runner"],
         "{code} {from_host:#}"
     );
-    host.until("the way is whole again", |host| {
-        Ok(failed(&probe(host)?).is_empty())
-    })
+    until_whole(&host)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delegate_that_hangs_breaks_the_link_and_comes_back() -> Result<()> {
     let host = Deployment::start_apart().await?;
+    until_whole(&host)?;
     host.signal(Daemon::Delegate, Signal::SIGSTOP)?;
     let found = probe(&host);
     host.signal(Daemon::Delegate, Signal::SIGCONT)?;
     let report = found?;
     ensure!(failed(&report) == ["link"], "{report:#}");
-    host.until("the way is whole again", |host| {
-        Ok(probe(host).is_ok_and(|report| failed(&report).is_empty()))
-    })
+    until_whole(&host)
 }
 
 /// The socket that the runner is told of is a link; Docker itself is not touched.
@@ -119,9 +135,7 @@ async fn a_docker_that_does_not_answer_is_named_and_takes_its_host_out_of_the_ro
     std::os::unix::fs::symlink(real, &link)?;
     let config = format!("docker_host = \"unix://{}\"", link.display());
     let host = Deployment::start_with(&config).await?;
-    host.until("the way is whole", |host| {
-        Ok(failed(&probe(host)?).is_empty())
-    })?;
+    until_whole(&host)?;
 
     std::fs::remove_file(&link)?;
     let report = probe(&host)?;
@@ -148,20 +162,20 @@ fn agents(host: &Deployment) -> Result<BTreeMap<String, Pid>> {
     let filter = format!("label=gitspaces.deployment={}", host.label);
     let mut found = BTreeMap::new();
     for container in docker::lines(&["ps", "-q", "--filter", &filter])? {
-        let gitspace = docker::lines(&[
-            "inspect",
-            "--format",
-            "{{index .Config.Labels \"gitspaces.gitspace\"}}",
-            &container,
-        ])?
-        .concat();
-        let processes = docker::lines(&["top", &container, "-eo", "pid,args"])?;
+        let label = "{{index .Config.Labels \"gitspaces.gitspace\"}}";
+        let (Ok(gitspace), Ok(processes)) = (
+            docker::lines(&["inspect", "--format", label, &container]),
+            docker::lines(&["top", &container, "-eo", "pid,args"]),
+        ) else {
+            // A sandbox that was removed meanwhile.
+            continue;
+        };
         let serve = processes
             .iter()
             .find(|line| line.contains("gitspace-agent serve"))
             .and_then(|line| line.split_whitespace().next()?.parse().ok());
         if let Some(serve) = serve {
-            found.insert(gitspace, Pid::from_raw(serve));
+            found.insert(gitspace.concat(), Pid::from_raw(serve));
         }
     }
     Ok(found)
