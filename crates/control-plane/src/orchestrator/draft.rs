@@ -465,21 +465,23 @@ impl Draft {
             return true;
         }
         if before == after {
-            // It runs on, and something in it is wrong.
-            if let Some(failure) = failure
-                && was_running
-                && told != Some((failure.code, failure.message.clone()))
-            {
-                let message = capital(&failure.message);
-                self.say_more(TimelineKind::StateChanged, message, |event| {
-                    event.failure = Some(failure);
-                });
-            } else if was_running && told.is_some_and(|(code, _)| code == FailureCode::AgentSilent)
-            {
-                self.say(
-                    TimelineKind::StateChanged,
-                    "The agent of the gitspace answers again",
-                );
+            match failure {
+                // It runs on, and something in it is wrong.
+                Some(failure)
+                    if was_running && told != Some((failure.code, failure.message.clone())) =>
+                {
+                    let message = capital(&failure.message);
+                    self.say_more(TimelineKind::StateChanged, message, |event| {
+                        event.failure = Some(failure);
+                    });
+                }
+                None if was_running
+                    && told.is_some_and(|(code, _)| code == FailureCode::AgentSilent) =>
+                {
+                    let message = "The agent of the gitspace answers again";
+                    self.say(TimelineKind::StateChanged, message);
+                }
+                Some(_) | None => {}
             }
             return true;
         }

@@ -318,9 +318,25 @@ impl World {
         tasks: Vec<TaskStatus>,
         gitspaces: Vec<Observed>,
     ) -> Vec<TaskVerdict> {
+        self.hello_of(self.delegate, tasks, gitspaces).await
+    }
+
+    /// Hello and welcome of another delegate.
+    pub(crate) async fn connect_other(&self, delegate: DelegateUuid) {
+        self.hello_of(delegate, Vec::new(), Vec::new()).await;
+        self.sink.connected.lock().unwrap().insert(delegate);
+        self.handle.delegate_connected(delegate).await.unwrap();
+    }
+
+    async fn hello_of(
+        &self,
+        delegate: DelegateUuid,
+        tasks: Vec<TaskStatus>,
+        gitspaces: Vec<Observed>,
+    ) -> Vec<TaskVerdict> {
         self.handle
             .hello(
-                self.delegate,
+                delegate,
                 Hello {
                     version: "1".to_owned(),
                     inventory: inventory(),
