@@ -5,6 +5,7 @@ use crate::{
     checks::Checks,
     drain::Drain,
     identity::{IdentityFile, KeyInUse},
+    probe::Prober,
     rotate::Rotation,
     status::{Board, LinkStatus},
     transport::Transport,
@@ -18,14 +19,22 @@ use camino::Utf8PathBuf;
 use control_plane::Bootstrap;
 use daemon::{Clock, ErrorChain, Hint as _};
 use http::{Method, Response, StatusCode};
+use link::client::Stage;
 use local_rpc::{
     Peer,
     server::{self, Body},
 };
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{family::Family, gauge::Gauge},
+};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::Mutex;
-use wire::{control::Epoch, problem::Problem};
+use wire::{
+    control::{Epoch, Hop, ProbeReport},
+    problem::Problem,
+};
 
 /// What the answers are made of. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -33,6 +42,7 @@ pub(crate) struct Admin {
     pub(crate) name: String,
     pub(crate) board: Board,
     pub(crate) link: LinkHandle,
+    pub(crate) prober: Prober,
     pub(crate) checks: Checks,
     pub(crate) drain: Drain,
     pub(crate) config_files: Vec<Utf8PathBuf>,
@@ -130,6 +140,7 @@ impl Subject for Admin {
             "key": self.keys.in_use.get().map(|key| key.public().kid().clone()),
             "link": link,
             "runner": runner,
+            "probe": *self.board.probe.borrow(),
             "tasks": self.board.tasks.borrow().len(),
         })
     }
@@ -144,7 +155,7 @@ impl Subject for Admin {
             registry,
             "gitspaces_link_live",
             "Whether the link to the control plane is live",
-            u64::from(link.state == "live"),
+            u64::from(link.state == Stage::Live),
         );
         gauge(
             registry,
@@ -165,6 +176,9 @@ impl Subject for Admin {
                 "How far the control plane's clock and this host's are apart",
                 skew.unsigned_abs(),
             );
+        }
+        if let Some((_, report)) = self.board.probe.borrow().clone() {
+            probed(registry, &report);
         }
         let runner = self.board.runner.borrow().clone();
         gauge(
@@ -199,6 +213,8 @@ impl Subject for Admin {
     }
 
     /// `POST /rotate`: 200; a new key is in force at both ends, and the answer says which.
+    /// `POST /probe`: the way to the control plane and to this host's gitspaces, each part with its time.
+    ///
     /// `POST /admin-token`: 201; the embedded control plane makes a token for its first administrator, and the answer is the file it lies in.
     async fn own_route(
         &self,
@@ -207,6 +223,10 @@ impl Subject for Admin {
         peer: &Peer,
     ) -> Option<Response<Body>> {
         match (method, path) {
+            (&Method::POST, ["probe"]) => Some(server::json(
+                StatusCode::OK,
+                &self.prober.both_ways(&self.link, true).await,
+            )),
             (&Method::POST, ["admin-token"]) => Some(match admin::owner_only(peer) {
                 Ok(()) => self.admin_token().await,
                 Err(refusal) => *refusal,
@@ -222,6 +242,41 @@ impl Subject for Admin {
     fn config_files(&self) -> Vec<Utf8PathBuf> {
         self.config_files.clone()
     }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HopLabel {
+    hop: &'static str,
+}
+
+/// What the last probe found, whoever asked for it.
+fn probed(registry: &mut Registry, report: &ProbeReport) {
+    let whole = Family::<HopLabel, Gauge>::default();
+    let took = Family::<HopLabel, Gauge>::default();
+    for one in report.hops.iter().filter(|one| one.hop != Hop::Agent) {
+        let label = HopLabel {
+            hop: one.hop.as_str(),
+        };
+        whole.get_or_create(&label).set(i64::from(!one.is_failed()));
+        took.get_or_create(&label)
+            .set(i64::try_from(one.took_us).unwrap_or(i64::MAX));
+    }
+    registry.register(
+        "gitspaces_probe_hop_up",
+        "Whether the part of the way answered the last probe",
+        whole,
+    );
+    registry.register(
+        "gitspaces_probe_hop_microseconds",
+        "What the last probe spent on the part of the way",
+        took,
+    );
+    gauge(
+        registry,
+        "gitspaces_agents_silent",
+        "Agents that did not answer the last probe",
+        u64::from(report.silent_agents),
+    );
 }
 
 fn count(number: usize) -> u64 {

@@ -9,11 +9,12 @@ use crate::{
     embedded::{EmbeddedControlPlane, EmbeddedError},
     identity::{Identity, IdentityError, IdentityFile, KeyInUse, Rotating},
     link_task::{LinkTask, Who},
+    probe::Prober,
     runner::Runner,
     status::Board,
     tasks::TasksTask,
     transport::{ProxyEnv, Transport, TransportError},
-    unattended::{ENROLLING, FirstStart},
+    unattended::FirstStart,
     uplink::{HelloSource, LinkHandle, Uplink, UplinkEnds},
     watch::WatchTask,
 };
@@ -261,7 +262,18 @@ pub async fn start(
     } = ends;
     let stop = lifecycle.drain_token();
     let pulse = lifecycle.tasks().pulse("tasks");
-    let tasks = TasksTask::new(runner.clone(), handle.clone(), events, board.clone(), pulse);
+    let prober = Prober {
+        runner: runner.clone(),
+        board: board.clone(),
+        clock: Arc::clone(&clock),
+    };
+    let tasks = TasksTask::new(
+        runner.clone(),
+        handle.clone(),
+        events,
+        prober.clone(),
+        pulse,
+    );
     let drain = Drain::new(drain_file, board.clone(), Arc::clone(&clock));
     let drain_ends = DrainEnds {
         runner: runner.clone(),
@@ -284,6 +296,7 @@ pub async fn start(
         name: who.name().to_owned(),
         board: board.clone(),
         link: handle,
+        prober,
         bootstrap: embedded.as_ref().map(EmbeddedControlPlane::bootstrap),
         checks: Checks {
             board: board.clone(),
@@ -331,14 +344,14 @@ async fn tell_status(
                     (Some(since), _) => {
                         format!("connected to {} since {since}", link.control_plane)
                     }
-                    (None, Some(error)) if link.state == ENROLLING => format!(
+                    (None, Some(error)) if link.is_enrolling => format!(
                         "cannot enrol at {}, trying again: {}",
                         link.control_plane, error.message
                     ),
                     (None, Some(error)) => {
                         format!("not connected to {}: {}", link.control_plane, error.message)
                     }
-                    (None, None) if link.state == ENROLLING => {
+                    (None, None) if link.is_enrolling => {
                         format!("enrolling at {}", link.control_plane)
                     }
                     (None, None) => format!("connecting to {}", link.control_plane),

@@ -10,6 +10,7 @@ use crate::{
 use admin::{Check, Severity};
 use camino::Utf8PathBuf;
 use daemon::{ErrorChain, Hint as _};
+use link::client::Stage;
 use std::time::Duration;
 
 /// Whoever asks wants to know how it is, not how long the runner may take.
@@ -42,11 +43,7 @@ impl Checks {
         checks.extend(runner(&self.runner).await);
         checks.extend(self.certificates.checks().await);
         checks.push(key(&self.identity));
-        checks.push(Check::disk(
-            STATE_DISK,
-            "the delegate's state",
-            &self.state_dir,
-        ));
+        checks.push(Check::disk(STATE_DISK, "the delegate's state", &self.state_dir).await);
         checks.push(if draining {
             Check::bad(
                 DRAINING,
@@ -62,20 +59,22 @@ impl Checks {
 }
 
 fn link(status: &LinkStatus) -> Check {
-    if status.state == "live" {
+    if status.state == Stage::Live {
         return Check::good(
             LINK,
             Severity::Error,
             format!("connected to {}", status.control_plane),
         );
     }
+    let state = if status.is_enrolling {
+        "enrolling".to_owned()
+    } else {
+        status.state.to_string()
+    };
     let check = Check::bad(
         LINK,
         Severity::Error,
-        format!(
-            "not connected to {} ({})",
-            status.control_plane, status.state
-        ),
+        format!("not connected to {} ({state})", status.control_plane),
     );
     let Some(error) = &status.last_error else {
         return check.fix("`delegate-agent doctor` tries each step of the way");

@@ -68,6 +68,11 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t)]
         output: admin::Output,
     },
+    /// Probe the way from here to the control plane and into this host's gitspaces: each part with its time. Exit code 75 where it is broken.
+    Probe {
+        #[arg(short, long, value_enum, default_value_t)]
+        output: admin::Output,
+    },
     /// Make a token for the first administrator of the control plane that the daemon embeds, and print the file it lies in.
     ///
     /// It holds for a day, in place of the one before; `gitspace login --token-file` exchanges it for one to keep.
@@ -211,6 +216,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Enroll(args) => enroll(path, args),
         Command::Doctor { output } => doctor(path, output),
         Command::Rotate { output } => rotate(path, output),
+        Command::Probe { output } => Ok(admin::probe::<Settings>(path, output)?),
         Command::AdminToken => Ok(admin::admin_token::<Settings>(path)?),
         Command::Common(command) => Ok(admin::common::<Settings, Cli>(command, path)?),
     }

@@ -36,7 +36,8 @@ pub async fn examine(
             checks::STATE_DISK,
             "the delegate's state",
             &admin::nearest(&config.state_dir),
-        ),
+        )
+        .await,
         identity(config, has_join_token),
     ];
     checks.extend(control_plane(config, proxy_env, clock).await);

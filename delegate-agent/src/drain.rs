@@ -130,14 +130,24 @@ impl Drain {
     }
 
     async fn hand_back_in_time(&self, runner: &Runner) {
+        let mut tasks = self.board.tasks.subscribe();
         loop {
+            // What changes from here on is looked at again.
+            tasks.mark_unchanged();
             let deadline = self.state().deadline;
             let left = deadline.map(|deadline| {
                 Duration::try_from(deadline.duration_since(self.clock.now())).unwrap_or_default()
             });
             let wait = match left {
                 Some(left) if left.is_zero() => {
-                    self.hand_back(runner).await;
+                    if self.hand_back(runner).await {
+                        // Nothing more is handed back until something more was given.
+                        tokio::select! {
+                            () = self.changed.notified() => {}
+                            _ = tasks.changed() => {}
+                        }
+                        continue;
+                    }
                     RETRY
                 }
                 Some(left) => left.min(LONGEST_WAIT),
@@ -153,14 +163,16 @@ impl Drain {
         }
     }
 
-    async fn hand_back(&self, runner: &Runner) {
+    /// Whether the runner has taken back all that it was asked to.
+    async fn hand_back(&self, runner: &Runner) -> bool {
         let tasks = match runner.tasks().await {
             Ok(tasks) => tasks,
             Err(error) => {
                 tracing::warn!(error = %ErrorChain(&error), "Cannot hand tasks back; trying again");
-                return;
+                return false;
             }
         };
+        let mut all = true;
         // What takes away makes the host empty, and goes on.
         let starts = |task: &TaskStatus| matches!(task.kind, TaskKind::Provision | TaskKind::Start);
         for task in tasks
@@ -170,7 +182,9 @@ impl Drain {
             tracing::info!(task = %task.task, gitspace = %task.gitspace, "Handing a task back at the end of the drain");
             if let Err(error) = runner.cancel(task.task).await {
                 tracing::warn!(task = %task.task, error = %ErrorChain(&error), "Cannot hand a task back; trying again");
+                all = false;
             }
         }
+        all
     }
 }

@@ -32,6 +32,7 @@ pub mod enrol;
 pub mod identity;
 pub mod inventory;
 mod link_task;
+pub mod probe;
 pub mod rotate;
 pub mod runner;
 pub mod status;

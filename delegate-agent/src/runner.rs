@@ -33,7 +33,7 @@ impl Runner {
         }
     }
 
-    /// The bare client, for dials.
+    /// The bare client, for dials and probes.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client

@@ -2,19 +2,21 @@
 
 use daemon::Clock;
 use jiff::Timestamp;
+use link::client::Stage;
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use tokio::sync::watch;
 use wire::{
-    control::DisconnectCode,
+    control::{DisconnectCode, ProbeReport},
     ids::{DelegateUuid, GitspaceUuid, TaskUuid},
 };
 
 /// The link.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct LinkStatus {
-    /// As `link::client::State` names it.
-    pub state: &'static str,
+    pub state: Stage,
+    /// It waits for this host to be enrolled.
+    pub is_enrolling: bool,
     pub control_plane: String,
     pub delegate: Option<DelegateUuid>,
     pub epoch: Option<u64>,
@@ -87,17 +89,17 @@ pub struct Board {
     pub link: Arc<watch::Sender<LinkStatus>>,
     pub runner: Arc<watch::Sender<RunnerStatus>>,
     pub tasks: Arc<watch::Sender<BTreeMap<TaskUuid, TaskView>>>,
+    /// What the last probe found, and when.
+    pub probe: Arc<watch::Sender<Option<(Timestamp, ProbeReport)>>>,
 }
 
 impl Default for Board {
     fn default() -> Self {
         Self {
-            link: Arc::new(watch::Sender::new(LinkStatus {
-                state: "idle",
-                ..LinkStatus::default()
-            })),
+            link: Arc::new(watch::Sender::new(LinkStatus::default())),
             runner: Arc::new(watch::Sender::new(RunnerStatus::default())),
             tasks: Arc::new(watch::Sender::new(BTreeMap::new())),
+            probe: Arc::new(watch::Sender::new(None)),
         }
     }
 }

@@ -11,6 +11,7 @@ mod jobs;
 mod recovery;
 
 use crate::{
+    probe::Prober,
     runner::Runner,
     status::{Board, TaskView},
     uplink::{LinkEvent, LinkHandle, Told},
@@ -56,7 +57,8 @@ enum Ended {
     /// A defect of ours: what it was about is carried on by nobody.
     Panicked {
         job: &'static str,
-        task: TaskUuid,
+        /// Where it was about one.
+        task: Option<TaskUuid>,
         message: String,
     },
 }
@@ -77,6 +79,7 @@ pub struct TasksTask {
     board: Board,
     jobs: JoinSet<Ended>,
     recovery: Recovery,
+    prober: Prober,
     /// Cancelled when the connection ends.
     life: CancellationToken,
     /// Number of the follower of each followed task.
@@ -94,14 +97,15 @@ impl TasksTask {
         runner: Runner,
         link: LinkHandle,
         events: mpsc::Receiver<LinkEvent>,
-        board: Board,
+        prober: Prober,
         pulse: Pulse,
     ) -> Self {
         Self {
             runner,
             link,
             events,
-            board,
+            board: prober.board.clone(),
+            prober,
             jobs: JoinSet::new(),
             recovery: Recovery::new(),
             life: CancellationToken::new(),
@@ -159,6 +163,21 @@ impl TasksTask {
             LinkEvent::Live { verdicts, told } => {
                 self.begin_life();
                 self.on_verdicts(verdicts, &told);
+            }
+            // Through this task, so that a probe finds out whether it turns.
+            LinkEvent::Probe {
+                epoch,
+                id,
+                all,
+                asked,
+            } => {
+                let (prober, link) = (self.prober.clone(), self.link.clone());
+                self.spawn("probe", None, async move {
+                    let report = prober.answer(asked, all).await;
+                    // Where the uplink has ended, the process stops.
+                    let _ended = link.probed(epoch, id, report).await;
+                    Ended::Called
+                });
             }
             LinkEvent::Down(Down::Assign { task }) => {
                 tracing::info!(task = %task.id, gitspace = %task.gitspace, kind = task.verb.kind().as_str(), trace = %task.trace, "Task assigned");
@@ -244,7 +263,13 @@ impl TasksTask {
             Ended::Panicked { job, task, message } => {
                 let now = Instant::now();
                 let pause = self.recovery.panicked(now).saturating_duration_since(now);
-                tracing::error!(job, %task, message, reconnect_in_ms = pause.as_millis(), "A job for the runner panicked; the link is made anew to see where its task stands");
+                tracing::error!(
+                    job,
+                    task = task.map(tracing::field::display),
+                    message,
+                    reconnect_in_ms = pause.as_millis(),
+                    "A job for the runner panicked; the link is made anew to see where its task stands"
+                );
             }
         }
     }
@@ -283,9 +308,10 @@ impl TasksTask {
     fn spawn(
         &mut self,
         job: &'static str,
-        task: TaskUuid,
+        task: impl Into<Option<TaskUuid>>,
         work: impl Future<Output = Ended> + Send + 'static,
     ) {
+        let task = task.into();
         let life = self.life.clone();
         self.jobs.spawn(async move {
             let work = AssertUnwindSafe(work).catch_unwind();
@@ -326,11 +352,16 @@ mod tests {
     fn tasks(link: &LinkHandle) -> (TasksTask, mpsc::Sender<LinkEvent>) {
         let (events, receiver) = mpsc::channel(8);
         let runner = Runner::new("/nonexistent/runner.sock".into());
+        let prober = Prober {
+            runner: runner.clone(),
+            board: Board::default(),
+            clock: std::sync::Arc::new(daemon::SystemClock),
+        };
         let tasks = TasksTask::new(
             runner,
             link.clone(),
             receiver,
-            Board::default(),
+            prober,
             daemon::Pulses::default().register("tasks"),
         );
         (tasks, events)

@@ -19,9 +19,6 @@ use link::{
 use std::sync::Arc;
 use wire::{control::DisconnectCode, secret::Secret};
 
-/// As `link::client::State` names those that come after it.
-pub(crate) const ENROLLING: &str = "enrolling";
-
 /// What the first start needs.
 #[derive(Debug)]
 pub(crate) struct FirstStart {
@@ -46,7 +43,7 @@ impl FirstStart {
         let mut attempt = 0_u32;
         loop {
             self.board.update_link(|status| {
-                status.state = ENROLLING;
+                status.is_enrolling = true;
                 status.attempt = attempt;
                 status.next_try = None;
             });
@@ -60,7 +57,10 @@ impl FirstStart {
             };
             let step = |step: &str| tracing::info!(step, "Enrolling");
             let error = match enrol(enrolment, &*self.clock, step).await {
-                Ok(identity) => return Ok(identity),
+                Ok(identity) => {
+                    self.board.update_link(|status| status.is_enrolling = false);
+                    return Ok(identity);
+                }
                 Err(error) if !may_pass(&error) => return Err(error),
                 Err(error) => error,
             };

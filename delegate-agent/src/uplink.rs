@@ -14,23 +14,48 @@ use crate::{status::Board, transport::Transport};
 use daemon::{Clock, Pulse};
 use link::{Class, Client, client::Input};
 use run::{Outcome, Run, instant};
-use std::sync::Arc;
-use tokio::sync::{Notify, mpsc, watch};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use wire::{
-    control::{Down, Epoch, TaskVerdict, Up},
+    control::{Down, Epoch, ProbeReport, TaskVerdict, Up},
     ids::{DelegateUuid, StreamUuid},
 };
 
 /// Bodies between a follower and the outbox. Few: what waits here is in no runner's journal position yet.
 const CHANNEL: usize = 16;
 
+/// Who waits for the link to be measured, and answers to probes. More are not taken at once.
+const ASIDES: usize = 4;
+
 /// To the uplink. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LinkHandle {
     control: mpsc::Sender<Up>,
     bulk: mpsc::Sender<Up>,
+    aside: mpsc::Sender<Aside>,
     reconnect: Arc<Notify>,
+}
+
+/// What does not queue with bodies.
+#[derive(Debug)]
+pub(crate) enum Aside {
+    /// The answer to a probe of the connection `epoch`.
+    Probed {
+        epoch: Epoch,
+        id: u64,
+        report: ProbeReport,
+    },
+    /// How long is the way to the control plane and back?
+    Measure(oneshot::Sender<Result<Duration, NotMeasured>>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotMeasured {
+    #[error("the link is not live")]
+    NotLive,
+    #[error("the link was lost meanwhile")]
+    Lost,
 }
 
 /// The uplink is gone: the process stops.
@@ -51,6 +76,32 @@ impl LinkHandle {
         channel.send(body).await.map_err(|_| LinkEnded)
     }
 
+    /// Answers a probe. Where the connection it came on is over, nobody waits for that.
+    ///
+    /// # Errors
+    /// The process stops.
+    pub async fn probed(
+        &self,
+        epoch: Epoch,
+        id: u64,
+        report: ProbeReport,
+    ) -> Result<(), LinkEnded> {
+        let answer = Aside::Probed { epoch, id, report };
+        self.aside.send(answer).await.map_err(|_| LinkEnded)
+    }
+
+    /// To the control plane and back. The caller bounds the wait.
+    ///
+    /// # Errors
+    /// There is no link, or none any more.
+    pub async fn measure(&self) -> Result<Duration, NotMeasured> {
+        let (answer, measured) = oneshot::channel();
+        if self.aside.send(Aside::Measure(answer)).await.is_err() {
+            return Err(NotMeasured::NotLive);
+        }
+        measured.await.unwrap_or(Err(NotMeasured::Lost))
+    }
+
     /// Hangs up and dials at once: the hello then says all that changed.
     pub fn reconnect(&self) {
         self.reconnect.notify_one();
@@ -64,6 +115,7 @@ pub(crate) struct LooseEnds {
     pub(crate) reconnect: Arc<Notify>,
     pub(crate) _control: mpsc::Receiver<Up>,
     pub(crate) _bulk: mpsc::Receiver<Up>,
+    pub(crate) _aside: mpsc::Receiver<Aside>,
 }
 
 #[cfg(test)]
@@ -72,15 +124,18 @@ impl LinkHandle {
     pub(crate) fn loose() -> (Self, LooseEnds) {
         let (control, control_receiver) = mpsc::channel(CHANNEL);
         let (bulk, bulk_receiver) = mpsc::channel(CHANNEL);
+        let (aside, aside_receiver) = mpsc::channel(ASIDES);
         let reconnect = Arc::new(Notify::new());
         let ends = LooseEnds {
             reconnect: Arc::clone(&reconnect),
             _control: control_receiver,
             _bulk: bulk_receiver,
+            _aside: aside_receiver,
         };
         let handle = Self {
             control,
             bulk,
+            aside,
             reconnect,
         };
         (handle, ends)
@@ -96,6 +151,14 @@ pub enum LinkEvent {
         told: Told,
     },
     Down(Down),
+    /// The control plane asks how far the way goes.
+    Probe {
+        epoch: Epoch,
+        id: u64,
+        all: bool,
+        /// When that came.
+        asked: tokio::time::Instant,
+    },
     Lost,
 }
 
@@ -126,6 +189,7 @@ pub struct Uplink {
     client: Client,
     control: mpsc::Receiver<Up>,
     bulk: mpsc::Receiver<Up>,
+    aside: mpsc::Receiver<Aside>,
     reconnect: Arc<Notify>,
     events: mpsc::Sender<LinkEvent>,
     live: watch::Sender<Option<LiveLink>>,
@@ -153,6 +217,7 @@ impl Uplink {
     ) -> (Self, UplinkEnds) {
         let (control_sender, control) = mpsc::channel(CHANNEL);
         let (bulk_sender, bulk) = mpsc::channel(CHANNEL);
+        let (aside_sender, aside) = mpsc::channel(ASIDES);
         let (events, event_receiver) = mpsc::channel(CHANNEL);
         let (live, live_receiver) = watch::channel(None);
         let reconnect = Arc::new(Notify::new());
@@ -165,6 +230,7 @@ impl Uplink {
             client: Client::new(stream, seed),
             control,
             bulk,
+            aside,
             reconnect: Arc::clone(&reconnect),
             events,
             live,
@@ -174,6 +240,7 @@ impl Uplink {
             handle: LinkHandle {
                 control: control_sender,
                 bulk: bulk_sender,
+                aside: aside_sender,
                 reconnect,
             },
             events: event_receiver,

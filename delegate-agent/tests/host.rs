@@ -29,6 +29,7 @@ use control_plane::TestControlPlane;
 use daemon::{Clock as _, SystemClock};
 use delegate::TestDelegate;
 use delegate_agent::transport::ProxyUrl;
+use link::client::Stage;
 use roads::{Authority, TestProxy, TlsFront};
 use runner::TestRunner;
 use std::time::{Duration, SystemTime};
@@ -42,7 +43,7 @@ async fn a_delegate_enrols_and_connects() {
     let mut delegate = TestDelegate::new(&control_plane.url());
     delegate.enrol(&control_plane).await.expect("enrols");
     delegate.start().await;
-    delegate.until_state("live").await;
+    delegate.until_state(Stage::Live).await;
     assert!(
         control_plane.delegate().await["connected"]
             .as_bool()
@@ -77,7 +78,7 @@ async fn everything_goes_through_the_proxy_with_its_credentials() {
     delegate.proxy = Some(ProxyUrl::parse(&proxy.url("user:p%40ss@")).unwrap());
     delegate.enrol(&control_plane).await.expect("enrols");
     delegate.start().await;
-    delegate.until_state("live").await;
+    delegate.until_state(Stage::Live).await;
     assert_eq!(proxy.tunnels(), 2, "enrolment and link");
 }
 
@@ -92,7 +93,7 @@ async fn the_proxys_password_may_lie_apart_from_its_url() {
     delegate.proxy_password = Some(Secret::new("p@ss"));
     delegate.enrol(&control_plane).await.expect("enrols");
     delegate.start().await;
-    delegate.until_state("live").await;
+    delegate.until_state(Stage::Live).await;
     assert_eq!(proxy.tunnels(), 2, "enrolment and link");
 }
 
@@ -154,7 +155,7 @@ async fn a_private_authority_is_trusted_where_it_is_configured() {
     delegate.ca_file = Some(delegate.write("ca.pem", &authority.pem()));
     delegate.enrol(&control_plane).await.expect("enrols");
     delegate.start().await;
-    delegate.until_state("live").await;
+    delegate.until_state(Stage::Live).await;
 }
 
 #[tokio::test]
@@ -170,7 +171,7 @@ async fn certificates_that_end_soon_are_warned_of_while_the_link_is_live() {
     delegate.ca_file = Some(delegate.write("ca.pem", &authority.pem()));
     delegate.enrol(&control_plane).await.expect("enrols");
     delegate.start().await;
-    delegate.until_state("live").await;
+    delegate.until_state(Stage::Live).await;
     let find = |readiness: Readiness, code: &str| {
         let found = readiness
             .checks
@@ -215,7 +216,7 @@ async fn tls_goes_through_a_proxy_too() {
     delegate.proxy = Some(ProxyUrl::parse(&proxy.url("")).unwrap());
     delegate.enrol(&control_plane).await.expect("enrols");
     delegate.start().await;
-    delegate.until_state("live").await;
+    delegate.until_state(Stage::Live).await;
     assert_eq!(proxy.tunnels(), 2);
 }
 
@@ -238,7 +239,7 @@ async fn a_task_reaches_the_runner_and_its_end_reaches_the_user() {
     let runner = TestRunner::start(&delegate.runner_socket());
     delegate.enrol(&control_plane).await.expect("enrols");
     delegate.start().await;
-    delegate.until_state("live").await;
+    delegate.until_state(Stage::Live).await;
     let gitspace = control_plane.create_gitspace().await;
     control_plane.until_gitspace(&gitspace, "running").await;
     // Acknowledged, and so forgotten.
@@ -255,7 +256,7 @@ async fn a_delegate_that_is_killed_in_the_middle_of_a_task_loses_nothing() {
     runner.hold_ends();
     delegate.enrol(&control_plane).await.expect("enrols");
     delegate.start().await;
-    delegate.until_state("live").await;
+    delegate.until_state(Stage::Live).await;
     let gitspace = control_plane.create_gitspace().await;
     runner.until(|state| state.tasks.len() == 1).await;
     delegate.kill().await;
@@ -273,7 +274,7 @@ async fn a_runner_that_comes_late_is_told_to_the_control_plane() {
     let mut delegate = TestDelegate::new(&control_plane.url());
     delegate.enrol(&control_plane).await.expect("enrols");
     delegate.start().await;
-    delegate.until_state("live").await;
+    delegate.until_state(Stage::Live).await;
     assert!(
         !control_plane.delegate().await["runner_ready"]
             .as_bool()
@@ -291,10 +292,10 @@ async fn a_revoked_delegate_is_hung_up_at_once_and_told_why() {
     let mut delegate = TestDelegate::new(&control_plane.url());
     delegate.enrol(&control_plane).await.expect("enrols");
     delegate.start().await;
-    delegate.until_state("live").await;
+    delegate.until_state(Stage::Live).await;
     let asked = std::time::Instant::now();
     control_plane.revoke().await;
-    let status = delegate.until_state("backoff").await;
+    let status = delegate.until_state(Stage::Backoff).await;
     let took = asked.elapsed();
     assert!(
         took.as_secs() < 1,
@@ -317,7 +318,7 @@ async fn a_hello_of_five_thousand_gitspaces_is_taken() {
     runner.remembers_gone(5_000);
     delegate.enrol(&control_plane).await.expect("enrols");
     delegate.start().await;
-    delegate.until_state("live").await;
+    delegate.until_state(Stage::Live).await;
     let seen = control_plane.delegate().await;
     assert!(seen["runner_ready"].as_bool().unwrap(), "{seen}");
 }
@@ -328,11 +329,11 @@ async fn the_older_of_two_clones_is_told_that_it_has_a_twin() {
     let mut delegate = TestDelegate::new(&control_plane.url());
     delegate.enrol(&control_plane).await.expect("enrols");
     delegate.start().await;
-    delegate.until_state("live").await;
+    delegate.until_state(Stage::Live).await;
     let mut twin = delegate.clone_host();
     twin.start().await;
-    twin.until_state("live").await;
-    let status = delegate.until_state("backoff").await;
+    twin.until_state(Stage::Live).await;
+    let status = delegate.until_state(Stage::Backoff).await;
     let error = status.last_error.expect("says why");
     assert_eq!(error.code, Some(DisconnectCode::Superseded), "{error:?}");
     assert!(error.message.contains("another process"), "{error:?}");
@@ -345,16 +346,16 @@ async fn two_clones_are_named_as_that_on_both_sides_and_do_not_throw_each_other_
     let mut delegate = TestDelegate::new(&control_plane.url());
     delegate.enrol(&control_plane).await.expect("enrols");
     delegate.start().await;
-    delegate.until_state("live").await;
+    delegate.until_state(Stage::Live).await;
     let mut twin = delegate.clone_host();
     twin.start().await;
-    twin.until_state("live").await;
-    delegate.until_state("backoff").await;
+    twin.until_state(Stage::Live).await;
+    delegate.until_state(Stage::Backoff).await;
     assert!(control_plane.delegate().await["cloned"].is_null());
     // Its back-off is over.
     delegate.link().reconnect();
-    delegate.until_state("live").await;
-    let status = twin.until_state("backoff").await;
+    delegate.until_state(Stage::Live).await;
+    let status = twin.until_state(Stage::Backoff).await;
     let error = status.last_error.expect("says why");
     assert_eq!(error.code, Some(DisconnectCode::Cloned), "{error:?}");
     assert!(
@@ -382,10 +383,10 @@ async fn a_reconnect_on_request_is_a_connection_of_a_later_epoch() {
     let mut delegate = TestDelegate::new(&control_plane.url());
     delegate.enrol(&control_plane).await.expect("enrols");
     delegate.start().await;
-    let first = delegate.until_state("live").await.epoch;
+    let first = delegate.until_state(Stage::Live).await.epoch;
     delegate.link().reconnect();
     let status = delegate
-        .until(|status| status.state == "live" && status.epoch > first)
+        .until(|status| status.state == Stage::Live && status.epoch > first)
         .await;
     assert!(status.epoch > first);
 }

@@ -18,6 +18,7 @@ const PING_LIMIT: Duration = Duration::from_secs(2);
 
 const DATABASE: &str = "database";
 const DELEGATES: &str = "delegates";
+const DATA_PATH: &str = "data_path";
 const STATE_DISK: &str = "state_disk";
 
 /// Cheap to clone.
@@ -74,15 +75,45 @@ impl Subject for Admin {
         } else {
             Check::good(DELEGATES, Severity::Warning, words)
         };
+        let broken = self.control_plane.broken_paths();
+        let paths = match broken.first() {
+            None => Check::good(
+                DATA_PATH,
+                Severity::Warning,
+                format!(
+                    "the last probes found the way through every connected delegate whole, but for {} that were not probed; {} of {} agents answer",
+                    counts.unprobed,
+                    counts.agents.saturating_sub(counts.silent_agents),
+                    counts.agents
+                ),
+            ),
+            Some(first) => Check::bad(
+                DATA_PATH,
+                Severity::Warning,
+                format!(
+                    "the way into gitspaces is broken through {} of {} connected delegates: through {} at `{}` since {}",
+                    broken.len(),
+                    counts.connected,
+                    first.delegate,
+                    first.broken_at,
+                    first.since
+                ),
+            )
+            .fix("`gitspace delegate probe NAME` says what is wrong there"),
+        };
         vec![
             database,
             delegates,
-            Check::disk(STATE_DISK, "the control plane's state", &self.state_dir),
+            paths,
+            Check::disk(STATE_DISK, "the control plane's state", &self.state_dir).await,
         ]
     }
 
     async fn status(&self) -> Value {
-        json!({"delegates": self.control_plane.delegates()})
+        json!({
+            "delegates": self.control_plane.delegates(),
+            "broken_paths": self.control_plane.broken_paths(),
+        })
     }
 
     async fn tasks(&self) -> Value {
@@ -114,6 +145,26 @@ impl Subject for Admin {
                 "gitspaces_delegates_draining",
                 "Delegates that take nothing more",
                 counts.draining,
+            ),
+            (
+                "gitspaces_delegates_broken_path",
+                "Connected delegates through which the last probe did not get into gitspaces",
+                counts.broken,
+            ),
+            (
+                "gitspaces_delegates_unprobed",
+                "Connected delegates that cannot be probed, or were not yet",
+                counts.unprobed,
+            ),
+            (
+                "gitspaces_agents_probed",
+                "Agents in gitspaces that the last probes asked",
+                counts.agents,
+            ),
+            (
+                "gitspaces_agents_silent",
+                "Of these, those that did not answer",
+                counts.silent_agents,
             ),
         ] {
             gauge(

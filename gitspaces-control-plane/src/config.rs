@@ -19,6 +19,8 @@ pub(crate) struct Settings {
     public_url: Option<String>,
     gateway_url: Option<String>,
     delegate_heartbeat_ms: Option<u64>,
+    /// About how often the whole way through each delegate into its gitspaces is probed.
+    delegate_probe_ms: Option<u64>,
     /// `/healthz`, `/readyz`, `/status` and more.
     admin_socket: Option<Utf8PathBuf>,
     /// Group of the admin socket's file.
@@ -39,6 +41,7 @@ impl Settings {
             delegate_heartbeat_ms: self
                 .delegate_heartbeat_ms
                 .unwrap_or(default.delegate_heartbeat_ms),
+            delegate_probe_ms: self.delegate_probe_ms.unwrap_or(default.delegate_probe_ms),
             state_dir: default.state_dir,
         }
     }

@@ -8,15 +8,21 @@ use camino::Utf8PathBuf;
 use daemon::ErrorChain;
 use gateway::GatewayView;
 use http::StatusCode;
+use jiff::Timestamp;
 use local_rpc::Client;
 use serde_json::{Value, json};
 use std::time::Duration;
-use wire::{problem::Problem, runner::HostReport};
+use wire::{
+    control::{HopProblem, ProbeReport},
+    problem::Problem,
+    runner::HostReport,
+};
 
 /// Whoever asks wants to know how it is, not how long the runner may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
 
 const LINK: &str = "gateway_link";
+const DATA_PATH: &str = "data_path";
 const RUNNER: &str = "runner_socket";
 
 /// Cheap to clone.
@@ -25,6 +31,41 @@ pub(crate) struct Admin {
     pub(crate) gateway: GatewayView,
     pub(crate) runner: Client,
     pub(crate) config_files: Vec<Utf8PathBuf>,
+}
+
+/// As the last probe found it.
+fn data_path(probe: Option<(Timestamp, ProbeReport)>) -> Check {
+    let Some((at, report)) = probe else {
+        return Check::good(DATA_PATH, Severity::Warning, "not probed yet");
+    };
+    let failed = report.hops.iter().find(|hop| hop.is_failed());
+    let Some(failed) = failed else {
+        return Check::good(
+            DATA_PATH,
+            Severity::Warning,
+            format!(
+                "the way into gitspaces is whole, and their {} agents answer; probed at {at}",
+                report.agents
+            ),
+        );
+    };
+    let of = failed
+        .gitspace
+        .map_or_else(String::new, |gitspace| format!(" of gitspace {gitspace}"));
+    let check = Check::bad(
+        DATA_PATH,
+        Severity::Warning,
+        format!(
+            "the way into gitspaces ends at `{}`{of}; probed at {at}",
+            failed.hop
+        ),
+    );
+    match &failed.problem {
+        Some(HopProblem::Failed { reason, hint }) => check
+            .cause(reason)
+            .fix(hint.as_deref().unwrap_or("see `runner-agent doctor`")),
+        Some(HopProblem::NotSupported { .. } | HopProblem::Other) | None => check,
+    }
 }
 
 impl Subject for Admin {
@@ -67,7 +108,7 @@ impl Subject for Admin {
                 .cause(ErrorChain(&error).to_string())
                 .fix("see `systemctl status runner-agent`, and whether the gateway's user is in the API socket's group"),
         };
-        vec![link, runner]
+        vec![link, runner, data_path(self.gateway.probe())]
     }
 
     async fn status(&self) -> Value {
@@ -79,6 +120,7 @@ impl Subject for Admin {
                 "last_error": link.last_error,
             },
             "routes": self.gateway.routes(),
+            "probe": self.gateway.probe(),
             "connections": self.gateway.connections(),
         })
     }
@@ -102,6 +144,20 @@ impl Subject for Admin {
             "Times that the link became live",
             link.connections,
         );
+        if let Some((_, report)) = self.gateway.probe() {
+            gauge(
+                registry,
+                "gitspaces_gateway_path_whole",
+                "Whether the last probe came as far as Docker",
+                u64::from(report.broken_at().is_none()),
+            );
+            gauge(
+                registry,
+                "gitspaces_agents_silent",
+                "Agents that did not answer the last probe",
+                u64::from(report.silent_agents),
+            );
+        }
         gauge(
             registry,
             "gitspaces_gateway_routes",

@@ -2,16 +2,21 @@
 //!
 //! Here is only the API's table of routes. A handler is dropped when its client goes away, so nothing that must happen runs in one.
 
+mod access;
 mod admin;
 mod gitspaces;
 mod tasks;
 
+pub(crate) use access::Access;
 pub(crate) use admin::Admin;
 
 use crate::{docker::Docker, gitspace::Gitspaces, host_report, shared::Shared};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use local_rpc::server::{self, Body};
+use local_rpc::{
+    Peer,
+    server::{self, Body},
+};
 use std::{str::FromStr, sync::Arc};
 use wire::problem::Problem;
 
@@ -20,12 +25,16 @@ pub(crate) struct Api {
     pub(crate) shared: Arc<Shared>,
     pub(crate) gitspaces: Gitspaces,
     pub(crate) docker: Docker,
+    pub(crate) access: Access,
 }
 
 impl Api {
-    pub(crate) async fn answer(self, request: Request<Incoming>) -> Response<Body> {
+    pub(crate) async fn answer(self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let uri = request.uri().clone();
         let method = request.method().clone();
+        if let Err(refusal) = self.access.check(&peer, &method, &server::segments(&uri)) {
+            return *refusal;
+        }
         match (&method, server::segments(&uri).as_slice()) {
             (&Method::PUT, ["v1", "tasks", task]) => match id(task) {
                 Ok(task) => Box::pin(tasks::put(&self, task, request)).await,
@@ -46,6 +55,19 @@ impl Api {
             },
             (&Method::GET, ["v1", "gitspaces"]) => gitspaces::list(&self),
             (&Method::GET, ["v1", "watch"]) => gitspaces::watch(&self, &uri),
+            (&Method::GET, ["v1", "probe"]) => match server::query_value::<bool>(&uri, "all") {
+                Ok(all) => server::json(
+                    StatusCode::OK,
+                    &crate::probe::probe(
+                        &self.shared,
+                        &self.docker,
+                        &self.gitspaces,
+                        all.unwrap_or(false),
+                    )
+                    .await,
+                ),
+                Err(error) => error.into_response(),
+            },
             (&Method::GET, ["v1", "host"]) => server::json(
                 StatusCode::OK,
                 &host_report::report(

@@ -2,7 +2,7 @@
 
 use crate::{
     agent_copy::{self, AgentCopyError},
-    api::{Admin, Api},
+    api::{Access, Admin, Api},
     board::{Board, BoardError},
     config::{ConfigError, RunnerConfig, is_deployment},
     docker::Docker,
@@ -12,6 +12,7 @@ use crate::{
     ledger::{Ledger, LedgerError},
     machine::host::HostMachine,
     names::{Names, digest},
+    probe::Probes,
     reconcile::{self, Orphans},
     sandbox::{self, Pool},
     shared::Shared,
@@ -154,6 +155,7 @@ pub(crate) struct App {
     api: Listener,
     admin: BoundAdmin,
     api_policy: PeerPolicy,
+    access: Access,
     log: LogHandle,
     config_files: Vec<Utf8PathBuf>,
     /// Held as long as the process lives: two runners on one ledger would tear it apart.
@@ -234,6 +236,10 @@ impl RunnerConfig {
         for gid in self.api_allow_gids.iter().chain(self.socket_gid.iter()) {
             api_policy = api_policy.allow_gid(*gid);
         }
+        let access = Access::new(&self.dial_only_groups);
+        for gid in access.dial_only_gids() {
+            api_policy = api_policy.allow_gid(gid);
+        }
         let firewall = Firewall::new(self.firewall, &names, self.host_access.clone());
         let shared = Arc::new(Shared {
             firewall,
@@ -250,6 +256,7 @@ impl RunnerConfig {
             tasks: lifecycle.tasks(),
             compared: OnceCell::new(),
             compare: Notify::new(),
+            probes: Probes::default(),
             config: self,
         });
         Ok(App {
@@ -258,6 +265,7 @@ impl RunnerConfig {
             api,
             admin,
             api_policy,
+            access,
             log,
             config_files,
             lock,
@@ -275,6 +283,7 @@ impl App {
             api,
             admin,
             api_policy,
+            access,
             log,
             config_files,
             lock,
@@ -327,13 +336,14 @@ impl App {
             shared,
             gitspaces,
             docker,
+            access,
         };
         lifecycle.spawn("api", async move {
             let _lock = lock;
             server::serve(
                 api,
                 ServerConfig::new(api_policy),
-                move |request, _peer| handlers.clone().answer(request),
+                move |request, peer| handlers.clone().answer(request, peer),
                 drain,
             )
             .await

@@ -10,6 +10,10 @@ use admin::{Check, Severity};
 use camino::Utf8Path;
 use daemon::ErrorChain;
 use std::{os::unix::fs::PermissionsExt as _, time::Duration};
+use wire::{
+    failure::FailureCode,
+    gitspace::{Observed, ObservedState},
+};
 
 const DOCKER_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -20,6 +24,7 @@ const FIREWALL: &str = "firewall";
 const SANDBOX_POOL: &str = "sandbox_pool";
 const STATE_DISK: &str = "state_disk";
 const DOCKER_DISK: &str = "docker_disk";
+const AGENT_SILENT: &str = "agent_silent";
 const ORPHANS: &str = "orphan_volumes";
 const DRAINING: &str = "draining";
 const STATE_DIR: &str = "state_dir";
@@ -93,11 +98,8 @@ pub(crate) async fn running(
         )
         .fix("`runner-agent status` names them; `docker rm` and `docker volume rm` remove what nobody needs")
     });
-    checks.push(Check::disk(
-        STATE_DISK,
-        "the runner's state",
-        &config.state_dir,
-    ));
+    checks.push(agents(&shared.board.after(0)));
+    checks.push(Check::disk(STATE_DISK, "the runner's state", &config.state_dir).await);
     checks.push(if draining {
         Check::bad(DRAINING, Severity::Info, "drained: it starts nothing more")
             .fix("`runner-agent undrain` takes work again")
@@ -105,6 +107,47 @@ pub(crate) async fn running(
         Check::good(DRAINING, Severity::Info, "takes work")
     });
     checks
+}
+
+/// As the gitspaces' own tasks have found.
+fn agents(observed: &[Observed]) -> Check {
+    let running = observed
+        .iter()
+        .filter(|observed| observed.state == ObservedState::Running);
+    let silent: Vec<_> = running
+        .clone()
+        .filter(|observed| {
+            observed
+                .failure
+                .as_ref()
+                .is_some_and(|failure| failure.code == FailureCode::AgentSilent)
+        })
+        .collect();
+    let total = running.count();
+    let Some(first) = silent.first() else {
+        return Check::good(
+            AGENT_SILENT,
+            Severity::Warning,
+            format!("the agents of all {total} gitspaces that run answer"),
+        );
+    };
+    Check::bad(
+        AGENT_SILENT,
+        Severity::Warning,
+        format!(
+            "{} of {total} gitspaces run without an agent that answers; the first is {}",
+            silent.len(),
+            first.gitspace
+        ),
+    )
+    .cause(
+        first
+            .failure
+            .as_ref()
+            .and_then(|failure| failure.detail.clone())
+            .unwrap_or_default(),
+    )
+    .fix("nothing in them is ended for that: look at the container's CPU and memory; stop and start the gitspace where its owner agrees")
 }
 
 /// Of a host that may have no runner yet. Changes nothing.
@@ -115,7 +158,8 @@ pub(crate) async fn host(config: &RunnerConfig) -> Vec<Check> {
             STATE_DISK,
             "the runner's state",
             &admin::nearest(&config.state_dir),
-        ),
+        )
+        .await,
         agent(&config.agent_binary),
     ];
     checks.extend(docker(&Docker::new(&config.docker_host), &config.default_image).await);
@@ -149,12 +193,19 @@ async fn docker(docker: &Docker, image: &str) -> Vec<Check> {
         format!("Docker {version} answers"),
     )];
     // Only where Docker's folder is this host's, which may not let us look into it.
-    if Utf8Path::new(&root).is_dir() {
-        checks.push(Check::disk(
-            DOCKER_DISK,
-            "Docker's images and volumes",
-            Utf8Path::new(&root),
-        ));
+    let is_elsewhere = matches!(
+        admin::look_at_disk(Utf8Path::new(&root)).await,
+        Err(admin::DiskError::Refused(_))
+    );
+    if !is_elsewhere {
+        checks.push(
+            Check::disk(
+                DOCKER_DISK,
+                "Docker's images and volumes",
+                Utf8Path::new(&root),
+            )
+            .await,
+        );
     }
     checks.push(match docker.image(image).await {
         Ok(Some(_)) => Check::good(

@@ -20,6 +20,8 @@ pub(crate) struct RunnerConfig {
     /// Beside root and the user of this process.
     pub(crate) api_allow_uids: Vec<u32>,
     pub(crate) api_allow_gids: Vec<u32>,
+    /// Names or numbers: who has one of these as its own group may open streams into gitspaces, and nothing else.
+    pub(crate) dial_only_groups: Vec<String>,
     /// Ledger, task journal and copies of the agent.
     pub(crate) state_dir: Utf8PathBuf,
     /// Folders of the agents' sockets, one for each container. Survives a restart of this process.
@@ -45,6 +47,8 @@ pub(crate) struct RunnerConfig {
     pub(crate) ssh_unknown_hosts: SshUnknownHosts,
     /// Options of Docker's `local` volume driver, as `{ type = "xfs", device = ".." }`.
     pub(crate) volume_options: BTreeMap<String, String>,
+    /// An agent that answers nothing for so many seconds is started again by the first process of its container.
+    pub(crate) agent_silence_limit_s: u64,
     pub(crate) log: daemon::logging::LogConfig,
 }
 
@@ -87,6 +91,7 @@ impl Default for RunnerConfig {
             socket_gid: None,
             api_allow_uids: Vec::new(),
             api_allow_gids: Vec::new(),
+            dial_only_groups: vec!["gitspaces-gateway".to_owned()],
             state_dir: "/var/lib/gitspaces/runner".into(),
             run_dir: "/run/gitspaces/runner/gs".into(),
             docker_host: "unix:///var/run/docker.sock".to_owned(),
@@ -101,6 +106,7 @@ impl Default for RunnerConfig {
             ssh_known_hosts: Vec::new(),
             ssh_unknown_hosts: SshUnknownHosts::default(),
             volume_options: BTreeMap::new(),
+            agent_silence_limit_s: 120,
             log: daemon::logging::LogConfig::default(),
         }
     }

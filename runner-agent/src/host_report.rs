@@ -40,9 +40,10 @@ pub(crate) async fn report(config: &RunnerConfig, docker: &Docker, draining: boo
         Ok((version, root)) => (Some(version), root, None),
         Err(error) => (None, String::new(), Some(error.failure())),
     };
-    let (disk_bytes, disk_available_bytes) = disk(Utf8Path::new(&root))
-        .or_else(|| disk(&config.state_dir))
-        .unwrap_or_default();
+    let (disk_bytes, disk_available_bytes) = match disk(Utf8Path::new(&root)).await {
+        Some(known) => known,
+        None => disk(&config.state_dir).await.unwrap_or_default(),
+    };
     HostReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         docker_version,
@@ -55,11 +56,11 @@ pub(crate) async fn report(config: &RunnerConfig, docker: &Docker, draining: boo
 }
 
 /// Size and free space of the disk that holds a folder.
-fn disk(path: &Utf8Path) -> Option<(u64, u64)> {
+async fn disk(path: &Utf8Path) -> Option<(u64, u64)> {
     if path.as_str().is_empty() {
         return None;
     }
-    let stat = nix::sys::statvfs::statvfs(path.as_std_path()).ok()?;
+    let stat = admin::look_at_disk(path).await.ok()?;
     let block = stat.fragment_size();
     Some((
         stat.blocks().saturating_mul(block),

@@ -33,6 +33,7 @@ mod journal;
 mod ledger;
 mod machine;
 mod names;
+mod probe;
 mod reconcile;
 mod sandbox;
 mod shared;

@@ -41,6 +41,8 @@ pub(crate) fn hint(error: &ClientError) -> &'static str {
         ClientError::Connect { source, .. } => match source.kind() {
             ErrorKind::NotFound => MAKE_ANEW,
             ErrorKind::ConnectionRefused => COMES_BACK,
+            // Its queue is full of callers that it does not take.
+            ErrorKind::WouldBlock => BUSY,
             _ => REPLACED,
         },
         ClientError::Timeout { .. } | ClientError::Protocol { .. } => BUSY,

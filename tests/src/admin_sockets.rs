@@ -230,3 +230,104 @@ async fn a_daemon_that_does_not_run_is_no_riddle() -> Result<()> {
     );
     Ok(())
 }
+
+/// A start that takes as long as somebody lets it.
+const SLOW: &[(&str, &str)] = &[(
+    ".devcontainer/devcontainer.json",
+    r#"{ "onCreateCommand": "until test -e .go; do sleep 0.1; done" }"#,
+)];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_a_drains_deadline_a_start_is_handed_back_and_is_no_failed_attempt() -> Result<()> {
+    let host = Deployment::start().await?;
+    let url = host.git.repository("slow", SLOW)?;
+    host.ok(&["create", &url, "--name", "slow", "--no-wait"])?;
+    let has_begun = |host: &Deployment| -> Result<usize> {
+        let events = host.events("slow")?;
+        let begun = |event: &&serde_json::Value| {
+            text(event, "/phase") == "on_create_command" && text(event, "/kind") == "phase_started"
+        };
+        Ok(events.iter().filter(begun).count())
+    };
+    host.until("it has begun", |host| Ok(has_begun(host)? == 1))?;
+    let said = host.daemon(Daemon::Delegate, &["drain", "--deadline", "1", "--wait"])?;
+    ensure!(said.code == 0 && said.out.contains("drained"), "{said:#?}");
+    let told = |host: &Deployment, words: &str| -> Result<bool> {
+        let events = host.events("slow")?;
+        Ok(events
+            .iter()
+            .any(|event| text(event, "/message").contains(words)))
+    };
+    host.until("it is handed back", |host| {
+        told(host, "handed back by its host")
+    })?;
+    host.until("it waits for the host", |host| {
+        Ok(text(&host.show("slow")?, "/error/message").contains("draining"))
+    })?;
+
+    let said = host.daemon(Daemon::Delegate, &["undrain"])?;
+    ensure!(said.code == 0, "{said:#?}");
+    host.until("it is given again", |host| Ok(has_begun(host)? == 2))?;
+    ensure!(
+        !told(&host, "attempt 2")? && !told(&host, "is tried again")?,
+        "nothing failed: {:#?}",
+        host.events("slow")?
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_may_only_dial_gets_nothing_else_of_the_runner() -> Result<()> {
+    // No group of this host has it.
+    const GATEWAYS: &str = "48713";
+    let host = Deployment::start_with(&format!("dial_only_groups = [\"{GATEWAYS}\"]")).await?;
+    let socket = host.path("runner.sock");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    std::fs::set_permissions(&socket, open)?;
+    std::fs::set_permissions(
+        host.path("."),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )?;
+    let ask = |group: &str, method: &str, path: &str| -> Result<String> {
+        let output = std::process::Command::new("setpriv")
+            .args(["--reuid", "48713", "--regid", group, "--clear-groups"])
+            .args(["curl", "--silent", "--max-time", "20", "--request", method])
+            .args(["--unix-socket", socket.as_str()])
+            .arg(format!("http://localhost{path}"))
+            .output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    for (method, path) in [
+        ("GET", "/v1/tasks"),
+        ("GET", "/v1/gitspaces"),
+        ("GET", "/v1/watch"),
+    ] {
+        let answer = ask(GATEWAYS, method, path)?;
+        ensure!(
+            answer.contains("\"dial_only\""),
+            "{method} {path}: {answer}"
+        );
+    }
+    let nobody = "00000000-0000-7000-8000-000000000000";
+    for (method, path, code) in [
+        (
+            "GET",
+            format!("/v1/gitspaces/{nobody}/ports"),
+            "unknown_gitspace",
+        ),
+        (
+            "POST",
+            format!("/v1/gitspaces/{nobody}/dial?target=80"),
+            "upgrade",
+        ),
+    ] {
+        let answer = ask(GATEWAYS, method, &path)?;
+        ensure!(
+            answer.contains(code) && !answer.contains("dial_only"),
+            "{method} {path}: {answer}"
+        );
+    }
+    let answer = ask("48714", "GET", "/v1/tasks")?;
+    ensure!(answer.contains("peer_refused"), "{answer}");
+    Ok(())
+}

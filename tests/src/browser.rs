@@ -1,7 +1,7 @@
 //! The terminal page in a real browser.
 
 use crate::{
-    deployment::{Daemon, Deployment, text},
+    deployment::{Daemon, Deployment},
     lifecycle::APP,
 };
 use anyhow::{Context as _, Result, ensure};
@@ -28,32 +28,8 @@ async fn the_terminal_survives_a_reload_and_the_restart_of_every_daemon() -> Res
         );
         Ok(())
     };
-    let terminals = |host: &Deployment, args: &[&str]| -> Result<String> {
-        let header = format!("gitspaces-grant: {}", text(&host.grant("app")?, "/grant"));
-        let workspace = format!("{}.localhost", text(&host.show("app")?, "/slug"));
-        let mut all = vec!["--header", &header];
-        all.extend(args);
-        let answer = host.gateway(&workspace, "/api/v1/terminals", &all)?;
-        Ok(answer
-            .split("\r\n\r\n")
-            .last()
-            .unwrap_or_default()
-            .to_owned())
-    };
     page(&host)?;
-    let made: serde_json::Value = serde_json::from_str(&terminals(
-        &host,
-        &[
-            "--request",
-            "POST",
-            "--header",
-            "Content-Type: application/json",
-            "--data-raw",
-            "{}",
-        ],
-    )?)?;
-    let id = text(&made, "/id");
-    ensure!(!id.is_empty(), "a terminal was made: {made:#}");
+    let id = host.terminal("app")?;
     host.kill(Daemon::Delegate)?;
     host.kill(Daemon::Runner)?;
     host.run(Daemon::Runner)?;
@@ -61,7 +37,7 @@ async fn the_terminal_survives_a_reload_and_the_restart_of_every_daemon() -> Res
     host.until("it is reachable again", |host| {
         Ok(host.gitspace(&["exec", "app", "--", "true"])?.code == 0)
     })?;
-    let listed = terminals(&host, &[])?;
+    let listed = host.terminals("app", &[])?;
     ensure!(listed.contains(&id), "the same terminal is there: {listed}");
     page(&host)
 }

@@ -372,6 +372,12 @@ host_access = ["{}"]
         Ok(child.wait()?.code().unwrap_or(-1))
     }
 
+    /// To a daemon that was started.
+    pub(crate) fn signal(&self, daemon: Daemon, signal: Signal) -> Result<()> {
+        let child = self.running.get(&daemon).context("it does not run")?;
+        Ok(kill(Pid::from_raw(i32::try_from(child.id())?), signal)?)
+    }
+
     /// The `gitspace` command, logged in.
     pub(crate) fn command(&self, args: &[&str]) -> Result<Command> {
         let mut command = Command::new(bin_dir()?.join("gitspace"));
@@ -449,6 +455,30 @@ host_access = ["{}"]
     pub(crate) fn grant(&self, name: &str) -> Result<Value> {
         let said = self.api("POST", &format!("/gitspaces/{name}/grants"), "{}")?;
         Ok(serde_json::from_str(&said.out)?)
+    }
+
+    /// `curl` at the terminals of a gitspace, through the gateway; its body.
+    pub(crate) fn terminals(&self, name: &str, args: &[&str]) -> Result<String> {
+        let header = format!("gitspaces-grant: {}", text(&self.grant(name)?, "/grant"));
+        let workspace = format!("{}.localhost", text(&self.show(name)?, "/slug"));
+        let mut all = vec!["--header", &header];
+        all.extend(args);
+        let answer = self.gateway(&workspace, "/api/v1/terminals", &all)?;
+        let body = answer.split("\r\n\r\n").last();
+        Ok(body.unwrap_or_default().to_owned())
+    }
+
+    /// Makes a terminal; its id.
+    pub(crate) fn terminal(&self, name: &str) -> Result<String> {
+        let json = "Content-Type: application/json";
+        let made = self.terminals(
+            name,
+            &["--request", "POST", "--header", json, "--data-raw", "{}"],
+        )?;
+        let made: Value = serde_json::from_str(&made).with_context(|| made.clone())?;
+        let id = text(&made, "/id");
+        ensure!(!id.is_empty(), "a terminal was made: {made:#}");
+        Ok(id)
     }
 
     /// The REST API with the admin's token.

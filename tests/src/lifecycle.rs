@@ -131,10 +131,13 @@ async fn daemons_that_stop_and_start_find_the_gitspaces_and_their_processes_agai
     );
     host.run(Daemon::Runner)?;
     host.run(Daemon::Delegate)?;
+    let mut after = String::new();
+    // Once more where it was reached just before the link was made anew for the runner that came back.
     host.until("it is reachable again", |host| {
-        Ok(host.gitspace(&["exec", "app", "--", "true"])?.code == 0)
+        let said = host.gitspace(&["exec", "app", "--", "pgrep", "-f", "app.py"])?;
+        after = said.out;
+        Ok(said.code == 0)
     })?;
-    let after = host.ok(&["exec", "app", "--", "pgrep", "-f", "app.py"])?;
     ensure!(before == after, "the same process: {before} {after}");
     ensure!(host.state("app")? == "running");
     Ok(())

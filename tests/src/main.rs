@@ -16,6 +16,7 @@ mod admin_sockets;
 mod browser;
 mod chaos;
 mod daemons_killed;
+mod data_path;
 mod example_configs;
 mod failures;
 mod gateway_door;

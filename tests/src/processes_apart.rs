@@ -46,6 +46,21 @@ async fn a_gitspace_is_reached_through_a_gateway_of_its_own_until_that_is_revoke
             .contains("app /again"))
     })?;
 
+    // The gateway goes its own way, and tells what it finds of it.
+    host.until("the gateway has probed", |host| {
+        let gateways = host.json(&["gateway", "list"])?;
+        let hop = |at: &str| text(&gateways, &format!("/0/data_path/hops/{at}/hop"));
+        Ok(
+            (hop("0"), hop("1")) == ("runner".to_owned(), "docker".to_owned())
+                && gateways.pointer("/0/data_path/agents") == Some(&serde_json::json!(1)),
+        )
+    })?;
+    let health = host.daemon(Daemon::Gateway, &["health"])?;
+    ensure!(
+        health.code == 0 && health.out.contains("the way into gitspaces is whole"),
+        "{health:#?}"
+    );
+
     let listed = host.ok(&["gateway", "list"])?;
     ensure!(
         listed.contains("edge") && listed.contains("connected"),

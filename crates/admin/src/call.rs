@@ -5,6 +5,7 @@ use camino::Utf8PathBuf;
 use local_rpc::Client;
 use serde::{Deserialize, de::DeserializeOwned};
 use std::time::Duration;
+use wire::control::ProbeReport;
 
 /// Asks the running daemon; the answer is its own.
 ///
@@ -22,13 +23,25 @@ pub(crate) async fn post<T: DeserializeOwned>(
         .map_err(|source| CommandError::of_call(at.daemon, source))
 }
 
-/// It is written to disk before it is answered.
+/// A token is written to disk before it is answered; a probe waits for what may not answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// What `POST /admin-token` answers.
 #[derive(Debug, Deserialize)]
 struct AdminTokenFile {
     file: Utf8PathBuf,
+}
+
+/// Probes the way from a running daemon in both directions.
+///
+/// # Errors
+/// See [`CommandError`].
+pub(crate) async fn probe(at: RunAdmin<'_>) -> Result<ProbeReport, CommandError> {
+    Client::new(at.socket)
+        .with_deadline(ANSWER_LIMIT)
+        .post("/probe", &())
+        .await
+        .map_err(|source| CommandError::of_call(at.daemon, source))
 }
 
 /// Makes a token for the first administrator; the answer is the file it lies in.

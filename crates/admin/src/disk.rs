@@ -1,8 +1,24 @@
 //! Whether a folder can be written, and its disk has room.
+//!
+//! A file system whose server is gone answers nothing, for ever. It is looked at in a thread that nobody waits for longer than [`LOOK_LIMIT`],
+//! and not again while that one hangs.
 
 use crate::{Check, Severity};
 use camino::{Utf8Path, Utf8PathBuf};
-use nix::unistd::{AccessFlags, access};
+use nix::{
+    errno::Errno,
+    sys::statvfs::{FsFlags, Statvfs, statvfs},
+    unistd::{AccessFlags, access},
+};
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::oneshot;
+
+/// A disk that takes longer is not one to work with.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
 
 /// Below this, journals and ledgers may not be written.
 const TOO_LITTLE: u64 = 64 * 1024 * 1024;
@@ -10,24 +26,85 @@ const TOO_LITTLE: u64 = 64 * 1024 * 1024;
 const LITTLE: u64 = 1024 * 1024 * 1024;
 const MIB: u64 = 1024 * 1024;
 
+/// Why nothing is known of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DiskError {
+    #[error("cannot look at it")]
+    Refused(#[source] Errno),
+    #[error("it does not answer within {} s", LOOK_LIMIT.as_secs())]
+    Hangs,
+    #[error("the host has no thread to look at it")]
+    NoThread,
+}
+
+/// Paths that are looked at in this moment, or for ever.
+static LOOKED_AT: Mutex<BTreeSet<Utf8PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// What the file system that holds `path` says of itself.
+///
+/// # Errors
+/// See [`DiskError`].
+pub async fn look_at_disk(path: &Utf8Path) -> Result<Statvfs, DiskError> {
+    let looked = path.to_owned();
+    within(path, LOOK_LIMIT, move || statvfs(looked.as_std_path()))
+        .await?
+        .map_err(DiskError::Refused)
+}
+
+async fn within<T: Send + 'static>(
+    path: &Utf8Path,
+    limit: Duration,
+    look: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, DiskError> {
+    let looked_at = || LOOKED_AT.lock().unwrap_or_else(PoisonError::into_inner);
+    if !looked_at().insert(path.to_owned()) {
+        return Err(DiskError::Hangs);
+    }
+    let (answer, answered) = oneshot::channel();
+    let path_of_thread = path.to_owned();
+    // A thread of its own: the runtime waits for those of its pool when it ends.
+    let spawned = std::thread::Builder::new()
+        .name("disk".to_owned())
+        .spawn(move || {
+            let seen = look();
+            looked_at().remove(&path_of_thread);
+            // Whoever asked may have given up.
+            drop(answer.send(seen));
+        });
+    if spawned.is_err() {
+        looked_at().remove(path);
+        return Err(DiskError::NoThread);
+    }
+    match tokio::time::timeout(limit, answered).await {
+        Ok(Ok(seen)) => Ok(seen),
+        Ok(Err(_)) | Err(_) => Err(DiskError::Hangs),
+    }
+}
+
 impl Check {
-    /// Whether the disk that holds `path` has room and inodes; `what` is what lies there.
-    #[must_use]
-    pub fn disk(code: &'static str, what: &str, path: &Utf8Path) -> Self {
-        let stat = match nix::sys::statvfs::statvfs(path.as_std_path()) {
+    /// Whether the disk that holds `path` answers, and has room and inodes; `what` is what lies there.
+    pub async fn disk(code: &'static str, what: &str, path: &Utf8Path) -> Self {
+        let stat = match look_at_disk(path).await {
             Ok(stat) => stat,
-            Err(errno) => {
+            Err(error) => {
+                let fix = match error {
+                    DiskError::Refused(_) => format!("make `{path}`, owned by the daemon's user"),
+                    DiskError::Hangs => {
+                        "see `findmnt` for where it comes from: the server of a network file system may be gone".to_owned()
+                    }
+                    DiskError::NoThread => "see how many threads the host and the unit allow".to_owned(),
+                };
                 return Self::bad(
                     code,
                     Severity::Error,
-                    format!("cannot look at the disk of {what} (`{path}`)"),
+                    format!("nothing is known of the disk of {what} (`{path}`)"),
                 )
-                .cause(errno.desc())
-                .fix(format!("make `{path}`, owned by the daemon's user"));
+                .cause(daemon::ErrorChain(&error).to_string())
+                .fix(fix);
             }
         };
         let free = stat.blocks_available().saturating_mul(stat.fragment_size());
-        let read_only = stat.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY);
+        let read_only = stat.flags().contains(FsFlags::ST_RDONLY);
         let out_of_inodes = stat.files() > 0 && stat.files_available() < 64;
         let words = format!("{} MiB free for {what} (`{path}`)", free / MIB);
         if read_only {
@@ -89,13 +166,33 @@ pub fn nearest(path: &Utf8Path) -> Utf8PathBuf {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_folder_that_is_not_there_is_named() {
-        let check = Check::disk("state_disk", "the state", Utf8Path::new("/nonexistent/x"));
+    #[tokio::test]
+    async fn a_folder_that_is_not_there_is_named() {
+        let check = Check::disk("state_disk", "the state", Utf8Path::new("/nonexistent/x")).await;
         assert!(
             check.is_fatal() && check.summary.contains("/nonexistent/x"),
             "{check:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_is_given_up_and_not_looked_at_again_until_it_answers() {
+        let path = Utf8Path::new("/a/disk/that/hangs");
+        let (release, hung) = std::sync::mpsc::channel::<()>();
+        let hangs = move || hung.recv();
+        let limit = Duration::from_millis(20);
+        assert_eq!(within(path, limit, hangs).await, Err(DiskError::Hangs));
+        // Not even tried: this one would answer.
+        assert_eq!(within(path, LOOK_LIMIT, || ()).await, Err(DiskError::Hangs));
+        drop(release);
+        let answers = async {
+            while within(path, LOOK_LIMIT, || ()).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), answers)
+            .await
+            .expect("it is looked at again when it answers");
     }
 
     #[test]

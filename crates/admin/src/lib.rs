@@ -38,11 +38,11 @@ mod words;
 
 pub use check::{Check, Readiness, Severity};
 pub use command::{Command, CommandError, Output, RunAdmin, doctor, run, say_json};
-pub use disk::nearest;
+pub use disk::{DiskError, look_at_disk, nearest};
 pub use drain::{DrainFile, DrainFileError, DrainRequest, DrainState};
 pub use program::{
     AdminSocketError, Common, ConfigCommand, Program, ProgramError, RuntimeError, admin_token,
-    ask_daemon, common, load, log, main, reload, runtime, say,
+    ask_daemon, common, load, log, main, probe, reload, runtime, say,
 };
 pub use prometheus_client::registry::Registry;
 pub use serve::{AdminSocket, BoundAdmin, LogLevel, group_of};

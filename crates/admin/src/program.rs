@@ -2,7 +2,7 @@
 
 use crate::{
     call,
-    command::{self, CommandError, RunAdmin},
+    command::{self, CommandError, Output, RunAdmin},
 };
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -240,6 +240,32 @@ pub fn ask_daemon<P: Program, T: DeserializeOwned>(
         Err(error) if error.is_absent() => Ok(None),
         Err(error) => Err(ProgramError::Command(error)),
     }
+}
+
+/// Probes the way from a running daemon in both directions, and prints each part. Exit code 75 where it is broken.
+///
+/// # Errors
+/// See [`ProgramError`].
+pub fn probe<P: Program>(
+    path: Option<&Utf8Path>,
+    output: Output,
+) -> Result<ExitCode, ProgramError<P::Refusal>> {
+    let socket = load::<P>(path)?.value.admin_socket();
+    let report = runtime()
+        .map_err(ProgramError::Runtime)?
+        .block_on(call::probe(at::<P>(&socket)))
+        .map_err(ProgramError::Command)?;
+    match output {
+        Output::Text => say(report.to_string().trim_end()),
+        Output::Json => say(&serde_json::to_string_pretty(&report).unwrap_or_default()),
+    }
+    Ok(
+        if report.broken_at().is_none() && report.silent_agents == 0 {
+            ExitCode::SUCCESS
+        } else {
+            Exit::TryAgain.into()
+        },
+    )
 }
 
 const fn at<P: Program>(socket: &Utf8Path) -> RunAdmin<'_> {

@@ -216,6 +216,11 @@ pub(crate) enum DelegateCommand {
         /// Name or id of the delegate
         name: String,
     },
+    /// Probe the whole way through a delegate into its gitspaces: each part with its time, and where it ends, why
+    Probe {
+        /// Name or id of the delegate
+        name: String,
+    },
     /// Remove what a delegate's host holds of a gitspace that no record accounts for, with its disk
     RemoveUnaccounted {
         /// Name or id of the delegate

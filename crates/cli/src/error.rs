@@ -52,6 +52,12 @@ pub(crate) enum CliError {
         state: String,
         failure: Option<Box<Failure>>,
     },
+    /// What was asked for was found, and is bad.
+    #[error("the way through the delegate `{delegate}` ends at `{hop}`")]
+    Broken {
+        delegate: String,
+        hop: wire::control::Hop,
+    },
     /// Somebody asked for something else meanwhile.
     #[error("another action on gitspace `{name}` came in between; it is {state}")]
     Overtaken { name: String, state: String },
@@ -82,7 +88,7 @@ impl CliError {
             Self::Usage { .. } => Exit::Usage,
             Self::NotFound { .. } => Exit::NotFound,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Pipe,
-            Self::Overtaken { .. } => Exit::TryAgain,
+            Self::Overtaken { .. } | Self::Broken { .. } => Exit::TryAgain,
             Self::Interrupted { .. } => Exit::Interrupted,
             Self::NotStarted { .. } => Exit::CannotStart,
             Self::NotAttached { .. } => Exit::NotFound,
@@ -120,6 +126,9 @@ impl CliError {
                 "check that nothing between here and the control plane changes its answers; revoke what was made and ask for another one"
                     .to_owned(),
             ),
+            Self::Broken { delegate, .. } => Some(format!(
+                "mend that part; `gitspace delegate show {delegate}` says when the next probe found it whole"
+            )),
             Self::Interrupted { name } => Some(format!(
                 "look after it with `gitspace events {name} -f`, stop it with `gitspace cancel {name}`"
             )),

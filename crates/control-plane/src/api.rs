@@ -59,6 +59,7 @@ fn private(state: &AppState) -> OpenApiRouter<AppState> {
             delegates::show_delegate::show_delegate,
             delegates::revoke_delegate::revoke_delegate
         ))
+        .routes(routes!(delegates::probe_delegate::probe_delegate))
         .routes(routes!(delegates::remove_unaccounted::remove_unaccounted))
         .routes(routes!(
             delegates::list_join_tokens::list_join_tokens,

@@ -236,6 +236,9 @@ impl ControlPlane {
         let timing = config
             .timing()
             .map_err(|source| BuildError::Config { source })?;
+        let probe_period = config
+            .probe_period()
+            .map_err(|source| BuildError::Config { source })?;
         let state_dir = config.state_dir.clone();
         let seal =
             tokio::task::spawn_blocking(move || open_state_dir(&state_dir, deps.seal_key.as_ref()))
@@ -283,6 +286,7 @@ impl ControlPlane {
                 ids: Arc::clone(&deps.ids),
                 public: public.clone(),
                 timing,
+                probe_period,
                 stop: stop.clone(),
                 tasks: links.clone(),
             },

@@ -29,6 +29,18 @@ pub struct ControlPlaneConfig {
     /// How often each delegate is heard. One that is not for two and a quarter of these is marked away; one whose road is mended is back within two.
     #[serde(default = "default_delegate_heartbeat_ms")]
     pub delegate_heartbeat_ms: u64,
+    /// About how often the whole way through each delegate into its gitspaces is probed.
+    #[serde(default = "default_delegate_probe_ms")]
+    pub delegate_probe_ms: u64,
+}
+
+/// A broken way is found within this, and within what a probe may take.
+const PROBE_PERIOD: Duration = Duration::from_secs(30);
+const MIN_PROBE_PERIOD: Duration = Duration::from_secs(1);
+const MAX_PROBE_PERIOD: Duration = Duration::from_hours(1);
+
+fn default_delegate_probe_ms() -> u64 {
+    u64::try_from(PROBE_PERIOD.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn default_delegate_heartbeat_ms() -> u64 {
@@ -62,6 +74,8 @@ pub enum ConfigError {
     },
     #[error("`delegate_heartbeat_ms` is not taken: {ms}")]
     Heartbeat { ms: u64 },
+    #[error("`delegate_probe_ms` is not taken: {ms}")]
+    ProbePeriod { ms: u64 },
 }
 
 impl daemon::Hint for ConfigError {
@@ -74,6 +88,11 @@ impl daemon::Hint for ConfigError {
                 "take something from {} to {}",
                 MIN_HEARTBEAT.as_millis(),
                 MAX_HEARTBEAT.as_millis()
+            ),
+            Self::ProbePeriod { .. } => format!(
+                "take something from {} to {}",
+                MIN_PROBE_PERIOD.as_millis(),
+                MAX_PROBE_PERIOD.as_millis()
             ),
         })
     }
@@ -93,6 +112,7 @@ impl ControlPlaneConfig {
             public_url: default_public_url(),
             gateway_url: default_gateway_url(),
             delegate_heartbeat_ms: default_delegate_heartbeat_ms(),
+            delegate_probe_ms: default_delegate_probe_ms(),
         }
     }
 
@@ -102,6 +122,7 @@ impl ControlPlaneConfig {
     /// See [`ConfigError`].
     pub fn check(&self) -> Result<(), ConfigError> {
         self.timing()?;
+        self.probe_period()?;
         self.origins().map(drop)
     }
 
@@ -112,6 +133,16 @@ impl ControlPlaneConfig {
             Ok(Timing::of_heartbeat(heartbeat))
         } else {
             Err(ConfigError::Heartbeat { ms })
+        }
+    }
+
+    pub(crate) fn probe_period(&self) -> Result<Duration, ConfigError> {
+        let ms = self.delegate_probe_ms;
+        let period = Duration::from_millis(ms);
+        if (MIN_PROBE_PERIOD..=MAX_PROBE_PERIOD).contains(&period) {
+            Ok(period)
+        } else {
+            Err(ConfigError::ProbePeriod { ms })
         }
     }
 

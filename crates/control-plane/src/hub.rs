@@ -18,13 +18,14 @@ mod dialect;
 mod epochs;
 mod greeting;
 mod lives;
+mod probing;
 mod proof;
 mod registry;
 mod storing;
 
 use crate::{
     identity::delegate_keys::{ENROL_AGAIN, Refusal},
-    orchestrator::{AssignRefused, OrchestratorHandle, TaskSink},
+    orchestrator::{AssignRefused, OrchestratorHandle, Probed, TaskSink},
     origins::PublicOrigin,
 };
 use axum::{
@@ -40,11 +41,11 @@ use link::Timing;
 use registry::{Command, Registry};
 use std::{sync::Arc, time::Duration};
 use store::Store;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wire::{
-    api::ClonedDelegate,
-    control::{DisconnectCode, Down, Epoch, MAX_FRAME, SUBPROTOCOLS},
+    api::{ClonedDelegate, DataPath},
+    control::{DisconnectCode, Down, Epoch, Hop, HopReport, MAX_FRAME, ProbeReport, SUBPROTOCOLS},
     ids::{DelegateUuid, TaskUuid},
     problem::Problem,
     runner::MAX_BODY,
@@ -59,6 +60,8 @@ pub(crate) const CONNECT_PATH: &str = "/api/v1/delegates/connect";
 const MAX_GREETING: usize = 256;
 /// A delegate that has waited so long for its turn is told to come back later.
 const TURN_LIMIT: Duration = Duration::from_secs(5);
+/// For a probe and the one before it.
+const PROBE_LIMIT: Duration = Duration::from_secs(20);
 /// A delegate says little most of the time; the default of 128 KiB a connection would be most of the memory. A longer frame gets the room it
 /// needs for as long as it needs it.
 const READ_BUFFER: usize = 1024;
@@ -93,6 +96,39 @@ impl HubHandle {
         let Refusal { code, reason, hint } = Refusal::key_rotated();
         self.registry
             .close_other(delegate, keep, Command::Close { code, reason, hint });
+    }
+
+    /// What the last probe of its connection found.
+    pub(crate) fn data_path(&self, delegate: DelegateUuid) -> Option<DataPath> {
+        self.registry.data_path(delegate)
+    }
+
+    /// How many agents the last probe asked, and how many of them were silent.
+    pub(crate) fn agents(&self, delegate: DelegateUuid) -> (usize, usize) {
+        self.registry.agents(delegate)
+    }
+
+    /// Probes the way through a delegate at once. Nothing where it is not connected.
+    pub(crate) async fn probe(&self, delegate: DelegateUuid) -> Option<ProbeReport> {
+        let (waiter, report) = oneshot::channel();
+        if !self.registry.command(delegate, Command::Probe { waiter }) {
+            return None;
+        }
+        let waited = tokio::time::timeout(PROBE_LIMIT, report).await;
+        Some(match waited {
+            Ok(Ok(report)) => report,
+            // It ended before it took the command.
+            Ok(Err(_)) => return None,
+            Err(_) => ProbeReport {
+                hops: vec![HopReport::failed(
+                    Hop::Link,
+                    u64::try_from(PROBE_LIMIT.as_micros()).unwrap_or(u64::MAX),
+                    "the delegate takes nothing of what waits for it",
+                    None,
+                )],
+                ..ProbeReport::default()
+            },
+        })
     }
 
     /// Whether two processes were lately seen with this delegate's identity.
@@ -130,6 +166,10 @@ impl TaskSink for HubHandle {
     fn is_connected(&self, delegate: DelegateUuid) -> bool {
         self.registry.is_connected(delegate)
     }
+
+    fn probed(&self, delegate: DelegateUuid) -> Option<Probed> {
+        self.registry.probed(delegate)
+    }
 }
 
 /// What a connection needs of the rest.
@@ -142,6 +182,8 @@ pub(crate) struct HubDeps {
     /// The audience of proofs.
     pub(crate) public: PublicOrigin,
     pub(crate) timing: Timing,
+    /// About so often each delegate is probed.
+    pub(crate) probe_period: Duration,
     /// Cancelled at the stop: delegates are told to dial again later.
     pub(crate) stop: CancellationToken,
     /// Waited for at the stop.

@@ -41,7 +41,7 @@ pub use handle::{
     ActionDenied, CreateDenied, Heard, NewGitspace, OrchestratorConfig, OrchestratorError,
     OrchestratorHandle, RemovalDenied,
 };
-pub use rotation::StartRecord;
-pub use seams::{AssignRefused, Change, DelegateView, SpecSource, TaskSink, Unaccounted};
+pub use rotation::{OutBecause, StartRecord};
+pub use seams::{AssignRefused, Change, DelegateView, Probed, SpecSource, TaskSink, Unaccounted};
 pub use task::{OrchestratorParts, OrchestratorTask};
 pub use view::{actions, is_reachable, visible_state};

@@ -1,8 +1,9 @@
 //! How a control plane is, for its operator.
 
-use crate::state::AppState;
+use crate::{orchestrator::TaskSink as _, state::AppState};
 use serde::Serialize;
 use store::StoreError;
+use wire::control::Hop;
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
@@ -19,6 +20,21 @@ pub struct DelegateCounts {
     /// Connected, and their runners answer.
     pub ready: usize,
     pub draining: usize,
+    /// Connected, and the last probe found the way into their gitspaces broken.
+    pub broken: usize,
+    /// Connected, and of a version that cannot be probed, or not probed yet.
+    pub unprobed: usize,
+    /// Agents that the last probes asked, and those that did not answer.
+    pub agents: usize,
+    pub silent_agents: usize,
+}
+
+/// A delegate through which no gitspace is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BrokenPath {
+    pub delegate: String,
+    pub broken_at: Hop,
+    pub since: String,
 }
 
 impl ControlPlaneView {
@@ -45,8 +61,35 @@ impl ControlPlaneView {
             counts.connected += usize::from(delegate.connected);
             counts.ready += usize::from(delegate.connected && delegate.runner_ready);
             counts.draining += usize::from(delegate.draining);
+            if !delegate.connected {
+                continue;
+            }
+            match self.state.hub.probed(delegate.id) {
+                Some(probed) => counts.broken += usize::from(probed.broken_at.is_some()),
+                None => counts.unprobed += 1,
+            }
+            let (agents, silent) = self.state.hub.agents(delegate.id);
+            counts.agents += agents;
+            counts.silent_agents += silent;
         }
         counts
+    }
+
+    /// Where the way into gitspaces is broken, as the last probes found it.
+    #[must_use]
+    pub fn broken_paths(&self) -> Vec<BrokenPath> {
+        let delegates = self.state.orchestrator.delegates();
+        let connected = delegates.values().filter(|delegate| delegate.connected);
+        connected
+            .filter_map(|delegate| {
+                let path = self.state.hub.data_path(delegate.id)?;
+                Some(BrokenPath {
+                    delegate: delegate.name.clone(),
+                    broken_at: path.broken_at?,
+                    since: path.since.to_string(),
+                })
+            })
+            .collect()
     }
 
     /// Tasks that are not finished, as `/tasks` shows them.

@@ -170,6 +170,10 @@ async fn session(shared: &Shared, endpoint: &Endpoint) -> Result<Infallible, Lin
     let mut pings = tokio::time::interval_at(Instant::now() + PING_PERIOD, PING_PERIOD);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut heard = Instant::now();
+    let mut probes = shared.probe.subscribe();
+    // What was found before this connection is told, too.
+    probes.mark_changed();
+    let mut takes_probes = false;
     loop {
         if let Some(message) = outgoing.take() {
             tokio::time::timeout(SEND_LIMIT, socket.send(message))
@@ -181,10 +185,19 @@ async fn session(shared: &Shared, endpoint: &Endpoint) -> Result<Infallible, Lin
             message = socket.next() => {
                 heard = Instant::now();
                 match message.ok_or(LinkError::Closed)?.map_err(broken)? {
-                    Message::Text(text) => handle(shared, text.as_str())?,
+                    Message::Text(text) => takes_probes |= handle(shared, text.as_str())?,
                     Message::Close(_) => return Err(LinkError::Closed),
                     // tungstenite answers pings by itself when it is polled.
                     Message::Ping(_) | Message::Pong(_) | Message::Binary(_) | Message::Frame(_) => {}
+                }
+            }
+            Ok(()) = probes.changed(), if takes_probes => {
+                let found = probes.borrow_and_update().clone();
+                if let Some((_, report)) = found {
+                    let said = FromGateway::Probed { report: Box::new(report) };
+                    let text = serde_json::to_string(&said)
+                        .map_err(|source| LinkError::Message { source })?;
+                    outgoing = Some(Message::text(text));
                 }
             }
             _ = pings.tick() => {
@@ -203,13 +216,19 @@ fn broken(source: tungstenite::Error) -> LinkError {
     }
 }
 
-fn handle(shared: &Shared, text: &str) -> Result<(), LinkError> {
+/// Whether the control plane says that it takes what probes find.
+fn handle(shared: &Shared, text: &str) -> Result<bool, LinkError> {
     let message: ToGateway =
         serde_json::from_str(text).map_err(|source| LinkError::Message { source })?;
+    let mut takes_probes = false;
     if let ToGateway::Snapshot {
-        routes, gateway, ..
+        routes,
+        gateway,
+        probes,
+        ..
     } = &message
     {
+        takes_probes = *probes;
         tracing::info!(%gateway, routes = routes.len(), "Link to the control plane is up");
         shared.link.up(shared.clock.now());
     }
@@ -220,7 +239,7 @@ fn handle(shared: &Shared, text: &str) -> Result<(), LinkError> {
     if let Some(gitspace) = consequence.unreachable {
         shared.pool.forget(gitspace);
     }
-    Ok(())
+    Ok(takes_probes)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use tokio::{
 };
 use wire::{
     agent::ListeningPort,
+    control::ProbeReport,
     ids::{DelegateUuid, GitspaceUuid},
     runner::DialTarget,
 };
@@ -45,6 +46,10 @@ pub enum DialError {
 /// how long a call may take.
 pub trait Dial: Send + Sync + 'static {
     fn dial(&self, target: Authorized<Target>) -> BoxFuture<'_, Result<Upstream, DialError>>;
+
+    /// Goes the way to gitspaces that run and says how far it leads, within a few seconds. No stream of it is kept: there is nobody who would
+    /// have to be authorised.
+    fn probe(&self, gitspaces: Vec<(GitspaceUuid, DelegateUuid)>) -> BoxFuture<'_, ProbeReport>;
 }
 
 /// Any other stream.

@@ -11,9 +11,11 @@ use crate::{
     link_board::{LinkBoard, LinkView},
     live::{Census, SWEEP_PERIOD},
     pool::Pool,
+    probe::{self, ProbeBoard},
     site::Domain,
 };
 use daemon::{Clock, Lifecycle, Pulse};
+use jiff::Timestamp;
 use nix::sys::socket::{setsockopt, sockopt};
 use std::{
     io,
@@ -30,6 +32,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
+use wire::control::ProbeReport;
 
 /// Connections at a time. Beyond it new ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 8192;
@@ -52,6 +55,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) codes: Codes,
     pub(crate) link: LinkBoard,
+    pub(crate) probe: ProbeBoard,
     draining: AtomicBool,
 }
 
@@ -101,6 +105,7 @@ impl Gateway {
                 clock,
                 codes: Codes::new(endpoint.clone()),
                 link: LinkBoard::default(),
+                probe: ProbeBoard::default(),
                 draining: AtomicBool::new(false),
             }),
             endpoint,
@@ -130,6 +135,10 @@ impl Gateway {
             serve(self.shared.clone(), self.listener, drain.clone(), pulse),
         );
         lifecycle.spawn(
+            "gateway-probe",
+            probe::run(Arc::clone(&self.shared), drain.clone()),
+        );
+        lifecycle.spawn(
             "gateway-control",
             control::run(self.shared, self.endpoint, drain),
         );
@@ -157,6 +166,12 @@ impl GatewayView {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.0.census.len()
+    }
+
+    /// What the last probe of the way into gitspaces found, and when.
+    #[must_use]
+    pub fn probe(&self) -> Option<(Timestamp, ProbeReport)> {
+        self.0.probe.get()
     }
 
     /// Makes the link to the control plane anew.

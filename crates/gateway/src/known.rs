@@ -94,6 +94,7 @@ impl Known {
                 authorize_url,
                 routes,
                 revocations,
+                probes: _,
             } => {
                 let keys = parse_keys(&keys)?;
                 let mut revoked = HashMap::new();

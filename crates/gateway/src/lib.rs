@@ -3,7 +3,7 @@
 //! Responsible for: which site a request names (`site`), whether its grant reaches it (`authorize`), what becomes of it
 //! (`judge`), reading heads strictly and writing them anew (`request`, `answer`, `headers`, `cookies`, `framing`), moving bytes
 //! (`connection`, `exchange`, `pool`), pages for what cannot be reached (`page`), one-time codes (`codes`), and the link to
-//! the control plane (`control`), over which it learns keys, routes and revocations (`known`).
+//! the control plane (`control`), over which it learns keys, routes and revocations (`known`), and tells what it finds of its way into gitspaces (`probe`).
 //!
 //! Tasks: *listener* (accepts, owns every connection's task, cuts those whose grant no longer holds or whose time is
 //! over: `live`) and *control*. A request runs from its first to its last byte in its connection's own task; the
@@ -40,6 +40,7 @@ mod live;
 mod page;
 mod path;
 mod pool;
+mod probe;
 mod request;
 mod site;
 

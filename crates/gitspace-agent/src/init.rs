@@ -1,11 +1,12 @@
 //! PID 1 of a gitspace.
 //!
 //! ```text
-//! running --serve ends--> back-off --its time--> running
+//! running --serve ends, or is killed on SIGUSR1--> back-off --its time--> running
 //!    \---------\--SIGTERM, SIGINT, SIGQUIT, SIGPWR--> stopping --no process left, or killed after the grace--> exit 0
 //! ```
 //!
-//! Responsible for: reaping every orphan, keeping `serve` running, passing the stop on to every process. One thread, no runtime, no
+//! Responsible for: reaping every orphan, keeping `serve` running, replacing it where the runner says by SIGUSR1 that it hangs (terminals are in
+//! processes of their own, and stay), passing the stop on to every process. One thread, no runtime, no
 //! allocation that grows: it must not die, as the container dies with it.
 //!
 //! Invariant: refuses to be anything but PID 1, because it signals *every* process it can see.
@@ -44,8 +45,10 @@ const STOP_SIGNALS: [Signal; 4] = [
     Signal::SIGQUIT,
     Signal::SIGPWR,
 ];
+/// From the runner, which asks `serve` and hears nothing for long.
+const REPLACE: Signal = Signal::SIGUSR1;
 /// Received and ignored: as PID 1 they would be dropped anyway, but not where somebody's image says so.
-const OTHER_SIGNALS: [Signal; 3] = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
+const OTHER_SIGNALS: [Signal; 2] = [Signal::SIGHUP, Signal::SIGUSR2];
 
 enum State {
     Running { serve: Pid, since: Instant },
@@ -62,7 +65,7 @@ pub(crate) fn run(options: &ServeOptions) -> ExitCode {
     for signal in STOP_SIGNALS
         .into_iter()
         .chain(OTHER_SIGNALS)
-        .chain([Signal::SIGCHLD])
+        .chain([REPLACE, Signal::SIGCHLD])
     {
         signals.add(signal);
     }
@@ -101,11 +104,12 @@ impl Init<'_> {
                 State::Stopping { until, .. } => Some((*until).min(Instant::now() + STOP_POLL)),
             };
             wait(signals, deadline);
-            let mut stop = false;
+            let (mut stop, mut replace) = (false, false);
             while let Ok(Some(signal)) = signals.read_signal() {
                 let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
                 if let Ok(signal) = Signal::try_from(number) {
                     stop |= STOP_SIGNALS.contains(&signal);
+                    replace |= signal == REPLACE;
                 }
             }
             let reaped = reap(match &state {
@@ -139,6 +143,14 @@ impl Init<'_> {
                         until: Instant::now() + KILL_GRACE,
                         killed: true,
                     }
+                }
+                State::Running { serve, since } if replace => {
+                    tracing::warn!("`serve` is silent, and killed to be started again");
+                    // It is reaped with the next signal.
+                    if let Err(error) = kill(serve, Signal::SIGKILL) {
+                        tracing::error!(%error, "Cannot kill `serve`");
+                    }
+                    State::Running { serve, since }
                 }
                 same @ (State::Running { .. } | State::Backoff { .. } | State::Stopping { .. }) => {
                     same

@@ -16,15 +16,16 @@ use crate::{
     hello::{self, HelloRefused},
     limits::{GREETING_LIMIT, QUIET},
     outbox::{Class, SendRefused},
-    session::{Heard, Session, Timing, Violation, name},
+    session::{Arrived, Heard, Session, Timing, Violation, name},
 };
 use jiff::Timestamp;
+use serde::Serialize;
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 use wire::{
-    control::{DisconnectCode, Down, Epoch, Frame, Hello, MAX_FRAME, Up, Welcome},
+    control::{DisconnectCode, Down, Epoch, Frame, Hello, MAX_FRAME, ProbeReport, Up, Welcome},
     ids::StreamUuid,
 };
 
@@ -155,6 +156,11 @@ pub enum Output {
         seq: u64,
         body: Down,
     },
+    /// Go the rest of the way, and answer with [`Client::probed`].
+    Probe {
+        id: u64,
+        all: bool,
+    },
     /// Send what [`Client::poll_transmit`] still gives, then close. `retry_in` is missing where it was stopped.
     HangUp {
         cause: Cause,
@@ -189,15 +195,41 @@ pub enum State {
 
 impl State {
     #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub const fn stage(&self) -> Stage {
         match self {
-            Self::Idle => "idle",
-            Self::Connecting { .. } => "connecting",
-            Self::Greeting { .. } => "greeting",
-            Self::Live { .. } => "live",
-            Self::Backoff { .. } => "backoff",
-            Self::Stopped => "stopped",
+            Self::Idle => Stage::Idle,
+            Self::Connecting { .. } => Stage::Connecting,
+            Self::Greeting { .. } => Stage::Greeting,
+            Self::Live { .. } => Stage::Live,
+            Self::Backoff { .. } => Stage::Backoff,
+            Self::Stopped => Stage::Stopped,
         }
+    }
+}
+
+/// A [`State`] without what it carries, for whoever shows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    #[default]
+    Idle,
+    Connecting,
+    Greeting,
+    Live,
+    Backoff,
+    Stopped,
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Idle => "idle",
+            Self::Connecting => "connecting",
+            Self::Greeting => "greeting",
+            Self::Live => "live",
+            Self::Backoff => "backoff",
+            Self::Stopped => "stopped",
+        })
     }
 }
 
@@ -329,11 +361,14 @@ impl Client {
         }
         match &mut self.state {
             State::Live { .. } => match self.session.take(now, frame) {
-                Ok(Some(delivery)) => self.outputs.push_back(Output::Deliver {
+                Ok(Some(Arrived::Body(delivery))) => self.outputs.push_back(Output::Deliver {
                     seq: delivery.seq,
                     body: delivery.body,
                 }),
-                Ok(None) => {}
+                Ok(Some(Arrived::Probe { id, all })) => {
+                    self.outputs.push_back(Output::Probe { id, all });
+                }
+                Ok(Some(Arrived::Probed { .. }) | None) => {}
                 Err(violation) => self.on_violation(now, &violation),
             },
             State::Greeting {
@@ -493,6 +528,17 @@ impl Client {
     /// Refuses what does not fit beside what waits: hold its source back until [`Client::has_room`].
     pub fn send(&mut self, body: &Up, class: Class) -> Result<(), SendRefused> {
         self.session.send(body, class)
+    }
+
+    /// What became of [`Output::Probe`].
+    pub fn probed(&mut self, id: u64, report: ProbeReport) {
+        self.session
+            .say_aside(|epoch| codec::probed(epoch, id, report));
+    }
+
+    /// Asks the control plane for a sign of life, which [`Session::answered`] tells of. Nothing where no connection is live.
+    pub fn ping(&mut self) -> Option<u64> {
+        self.session.ping()
     }
 
     /// Whether a body of at most `largest` bytes would be taken.

@@ -2,7 +2,7 @@
 
 use crate::limits::MAX_REASON;
 use serde::{Serialize, de::DeserializeOwned};
-use wire::control::{DisconnectCode, Epoch, Frame};
+use wire::control::{DisconnectCode, Epoch, Frame, ProbeReport};
 
 /// Why a frame is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,19 @@ pub(crate) fn ping(epoch: Epoch, id: u64) -> String {
 pub(crate) fn pong(epoch: Epoch, id: u64) -> String {
     let Epoch(epoch) = epoch;
     format!(r#"{{"type":"pong","epoch":{epoch},"id":{id}}}"#)
+}
+
+pub(crate) fn probe(epoch: Epoch, id: u64, all: bool) -> Option<String> {
+    encode::<()>(&Frame::Probe { epoch, id, all }).ok()
+}
+
+pub(crate) fn probed(epoch: Epoch, id: u64, report: ProbeReport) -> Option<String> {
+    let frame = Frame::Probed {
+        epoch,
+        id,
+        report: Box::new(report.bounded()),
+    };
+    encode::<()>(&frame).ok()
 }
 
 /// The last word. Where it cannot be written the peer sees only the end of the connection.

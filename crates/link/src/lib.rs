@@ -38,6 +38,7 @@ pub mod session;
 #[cfg(feature = "shell")]
 pub mod shell;
 
+pub use backoff::Rng;
 pub use client::Client;
 pub use hello::HelloRefused;
 pub use outbox::{Class, SendRefused};

@@ -19,7 +19,7 @@ use crate::{
     inbox::Inbox,
     limits::{GREETING_LIMIT, HELLO_LIMIT},
     outbox::{Class, SendRefused},
-    session::{Heard, Session, Timing, Violation, name},
+    session::{Arrived, Heard, Session, Timing, Violation, name},
 };
 use jiff::Timestamp;
 use std::{
@@ -28,7 +28,8 @@ use std::{
 };
 use wire::{
     control::{
-        DisconnectCode, Down, Epoch, Frame, Hello, MAX_FRAME, MAX_GREETING_FRAME, Up, Welcome,
+        DisconnectCode, Down, Epoch, Frame, Hello, MAX_FRAME, MAX_GREETING_FRAME, ProbeReport, Up,
+        Welcome,
     },
     ids::StreamUuid,
 };
@@ -129,6 +130,8 @@ pub enum Output {
     Hello { hello: Box<Hello> },
     /// For the application; [`Server::consumed`] when it is stored.
     Deliver { seq: u64, body: Box<Up> },
+    /// The answer to [`Server::probe`].
+    Probed { id: u64, report: Box<ProbeReport> },
     /// Send what [`Server::poll_transmit`] still gives, then close.
     Ended { cause: Cause },
 }
@@ -242,11 +245,15 @@ impl Server {
         };
         match &mut self.state {
             State::Live { .. } => {
-                if let Some(delivery) = self.session.take(now, frame)? {
-                    self.outputs.push_back(Output::Deliver {
+                match self.session.take(now, frame)? {
+                    Some(Arrived::Body(delivery)) => self.outputs.push_back(Output::Deliver {
                         seq: delivery.seq,
                         body: Box::new(delivery.body),
-                    });
+                    }),
+                    Some(Arrived::Probed { id, report }) => {
+                        self.outputs.push_back(Output::Probed { id, report });
+                    }
+                    Some(Arrived::Probe { .. }) | None => {}
                 }
                 Ok(())
             }
@@ -432,6 +439,16 @@ impl Server {
             return Err(SendRefused::Closed);
         }
         self.session.send(body, class)
+    }
+
+    /// Asks a delegate whose hello says that it answers probes. One that it does not answer is replaced by the next.
+    pub fn probe(&mut self, id: u64, all: bool) {
+        self.session.say_aside(|epoch| codec::probe(epoch, id, all));
+    }
+
+    /// Asks the delegate for a sign of life, which [`Session::answered`] tells of. Nothing where it is not in.
+    pub fn ping(&mut self) -> Option<u64> {
+        self.session.ping()
     }
 
     /// The application has stored everything up to `seq`.

@@ -14,7 +14,7 @@ use crate::{
 use serde::Serialize;
 use std::time::{Duration, Instant};
 use wire::{
-    control::{DisconnectCode, Epoch, Frame},
+    control::{DisconnectCode, Epoch, Frame, ProbeReport},
     ids::StreamUuid,
 };
 
@@ -109,6 +109,21 @@ impl Violation {
     }
 }
 
+/// What a frame of a live connection is for others than the session.
+#[derive(Debug)]
+pub enum Arrived<R> {
+    Body(Delivery<R>),
+    /// The way from here on is asked for.
+    Probe {
+        id: u64,
+        all: bool,
+    },
+    Probed {
+        id: u64,
+        report: Box<ProbeReport>,
+    },
+}
+
 /// Something for the application.
 #[derive(Debug)]
 pub struct Delivery<R> {
@@ -139,6 +154,9 @@ struct Connection {
     pong: Option<u64>,
     ping_due: bool,
     ping_id: u64,
+    pong_heard: u64,
+    /// A probe, or the answer to one. A later one takes its place: it is about this moment.
+    aside: Option<Box<str>>,
 }
 
 impl Connection {
@@ -199,6 +217,8 @@ impl Session {
             pong: None,
             ping_due: false,
             ping_id: 0,
+            pong_heard: 0,
+            aside: None,
         });
         Ok(())
     }
@@ -233,7 +253,7 @@ impl Session {
         &mut self,
         now: Instant,
         frame: Frame<R>,
-    ) -> Result<Option<Delivery<R>>, Violation> {
+    ) -> Result<Option<Arrived<R>>, Violation> {
         let unexpected = |frame| Violation::Unexpected {
             frame,
             state: "live",
@@ -266,7 +286,7 @@ impl Session {
                 let taken = self.inbox.take(seq)?;
                 connection.last_heard = now;
                 Ok(match taken {
-                    Taken::Fresh => Some(Delivery { seq, body }),
+                    Taken::Fresh => Some(Arrived::Body(Delivery { seq, body })),
                     Taken::Duplicate => {
                         connection.ack_due = Some(now);
                         None
@@ -286,10 +306,28 @@ impl Session {
                 connection.pong = Some(id);
                 Ok(None)
             }
-            Frame::Pong { epoch, id: _ } => {
+            Frame::Pong { epoch, id } => {
                 check(epoch)?;
+                connection.pong_heard = connection.pong_heard.max(id.min(connection.ping_id));
                 connection.last_heard = now;
                 Ok(None)
+            }
+            Frame::Probe { epoch, id, all } => {
+                check(epoch)?;
+                // Only a server asks.
+                if self.role == Role::Server {
+                    return Err(unexpected("probe"));
+                }
+                connection.last_heard = now;
+                Ok(Some(Arrived::Probe { id, all }))
+            }
+            Frame::Probed { epoch, id, report } => {
+                check(epoch)?;
+                if self.role == Role::Client {
+                    return Err(unexpected("probed"));
+                }
+                connection.last_heard = now;
+                Ok(Some(Arrived::Probed { id, report }))
             }
             Frame::Challenge { .. } => Err(unexpected("challenge")),
             Frame::Hello { .. } => Err(unexpected("hello")),
@@ -297,6 +335,28 @@ impl Session {
             Frame::Welcome { .. } => Err(unexpected("welcome")),
             Frame::Bye { .. } => Err(unexpected("bye")),
         }
+    }
+
+    /// Sends a probe, or the answer to one, in front of every body. Nothing where no connection is live.
+    pub(crate) fn say_aside(&mut self, frame: impl FnOnce(Epoch) -> Option<String>) {
+        if let Some(connection) = &mut self.connection {
+            connection.aside = frame(connection.epoch).map(String::into_boxed_str);
+        }
+    }
+
+    /// Asks for a sign of life, whoever spoke last. The answer is the number of the ping that will go out.
+    pub(crate) fn ping(&mut self) -> Option<u64> {
+        let connection = self.connection.as_mut()?;
+        connection.ping_due = true;
+        Some(connection.ping_id.saturating_add(1))
+    }
+
+    /// Whether the peer has answered the ping of this number, or a later one.
+    #[must_use]
+    pub fn answered(&self, ping: u64) -> bool {
+        self.connection
+            .as_ref()
+            .is_some_and(|connection| connection.pong_heard >= ping)
     }
 
     /// The application is done with everything up to `seq`: it may be acknowledged.
@@ -324,6 +384,8 @@ impl Session {
         } else if std::mem::replace(&mut connection.ping_due, false) {
             connection.ping_id = connection.ping_id.saturating_add(1);
             codec::ping(epoch, connection.ping_id)
+        } else if let Some(frame) = connection.aside.take() {
+            frame.into_string()
         } else if let Some((seq, body)) = self.outbox.next_to_send() {
             connection.ack_sent = ack;
             connection.ack_due = None;
@@ -397,6 +459,8 @@ pub(crate) const fn name<B>(frame: &Frame<B>) -> &'static str {
         Frame::Ack { .. } => "ack",
         Frame::Ping { .. } => "ping",
         Frame::Pong { .. } => "pong",
+        Frame::Probe { .. } => "probe",
+        Frame::Probed { .. } => "probed",
         Frame::Bye { .. } => "bye",
     }
 }

@@ -28,7 +28,7 @@ use std::{
 };
 use uuid::Uuid;
 use wire::{
-    control::{DisconnectCode, Down, Epoch, Hello, Up, Welcome},
+    control::{DisconnectCode, Down, Epoch, Hello, ProbeReport, Up, Welcome},
     ids::{GitspaceUuid, StreamUuid, TaskUuid},
     task::{LogStream, Phase, TaskEvent, TaskEventKind},
 };
@@ -91,6 +91,8 @@ struct Hub {
     /// Delivered in this life of the server and not consumed: (number, body).
     waiting: VecDeque<(u64, Up)>,
     last_epoch: u64,
+    /// Answers to probes, one of which is sent to each connection.
+    probed: u32,
     streams: u64,
     /// Last bulk and control consumed in this life of the server.
     life: (Option<u64>, Option<u64>),
@@ -138,6 +140,7 @@ impl World {
                 greeting: None,
                 waiting: VecDeque::new(),
                 last_epoch: 0,
+                probed: 0,
                 streams: 1,
                 life: (None, None),
             },
@@ -370,6 +373,9 @@ impl World {
                 self.down_got = n;
                 self.client.consumed(self.now, seq);
             }
+            client::Output::Probe { id, .. } => {
+                self.client.probed(id, ProbeReport::default());
+            }
             client::Output::HangUp { cause, .. } => {
                 assert!(
                     !matches!(cause, client::Cause::Violation { .. }),
@@ -414,7 +420,12 @@ impl World {
                 });
                 if let Some(wire) = &mut self.wire {
                     wire.server.handle(self.now, input);
+                    wire.server.probe(self.hub.last_epoch, false);
                 }
+            }
+            server::Output::Probed { id, .. } => {
+                assert_eq!(id, self.hub.last_epoch, "seed {}: stale answer", self.seed);
+                self.hub.probed += 1;
             }
             server::Output::Deliver { seq, body } => {
                 self.hub.waiting.push_back((seq, *body));
@@ -462,7 +473,12 @@ impl World {
             (self.sent_bulk, self.sent_control),
             "seed {}: did not converge, the client is {}",
             self.seed,
-            self.client.state().name()
+            self.client.state().stage()
+        );
+        assert!(
+            self.hub.probed > 0,
+            "seed {}: no probe got through",
+            self.seed
         );
         (self.got_bulk, self.got_control, self.cuts)
     }
@@ -552,7 +568,7 @@ fn feed(texts: &[String]) {
     let mut world = World::new(1);
     for _ in 0..400 {
         world.step(true);
-        if world.client.state().name() == "live" {
+        if world.client.state().stage() == client::Stage::Live {
             break;
         }
     }
@@ -580,12 +596,14 @@ fn frame() -> impl proptest::strategy::Strategy<Value = String> {
         Just(u64::MAX - 1),
         0..300_u64
     ];
-    (0..6, number.clone(), number.clone(), number).prop_map(|(kind, epoch, seq, ack)| match kind {
+    (0..8, number.clone(), number.clone(), number).prop_map(|(kind, epoch, seq, ack)| match kind {
         0 => format!(r#"{{"type":"data","epoch":{epoch},"seq":{seq},"ack":{ack},"body":{{"body":"runner_ready","ready":true}}}}"#),
         1 => format!(r#"{{"type":"ack","epoch":{epoch},"ack":{ack}}}"#),
         2 => format!(r#"{{"type":"ping","epoch":{epoch},"id":{seq}}}"#),
         3 => format!(r#"{{"type":"welcome","epoch":{epoch},"stream":"{}","received":{ack},"welcome":{{"version":"","heartbeat_ms":{seq},"silence_limit_ms":{ack},"tasks":[]}}}}"#, Uuid::nil()),
-        4 => r#"{"type":"challenge","nonce":"n","now":"2026-01-01T00:00:00Z"}"#.to_owned(),
+        4 => format!(r#"{{"type":"probe","epoch":{epoch},"id":{seq}}}"#),
+        5 => format!(r#"{{"type":"probed","epoch":{epoch},"id":{seq},"report":{{"took_us":{ack},"hops":[]}}}}"#),
+        6 => r#"{"type":"challenge","nonce":"n","now":"2026-01-01T00:00:00Z"}"#.to_owned(),
         _ => r#"{"type":"bye","code":"future","reason":"r"}"#.to_owned(),
     })
 }

@@ -92,13 +92,16 @@ pub fn problem(status: StatusCode, problem: &Problem) -> Response<Body> {
     response(status, "application/problem+json", full(bytes))
 }
 
+/// Code of [`no_route`]'s answer: whoever is asked is of a version without it.
+pub const NO_ROUTE: &str = "no_route";
+
 /// `404` for a path that no route has.
 #[must_use]
 pub fn no_route(request: &http::request::Parts) -> Response<Body> {
     problem(
         StatusCode::NOT_FOUND,
         &Problem::new(
-            "no_route",
+            NO_ROUTE,
             format!("nothing answers {} {}", request.method, request.uri.path()),
         ),
     )

@@ -17,7 +17,9 @@ pub use crate::{
     request::{
         BODY_DEADLINE, RequestError, query_param, query_value, read_bytes, read_json, segments,
     },
-    respond::{Body, KEEPALIVE, MAX_LINE, bytes, empty, json, ndjson, no_route, problem, stream},
+    respond::{
+        Body, KEEPALIVE, MAX_LINE, NO_ROUTE, bytes, empty, json, ndjson, no_route, problem, stream,
+    },
     upgrade::{PendingUpgrade, UpgradeError, Upgraded, prepare_upgrade},
 };
 pub use hyper::body::Incoming as RequestBody;

@@ -4,7 +4,7 @@
 //! runner is the stream.
 
 use daemon::ErrorChain;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use gateway::{Authorized, Dial, DialError, Target, Upstream};
 use http::{Method, StatusCode};
 use local_rpc::{
@@ -12,14 +12,23 @@ use local_rpc::{
     fd::{PassedStream, recv_fd},
 };
 use std::time::Duration;
+use tokio::time::{Instant, timeout};
 use wire::{
     agent::ListeningPort,
+    control::{Hop, HopReport, ProbeReport},
     ids::{DelegateUuid, GitspaceUuid},
     runner::{DIAL_PROTOCOL, DialTarget, STREAM_HEADER},
 };
 
 /// The page is shown without the list where that takes longer.
 const LIST_LIMIT: Duration = Duration::from_secs(2);
+
+/// More than the runner takes for Docker and its agents together.
+const RUNNER_LIMIT: Duration = Duration::from_secs(4);
+const STREAM_LIMIT: Duration = Duration::from_secs(3);
+
+const RUNNER_HINT: &str =
+    "on the delegate's host: `systemctl status runner-agent`, `runner-agent doctor`";
 
 const ELSEWHERE: &str = "it is on another host, and this gateway reaches its own host only";
 
@@ -120,7 +129,99 @@ fn unreachable(cause: impl Into<String>) -> DialError {
     }
 }
 
+/// Probes from the runner on; in `all` with the time of every agent.
+pub async fn probe_runner(runner: &Client, all: bool) -> ProbeReport {
+    let begun = Instant::now();
+    let path = format!("/v1/probe?all={all}");
+    let answer = timeout(RUNNER_LIMIT, runner.get::<ProbeReport>(&path)).await;
+    let took = begun.elapsed();
+    let hop = match answer {
+        Ok(Ok(report)) => {
+            let mut report = report.bounded();
+            let beyond = Duration::from_micros(report.took_us);
+            let own = HopReport::good(Hop::Runner, micros(took.saturating_sub(beyond)));
+            report.hops.insert(0, own);
+            report.took_us = micros(took);
+            return report;
+        }
+        Ok(Err(error)) if is_unknown(&error) => HopReport::not_supported(
+            Hop::Runner,
+            "runner-agent is of an older version, which cannot be probed",
+        ),
+        Ok(Err(error)) => HopReport::failed(
+            Hop::Runner,
+            micros(took),
+            &ErrorChain(&error).to_string(),
+            Some(RUNNER_HINT),
+        ),
+        Err(_) => HopReport::failed(
+            Hop::Runner,
+            micros(took),
+            &format!(
+                "runner-agent did not answer within {} s",
+                RUNNER_LIMIT.as_secs()
+            ),
+            Some(RUNNER_HINT),
+        ),
+    };
+    ProbeReport {
+        took_us: micros(took),
+        hops: vec![hop],
+        ..ProbeReport::default()
+    }
+}
+
+fn is_unknown(error: &ClientError) -> bool {
+    error.status() == Some(StatusCode::NOT_FOUND)
+        && error
+            .problem()
+            .is_some_and(|problem| problem.code == local_rpc::server::NO_ROUTE)
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl RunnerDial {
+    /// The runner, what it reaches, and a stream into each of `gitspaces` whose agent answers it.
+    async fn go(&self, gitspaces: Vec<(GitspaceUuid, DelegateUuid)>) -> ProbeReport {
+        let mut report = probe_runner(&self.runner, false).await;
+        if report.broken_at().is_some() || report.unsupported_at().is_some() {
+            return report;
+        }
+        let silent: Vec<_> = report.hops.iter().filter_map(|hop| hop.gitspace).collect();
+        let tried = gitspaces.into_iter().filter(|(gitspace, delegate)| {
+            !silent.contains(gitspace) && self.delegate.is_none_or(|own| own == *delegate)
+        });
+        let streams = tried.map(async |(gitspace, delegate)| {
+            let begun = Instant::now();
+            let target = Target {
+                gitspace,
+                delegate,
+                to: DialTarget::Workspace,
+            };
+            let why = match timeout(STREAM_LIMIT, self.open(target)).await {
+                Ok(Ok(_)) | Ok(Err(DialError::NotRunning)) => return None,
+                Ok(Err(DialError::Unreachable { cause })) if cause == ELSEWHERE => return None,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("no stream within {} s", STREAM_LIMIT.as_secs()),
+            };
+            let took = micros(begun.elapsed());
+            Some(HopReport::failed(Hop::Agent, took, &why, None).of(gitspace))
+        });
+        let failed: Vec<_> = join_all(streams).await.into_iter().flatten().collect();
+        let count = u32::try_from(failed.len()).unwrap_or(u32::MAX);
+        report.silent_agents = report.silent_agents.saturating_add(count);
+        report.hops.extend(failed);
+        report
+    }
+}
+
 impl Dial for RunnerDial {
+    fn probe(&self, gitspaces: Vec<(GitspaceUuid, DelegateUuid)>) -> BoxFuture<'_, ProbeReport> {
+        Box::pin(self.go(gitspaces))
+    }
+
     fn dial(&self, target: Authorized<Target>) -> BoxFuture<'_, Result<Upstream, DialError>> {
         Box::pin(self.open(target.into_inner()))
     }

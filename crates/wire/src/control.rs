@@ -2,18 +2,21 @@
 //!
 //! One WebSocket text message is one [`Frame`]. The server speaks first ([`Frame::Challenge`]); the delegate proves its key in
 //! [`Frame::Hello`], and tells the rest of a long one in [`Frame::HelloRest`]; the server answers [`Frame::Welcome`] or [`Frame::Bye`].
-//! After that both sides send [`Frame::Data`], numbered per [`StreamUuid`], acknowledged cumulatively, and [`Frame::Ping`].
+//! After that both sides send [`Frame::Data`], numbered per [`StreamUuid`], acknowledged cumulatively, and [`Frame::Ping`]. A delegate whose hello
+//! says that it answers probes is sent [`Frame::Probe`].
 //!
 //! Every connection ends with a [`DisconnectCode`]: in a [`Frame::Bye`], and again in the WebSocket's close frame.
 
 mod disconnect;
 mod keys;
+mod probe;
 
 pub use disconnect::{Disconnect, DisconnectCode};
 pub use keys::{
     KEY_CHECK_PURPOSE, KEY_PROPOSAL_PURPOSE, KEY_USE_PURPOSE, KeyChallenge, KeyClaims, KeyProof,
     KeyProposal, KeyState,
 };
+pub use probe::{Hop, HopProblem, HopReport, MAX_PROBE_AGENTS, MAX_PROBE_WORDS, ProbeReport};
 
 use crate::{
     gitspace::{Generation, Observed, Resources},
@@ -115,6 +118,20 @@ pub enum Frame<B> {
         epoch: Epoch,
         id: u64,
     },
+    /// Server, to a delegate that answers probes: go the rest of the way, and tell how far it goes.
+    Probe {
+        epoch: Epoch,
+        id: u64,
+        /// The time of every agent is wanted, not only which are silent.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        all: bool,
+    },
+    /// The delegate's answer, for the way from itself on.
+    Probed {
+        epoch: Epoch,
+        id: u64,
+        report: Box<ProbeReport>,
+    },
     /// Last word before hanging up, from either side.
     Bye {
         code: DisconnectCode,
@@ -146,6 +163,9 @@ pub struct Hello {
     pub tags: Vec<String>,
     /// It finishes what it has and takes nothing more.
     pub draining: bool,
+    /// It answers [`Frame::Probe`]. An older one says nothing, and would break off.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub probes: bool,
     /// Whether the runner answered; where not, `tasks` and `gitspaces` say nothing and the server concludes nothing from them.
     pub runner_ready: bool,
     /// Every task the runner holds, finished and not acknowledged ones included.

@@ -122,8 +122,10 @@ pub enum FailureCode {
     ContainerExited,
     /// The kernel killed the dev container's processes for want of memory.
     OutOfMemory,
-    /// gitspace-agent does not answer.
+    /// gitspace-agent does not answer, and a task needs it.
     AgentUnreachable,
+    /// The dev container runs on, and its agent does not answer.
+    AgentSilent,
     /// No connected delegate has the selectors or the free capacity.
     NoCapacity,
     /// The delegate that holds the gitspace is not connected.
@@ -150,6 +152,7 @@ impl FailureCode {
         match self {
             Self::DockerUnavailable
             | Self::AgentUnreachable
+            | Self::AgentSilent
             | Self::NoCapacity
             | Self::DelegateUnavailable
             | Self::RunnerUnavailable => true,

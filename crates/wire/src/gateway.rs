@@ -3,8 +3,9 @@
 //! A gateway opens `GET /api/v1/gateways/connect` (WebSocket, subprotocol [`SUBPROTOCOL`], `Authorization: Bearer <gateway token>`) and hears
 //! [`ToGateway`]. It exchanges one-time codes at `POST /api/v1/gateways/exchange`. It verifies grants offline with the keys it was sent.
 
-use crate::gitspace::GitspaceState;
 use crate::{
+    control::ProbeReport,
+    gitspace::GitspaceState,
     ids::{DelegateUuid, GatewayUuid, GitspaceUuid, GrantUuid, UserUuid},
     secret::Secret,
     text::Slug,
@@ -66,6 +67,9 @@ pub enum ToGateway {
         authorize_url: String,
         routes: Vec<Route>,
         revocations: Vec<Revocation>,
+        /// The sender takes [`FromGateway::Probed`]; an older one would break off.
+        #[serde(default)]
+        probes: bool,
     },
     Route {
         route: Route,
@@ -87,6 +91,8 @@ pub enum ToGateway {
 pub enum FromGateway {
     /// First message, and again when it changes.
     Hello { version: String, domain: String },
+    /// What its own probe of the way into its host's gitspaces found, from the runner on.
+    Probed { report: Box<ProbeReport> },
 }
 
 /// How to reach a gitspace and what to tell who cannot.

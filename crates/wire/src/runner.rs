@@ -10,6 +10,7 @@
 //! | `GET /v1/gitspaces` | | `[Observed]` |
 //! | `GET /v1/watch?draining=` | | NDJSON of [`crate::gitspace::Observed`]: all first, then each change; ends where the runner is not drained as asked, or stops to be |
 //! | `GET /v1/host` | | [`HostReport`] |
+//! | `GET /v1/probe?all=` | | [`crate::control::ProbeReport`] from Docker on; in `all` the time of every agent |
 //! | `GET /v1/gitspaces/{gitspace}/ports` | | `[ListeningPort]` |
 //! | `GET /v1/gitspaces/{gitspace}/activity` | | [`crate::agent::Activity`] |
 //! | `GET /v1/gitspaces/{gitspace}/git` | | [`crate::agent::GitState`] |

@@ -87,6 +87,7 @@ impl HelloSource {
             inventory: inventory::collect(host.as_ref(), self.capacity),
             tags: self.tags.clone(),
             draining,
+            probes: true,
             runner_ready,
             tasks: tasks.clone(),
             gitspaces,

@@ -1,7 +1,7 @@
 //! One life of the uplink: what the machine wants is done, and what comes is told to it.
 
 use super::{
-    LinkEvent, LiveLink, Uplink, UplinkError,
+    Aside, LinkEvent, LiveLink, NotMeasured, Uplink, UplinkError,
     bodies::{self, LARGEST},
     hello::{Greeting, Told},
     socket::{DialError, Socket, Tungstenite, dial},
@@ -18,7 +18,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 use wire::{
@@ -54,6 +54,14 @@ pub(super) struct Run {
     held: Option<(Up, Class)>,
     /// For `tasks`. Bounded by the link's window: a cut clears it.
     pending: VecDeque<(Option<u64>, LinkEvent)>,
+    /// Who wants to know how long the link is.
+    measuring: Vec<Measuring>,
+}
+
+struct Measuring {
+    ping: u64,
+    since: Instant,
+    answer: oneshot::Sender<Result<Duration, NotMeasured>>,
 }
 
 pub(super) enum Event {
@@ -61,6 +69,7 @@ pub(super) enum Event {
     Greeted(Result<Greeting, String>),
     Socket(shell::Event<Utf8Bytes>),
     Body(Up, Class),
+    Aside(Aside),
     HandOver(mpsc::OwnedPermit<LinkEvent>),
     Deaf,
     Tick,
@@ -79,6 +88,7 @@ impl Run {
             socket: None,
             held: None,
             pending: VecDeque::new(),
+            measuring: Vec::new(),
         }
     }
 
@@ -106,6 +116,7 @@ impl Run {
                 Output::Deliver { seq, body } => {
                     self.pending.push_back((Some(seq), LinkEvent::Down(body)));
                 }
+                Output::Probe { id, all } => self.on_probe(id, all),
                 Output::HangUp { cause, retry_in } => {
                     self.on_hang_up(&cause, retry_in);
                     self.farewell(cause.code()).await;
@@ -143,11 +154,65 @@ impl Run {
         self.uplink.live.send_replace(Some(live));
     }
 
+    fn on_probe(&mut self, id: u64, all: bool) {
+        let State::Live { epoch, .. } = *self.uplink.client.state() else {
+            return;
+        };
+        // Where `tasks` does not turn, the latest question waits for it, and the control plane sees that.
+        self.pending
+            .retain(|(_, event)| !matches!(event, LinkEvent::Probe { .. }));
+        let probe = LinkEvent::Probe {
+            epoch,
+            id,
+            all,
+            asked: tokio::time::Instant::now(),
+        };
+        self.pending.push_back((None, probe));
+    }
+
+    fn on_aside(&mut self, aside: Aside) {
+        let client = &mut self.uplink.client;
+        match aside {
+            Aside::Probed { epoch, id, report } => {
+                if matches!(client.state(), State::Live { epoch: live, .. } if *live == epoch) {
+                    client.probed(id, report);
+                }
+            }
+            Aside::Measure(answer) => match client.ping() {
+                Some(ping) => self.measuring.push(Measuring {
+                    ping,
+                    since: instant(),
+                    answer,
+                }),
+                // Whoever asked may have given up.
+                None => {
+                    let _gone = answer.send(Err(NotMeasured::NotLive));
+                }
+            },
+        }
+    }
+
+    /// Answers who waits for a ping that is answered.
+    fn measure(&mut self) {
+        let session = self.uplink.client.session();
+        for one in std::mem::take(&mut self.measuring) {
+            if session.answered(one.ping) {
+                let took = instant().saturating_duration_since(one.since);
+                let _gone = one.answer.send(Ok(took));
+            } else if !one.answer.is_closed() {
+                self.measuring.push(one);
+            }
+        }
+    }
+
     fn on_hang_up(&mut self, cause: &Cause, retry_in: Option<Duration>) {
         self.dialling = None;
         self.greeting = None;
         self.told = None;
         self.pending.clear();
+        for one in self.measuring.drain(..) {
+            let _gone = one.answer.send(Err(NotMeasured::Lost));
+        }
         if self.uplink.live.send_replace(None).is_some() {
             self.pending.push_back((None, LinkEvent::Lost));
         }
@@ -228,6 +293,7 @@ impl Run {
         let Uplink {
             control,
             bulk,
+            aside,
             reconnect,
             events,
             pulse,
@@ -250,6 +316,7 @@ impl Run {
             },
             Some(body) = control.recv(), if control_room => Event::Body(body, Class::Control),
             Some(body) = bulk.recv(), if bulk_room => Event::Body(body, Class::Bulk),
+            Some(aside) = aside.recv() => Event::Aside(aside),
             () = reconnect.notified() => Event::Reconnect,
             () = sleep_until(deadline) => Event::Tick,
             never = pulse.beat() => match never {},
@@ -280,6 +347,7 @@ impl Run {
             }
             Event::Socket(shell::Event::Text(text)) => {
                 client.handle(now, Input::Text(text.as_str()));
+                self.measure();
             }
             Event::Socket(shell::Event::Binary) => client.handle(now, Input::Binary),
             Event::Socket(shell::Event::Oversized) => client.handle(now, Input::Oversized),
@@ -288,6 +356,7 @@ impl Run {
             }
             Event::Socket(shell::Event::Progress) => {}
             Event::Body(body, class) => self.send(body, class),
+            Event::Aside(aside) => self.on_aside(aside),
             Event::HandOver(permit) => {
                 if let Some((seq, event)) = self.pending.pop_front() {
                     drop(permit.send(event));
@@ -315,7 +384,7 @@ impl Run {
             State::Idle | State::Stopped => 0,
         };
         self.uplink.board.update_link(|status| {
-            status.state = client.state().name();
+            status.state = client.state().stage();
             status.attempt = attempt;
             status.waiting_control = control;
             status.waiting_bulk = bulk;

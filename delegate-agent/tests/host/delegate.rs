@@ -14,6 +14,7 @@ use delegate_agent::{
     transport::{ProxyEnv, ProxyUrl, Transport},
     uplink::LinkHandle,
 };
+use link::client::Stage;
 use std::{sync::Arc, time::Duration};
 use wire::secret::Secret;
 
@@ -191,7 +192,7 @@ impl TestDelegate {
         &self.running.as_ref().expect("started").1.link
     }
 
-    pub(crate) async fn until_state(&self, state: &str) -> LinkStatus {
+    pub(crate) async fn until_state(&self, state: Stage) -> LinkStatus {
         self.until(|status| status.state == state).await
     }
 

@@ -6,6 +6,7 @@ use crate::{
     faulty_road::{Carried, Fault, FaultyRoad, Way},
     runner::TestRunner,
 };
+use link::client::Stage;
 use std::time::{Duration, Instant};
 use wire::control::DisconnectCode;
 
@@ -32,7 +33,7 @@ impl Host {
         let runner = TestRunner::that_says(&delegate.runner_socket(), LINES);
         delegate.enrol(&control_plane).await.expect("enrols");
         delegate.start().await;
-        delegate.until_state("live").await;
+        delegate.until_state(Stage::Live).await;
         control_plane
             .until_delegate(|delegate| delegate["runner_ready"] == true)
             .await;
@@ -77,7 +78,7 @@ async fn away_and_back(fault: Fault) -> String {
 /// The link that is up stays up, carries tasks and heartbeats, and one can be made, too.
 async fn is_borne(fault: Fault) {
     let host = Host::connected().await;
-    let first = host.delegate.until_state("live").await.epoch;
+    let first = host.delegate.until_state(Stage::Live).await.epoch;
     host.road.set(fault);
     host.takes_a_task().await;
     let before = host.road.carried();
@@ -91,12 +92,12 @@ async fn is_borne(fault: Fault) {
             },
         )
         .await;
-    assert_eq!(host.delegate.until_state("live").await.epoch, first);
+    assert_eq!(host.delegate.until_state(Stage::Live).await.epoch, first);
     assert_eq!(host.control_plane.delegate().await["connected"], true);
     host.delegate.link().reconnect();
     let again = host
         .delegate
-        .until(|status| status.state == "live" && status.epoch > first)
+        .until(|status| status.state == Stage::Live && status.epoch > first)
         .await;
     assert!(again.epoch > first);
 }
@@ -145,7 +146,7 @@ async fn a_road_that_comes_back_while_the_delegate_waits_is_used_within_two_hear
     let host = Host::connected().await;
     host.road.set(Fault::Reset);
     host.delegate
-        .until(|status| status.attempt >= 6 && status.state == "backoff")
+        .until(|status| status.attempt >= 6 && status.state == Stage::Backoff)
         .await;
     host.road.set(Fault::None);
     let took = host.until_connected(true).await;

@@ -2,13 +2,14 @@
 
 use crate::{control_plane::TestControlPlane, delegate::TestDelegate};
 use delegate_agent::identity::Identity;
+use link::client::Stage;
 use wire::control::DisconnectCode;
 
 async fn enrolled(control_plane: &TestControlPlane) -> TestDelegate {
     let mut delegate = TestDelegate::new(&control_plane.url());
     delegate.enrol(control_plane).await.expect("enrols");
     delegate.start().await;
-    delegate.until_state("live").await;
+    delegate.until_state(Stage::Live).await;
     delegate
 }
 
@@ -17,14 +18,14 @@ async fn a_rotation_leaves_the_link_alone_and_an_old_copy_is_named_as_that() {
     let control_plane = TestControlPlane::start().await;
     let mut delegate = enrolled(&control_plane).await;
     let mut old_copy = delegate.clone_host();
-    let before = delegate.until_state("live").await;
+    let before = delegate.until_state(Stage::Live).await;
 
     let rotated = delegate.rotate().await.expect("rotates");
     let known = control_plane.delegate().await;
     assert_eq!(known["key"]["fingerprint"], rotated.key.fingerprint);
     assert!(known["key"]["next"].is_null(), "{known}");
     assert_ne!(rotated.key.fingerprint, rotated.ended);
-    let after = delegate.until_state("live").await;
+    let after = delegate.until_state(Stage::Live).await;
     assert_eq!(
         (after.epoch, after.connections),
         (before.epoch, before.connections),
@@ -33,7 +34,7 @@ async fn a_rotation_leaves_the_link_alone_and_an_old_copy_is_named_as_that() {
     assert!(!delegate.identity().next_path().exists());
 
     old_copy.start().await;
-    let status = old_copy.until_state("backoff").await;
+    let status = old_copy.until_state(Stage::Backoff).await;
     let error = status.last_error.expect("says why");
     assert_eq!(error.code, Some(DisconnectCode::SupersededKey), "{error:?}");
     assert!(
@@ -50,7 +51,7 @@ async fn a_rotation_leaves_the_link_alone_and_an_old_copy_is_named_as_that() {
     let refused = old_copy.rotate().await.expect_err("it is an old copy");
     assert!(refused.contains("superseded"), "{refused}");
     assert_eq!(
-        delegate.until_state("live").await.connections,
+        delegate.until_state(Stage::Live).await.connections,
         before.connections,
         "the old copy throws nobody out"
     );
@@ -58,13 +59,13 @@ async fn a_rotation_leaves_the_link_alone_and_an_old_copy_is_named_as_that() {
     // And the link that is opened with the new key.
     delegate.link().reconnect();
     delegate
-        .until(|status| status.state == "live" && status.epoch > before.epoch)
+        .until(|status| status.state == Stage::Live && status.epoch > before.epoch)
         .await;
     let again = delegate.rotate().await.expect("rotates again");
     assert_eq!(again.ended, rotated.key.fingerprint);
     delegate.kill().await;
     delegate.start().await;
-    delegate.until_state("live").await;
+    delegate.until_state(Stage::Live).await;
 }
 
 #[tokio::test]
@@ -73,7 +74,7 @@ async fn a_rotation_by_another_process_ends_the_link_that_was_opened_with_the_ol
     let delegate = enrolled(&control_plane).await;
     let rightful = delegate.clone_host();
     rightful.rotate_alone().await.expect("rotates");
-    let status = delegate.until_state("backoff").await;
+    let status = delegate.until_state(Stage::Backoff).await;
     let error = status.last_error.expect("says why");
     assert_eq!(error.code, Some(DisconnectCode::SupersededKey), "{error:?}");
     control_plane
@@ -112,12 +113,12 @@ async fn a_switch_that_the_control_plane_was_not_told_of_is_told_by_the_next_lin
     assert_eq!(known["key"]["next"], next.key.public().kid().to_string());
     // With the key before it still gets in,
     delegate.start().await;
-    delegate.until_state("live").await;
+    delegate.until_state(Stage::Live).await;
     delegate.kill().await;
     // and with the next one, which ends the one before.
     delegate.identity().save(&next).unwrap();
     delegate.start().await;
-    delegate.until_state("live").await;
+    delegate.until_state(Stage::Live).await;
     let known = control_plane.delegate().await;
     assert_eq!(
         known["key"]["fingerprint"],

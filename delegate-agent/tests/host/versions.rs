@@ -2,6 +2,7 @@
 
 use crate::{control_plane::TestControlPlane, delegate::TestDelegate};
 use delegate_agent::identity::Identity;
+use link::client::Stage;
 use newtype_uuid::GenericUuid as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -83,7 +84,7 @@ async fn refused_by(
     };
     delegate.identity().save(&identity).unwrap();
     delegate.start().await;
-    let status = delegate.until_state("backoff").await;
+    let status = delegate.until_state(Stage::Backoff).await;
     let error = status.last_error.expect("says why");
     let pause = status
         .next_try

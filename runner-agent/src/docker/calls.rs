@@ -113,6 +113,16 @@ impl Docker {
         ))
     }
 
+    /// Whether it answers at all; costs it nothing.
+    pub(crate) async fn ping(&self, deadline: Duration) -> Result<(), DockerError> {
+        self.call(
+            "ask whether Docker is there",
+            deadline,
+            |docker| async move { docker.ping().await.map(drop) },
+        )
+        .await
+    }
+
     pub(crate) async fn image(&self, name: &str) -> Result<Option<ImageFacts>, DockerError> {
         let what = format!("look for the image `{name}`");
         let found = optional(
@@ -341,6 +351,22 @@ impl Docker {
             })
             .await;
         optional(stopped).map(|_| ())
+    }
+
+    /// To the container's first process.
+    pub(crate) async fn signal_container(
+        &self,
+        name: &str,
+        signal: &str,
+    ) -> Result<(), DockerError> {
+        let what = format!("send {signal} to the container `{name}`");
+        self.call(&what, LOOK_DEADLINE, |docker| async move {
+            let options = query::KillContainerOptions {
+                signal: signal.to_owned(),
+            };
+            docker.kill_container(name, Some(options)).await
+        })
+        .await
     }
 
     /// Kills and removes; one that is not there, or is being removed already, is fine.

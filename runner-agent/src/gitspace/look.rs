@@ -220,7 +220,7 @@ async fn check_agent(
     }
     last.map(|error| {
         Failure::new(
-            FailureCode::AgentUnreachable,
+            FailureCode::AgentSilent,
             "the dev container runs, but its agent does not answer",
         )
         .detail(daemon::ErrorChain(&error).to_string())

@@ -511,7 +511,7 @@ async fn an_agent_whose_socket_is_gone_is_told_with_what_brings_it_back() {
     assert!(stops(problem.hint.as_ref()), "{problem:?}");
     let observed = runner.done(&task(id, 1, TaskVerb::Observe {})).await;
     let failure = observed.failure.unwrap();
-    assert_eq!(failure.code, FailureCode::AgentUnreachable);
+    assert_eq!(failure.code, FailureCode::AgentSilent);
     assert!(stops(failure.hint.as_ref()), "{failure:?}");
 
     // As the hint says.

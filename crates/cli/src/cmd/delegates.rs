@@ -9,8 +9,8 @@ use crate::{
 };
 use jiff::Timestamp;
 use wire::{
-    api::{CreateJoinToken, Delegate, JoinToken, Machine, UnaccountedGitspace},
-    control::Inventory,
+    api::{CreateJoinToken, DataPath, Delegate, JoinToken, Machine, UnaccountedGitspace},
+    control::{Inventory, ProbeReport},
     gitspace::ObservedState,
 };
 
@@ -26,6 +26,7 @@ pub(super) async fn delegate(context: &Context, args: &DelegateCommand) -> Resul
             );
             Ok(())
         }
+        DelegateCommand::Probe { name } => probe(context, name).await,
         DelegateCommand::RemoveUnaccounted { name, gitspace } => {
             let path = format!(
                 "/delegates/{}/unaccounted-gitspaces/{gitspace}",
@@ -37,6 +38,19 @@ pub(super) async fn delegate(context: &Context, args: &DelegateCommand) -> Resul
                 .note("ordered; `gitspace delegate show` lists it until it is gone");
             Ok(())
         }
+    }
+}
+
+async fn probe(context: &Context, name: &str) -> Result<(), CliError> {
+    let path = format!("/delegates/{}/probe", segment(name));
+    let report: Object<ProbeReport> = context.api.post(&path, &serde_json::Value::Null).await?;
+    context.out.show(&report, || Ok(report.it.to_string()))?;
+    match report.it.broken_at() {
+        None => Ok(()),
+        Some(broken) => Err(CliError::Broken {
+            delegate: name.to_owned(),
+            hop: broken.hop,
+        }),
     }
 }
 
@@ -89,6 +103,14 @@ fn details(it: &Delegate, now: Timestamp) -> String {
             "last seen",
             optional(it.last_seen.map(|time| text::relative(time, now))),
         ),
+        (
+            "data path",
+            optional(it.data_path.as_ref().map(|path| data_path(path, now))),
+        ),
+        (
+            "rotation",
+            optional(it.out_of_rotation.as_ref().map(|why| format!("out: {why}"))),
+        ),
         ("tags", it.tags.join(",")),
         ("gitspaces", it.gitspaces.to_string()),
         ("host", optional(host)),
@@ -105,6 +127,26 @@ fn details(it: &Delegate, now: Timestamp) -> String {
         out.push_str(&unaccounted(&it.unaccounted_gitspaces, now));
     }
     out
+}
+
+fn data_path(path: &DataPath, now: Timestamp) -> String {
+    let probed = text::relative(path.at, now);
+    let since = text::relative(path.since, now);
+    let report = &path.report;
+    if let Some(hop) = path.broken_at {
+        return format!("broken at `{hop}` since {since}; probed {probed}");
+    }
+    if let Some(old) = report.unsupported_at() {
+        return format!("not known: the {} cannot be probed", old.hop);
+    }
+    let mut words = format!("whole since {since}; probed {probed}");
+    if report.silent_agents > 0 {
+        words.push_str(&format!(
+            "; {} of {} agents do not answer",
+            report.silent_agents, report.agents
+        ));
+    }
+    words
 }
 
 fn unaccounted(gitspaces: &[UnaccountedGitspace], now: Timestamp) -> String {
@@ -194,8 +236,18 @@ fn delegate_state(it: &Delegate) -> String {
     if !it.runner_ready {
         state.push_str(", runner not ready");
     }
-    if it.suspect_until.is_some() {
-        state.push_str(&format!(", failed its last {} starts", it.failed_starts));
+    match (&it.out_of_rotation, it.suspect_until) {
+        (Some(why), _) => state.push_str(&format!(", out of the rotation: {why}")),
+        // Of an older control plane.
+        (None, Some(_)) => {
+            state.push_str(&format!(", failed its last {} starts", it.failed_starts));
+        }
+        (None, None) => {}
+    }
+    if let Some(path) = &it.data_path
+        && path.report.silent_agents > 0
+    {
+        state.push_str(&format!(", {} silent agents", path.report.silent_agents));
     }
     if !it.unaccounted_gitspaces.is_empty() {
         let count = it.unaccounted_gitspaces.len();

@@ -184,8 +184,10 @@ fn details(it: &Gitspace, now: jiff::Timestamp) -> String {
         ("changed", text::relative(it.updated, now)),
         ("actions", actions.join(", ")),
     ]);
-    if let Some(failure) = &it.error {
-        out.push_str(&text::fields(&[("error", failure.message.clone())]));
+    let troubles = [("error", &it.error), ("trouble", &it.trouble)];
+    for (name, failure) in troubles {
+        let Some(failure) = failure else { continue };
+        out.push_str(&text::fields(&[(name, failure.message.clone())]));
         if let Some(detail) = &failure.detail {
             crate::error::indented(&mut out, detail);
         }

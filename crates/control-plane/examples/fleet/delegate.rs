@@ -30,7 +30,10 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest as _, protocol::WebSocketConfig},
 };
 use wire::{
-    control::{DisconnectCode, Down, Hello, PROOF_PURPOSE, ProofClaims, SUBPROTOCOL},
+    control::{
+        DisconnectCode, Down, Hello, Hop, HopReport, PROOF_PURPOSE, ProbeReport, ProofClaims,
+        SUBPROTOCOL,
+    },
     ids::{DelegateUuid, StreamUuid, TaskUuid},
 };
 
@@ -114,6 +117,7 @@ impl Delegate {
                 inventory: self.play.inventory(),
                 tags: Vec::new(),
                 draining: false,
+                probes: true,
                 runner_ready: true,
                 tasks: Vec::new(),
                 gitspaces: runner.gitspaces.values().cloned().collect(),
@@ -189,6 +193,7 @@ impl Delegate {
                         machine.consumed(Instant::now(), seq);
                         self.hear(body, &mut runner);
                     }
+                    Output::Probe { id, .. } => machine.probed(id, whole_way()),
                     Output::HangUp { .. } => {
                         if std::mem::take(&mut is_live) {
                             self.board.live.fetch_sub(1, Ordering::SeqCst);
@@ -254,5 +259,19 @@ impl Delegate {
         }
         let reason = "cut".to_owned();
         machine.handle(Instant::now(), Input::Closed { code: None, reason });
+    }
+}
+
+/// What a delegate answers whose host is well.
+fn whole_way() -> ProbeReport {
+    ProbeReport {
+        took_us: 3_456,
+        hops: vec![
+            HopReport::good(Hop::Delegate, 45),
+            HopReport::good(Hop::Runner, 456),
+            HopReport::good(Hop::Docker, 1_234),
+        ],
+        agents: 12,
+        silent_agents: 0,
     }
 }

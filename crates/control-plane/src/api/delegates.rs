@@ -7,6 +7,7 @@ pub(crate) mod enroll;
 mod key;
 pub(crate) mod list_delegates;
 pub(crate) mod list_join_tokens;
+pub(crate) mod probe_delegate;
 pub(crate) mod propose_key;
 pub(crate) mod remove_unaccounted;
 pub(crate) mod revoke_delegate;
@@ -15,7 +16,7 @@ pub(crate) mod show_delegate;
 pub(crate) mod use_key;
 
 use super::error::ApiError;
-use crate::{identity::delegate_keys, state::AppState};
+use crate::{identity::delegate_keys, orchestrator::TaskSink as _, state::AppState};
 use std::collections::BTreeMap;
 use store::{DelegateRecord, JoinTokenRecord};
 use wire::{
@@ -86,6 +87,14 @@ fn show(state: &AppState, record: DelegateRecord, gitspaces: u32) -> Delegate {
             .and_then(|view| view.starts.suspect_until())
             .filter(|until| state.now() < *until),
         key: Some(delegate_keys::state(&record)),
+        out_of_rotation: view
+            .as_ref()
+            .and_then(|view| {
+                view.starts
+                    .out_because(state.hub.probed(record.id), state.now())
+            })
+            .map(|because| because.to_string()),
+        data_path: state.hub.data_path(record.id),
         id: record.id,
         name: record.name,
         tags: record.tags,

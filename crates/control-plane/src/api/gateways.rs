@@ -10,12 +10,14 @@ use wire::api::Gateway;
 
 fn show(state: &AppState, record: GatewayRecord) -> Gateway {
     let (connected, domain) = state.gateways.connection(record.id);
+    let data_path = state.gateways.data_path(record.id);
     Gateway {
         id: record.id,
         name: record.name,
         token: None,
         connected,
         domain,
+        data_path,
         created: record.created,
     }
 }

@@ -21,6 +21,8 @@ use store::GitspaceRecord;
 use uuid::Uuid;
 use wire::{
     api::Gitspace,
+    failure::Failure,
+    gitspace::{Observed, ObservedState},
     ids::GitspaceUuid,
     text::{GitspaceName, Slug},
 };
@@ -59,6 +61,13 @@ fn visible(caller: &Caller, found: Option<GitspaceRecord>) -> Result<GitspaceRec
         .ok_or(NOT_FOUND)
 }
 
+/// It runs, and something in it is wrong.
+fn trouble(observed: Option<&Observed>) -> Option<Failure> {
+    observed
+        .filter(|observed| observed.state == ObservedState::Running)
+        .and_then(|observed| observed.failure.clone())
+}
+
 /// As the API shows it.
 pub(crate) fn show_record(state: &AppState, record: GitspaceRecord) -> Gitspace {
     let delegate = record
@@ -81,6 +90,7 @@ pub(crate) fn show_record(state: &AppState, record: GitspaceRecord) -> Gitspace 
         generation: record.generation,
         phase: record.phase,
         error: record.error.or(record.waiting),
+        trouble: trouble(record.observed.as_ref()),
         delegate: delegate.map(|delegate| delegate.name.clone()),
         delegate_connected,
         dev_container: record.observed.and_then(|observed| observed.dev_container),

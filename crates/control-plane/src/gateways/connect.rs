@@ -215,8 +215,15 @@ impl Connection {
     fn received(&self, message: Message) -> Result<(), ConnectionError> {
         match message {
             Message::Text(text) => {
-                let FromGateway::Hello { version, domain } = serde_json::from_str(&text)
+                let said = serde_json::from_str(&text)
                     .map_err(|source| ConnectionError::Message { source })?;
+                let (version, domain) = match said {
+                    FromGateway::Hello { version, domain } => (version, domain),
+                    FromGateway::Probed { report } => {
+                        self.state.gateways.probed(self.gateway, report.bounded());
+                        return Ok(());
+                    }
+                };
                 let own = self.state.gateway_origins.domain();
                 if domain != own {
                     tracing::warn!(
@@ -252,6 +259,7 @@ impl Connection {
             authorize_url: format!("{}/authorize", state.public.as_str()),
             routes,
             revocations,
+            probes: true,
         };
         self.send(&snapshot).await
     }

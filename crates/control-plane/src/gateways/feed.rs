@@ -7,7 +7,7 @@ use std::{
 };
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
-use wire::{gateway::Revocation, ids::GatewayUuid};
+use wire::{control::ProbeReport, gateway::Revocation, ids::GatewayUuid};
 
 /// Revocations a connection may lag behind before it gets a snapshot again.
 const MAX_REVOCATIONS: usize = 256;
@@ -23,6 +23,8 @@ struct Connected {
     connections: usize,
     /// What its users' URLs end with, as it said itself.
     domain: Option<String>,
+    /// What its last probe found.
+    data_path: Option<Box<ProbeReport>>,
     /// Cancelled when its token is revoked.
     dismissed: CancellationToken,
 }
@@ -91,6 +93,17 @@ impl GatewayFeed {
                 found.and_then(|found| found.domain.clone()),
             )
         })
+    }
+
+    /// Of a connected one.
+    pub(crate) fn data_path(&self, gateway: GatewayUuid) -> Option<ProbeReport> {
+        self.lock(|connected| connected.get(&gateway)?.data_path.as_deref().cloned())
+    }
+
+    pub(crate) fn probed(&self, gateway: GatewayUuid, report: ProbeReport) {
+        self.lock(|connected| {
+            connected.entry(gateway).or_default().data_path = Some(Box::new(report));
+        });
     }
 
     pub(crate) fn said_hello(&self, gateway: GatewayUuid, domain: String) {

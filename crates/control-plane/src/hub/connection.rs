@@ -8,6 +8,7 @@ use super::{
     HubDeps,
     dialect::Axum,
     greeting::{Admitted, Claim, Proved, admit, prove},
+    probing::{Probing, Step},
     proof,
     registry::{Command, Registry},
     storing::{Stored, store},
@@ -21,6 +22,7 @@ use link::{
     server::{Cause, Input, Output},
     shell::{self, some},
 };
+use newtype_uuid::GenericUuid as _;
 use std::{
     collections::VecDeque,
     sync::Arc,
@@ -28,7 +30,7 @@ use std::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 use wire::{
-    control::{Disconnect, DisconnectCode, Up},
+    control::{Disconnect, DisconnectCode, Hop, HopReport, ProbeReport, Up},
     ids::StreamUuid,
 };
 
@@ -59,6 +61,7 @@ pub(super) async fn run(
         greeting: None,
         proved: None,
         admitted: None,
+        probing: None,
         waiting: VecDeque::new(),
         storing: None,
         permit: Some(permit),
@@ -99,6 +102,8 @@ struct Connection {
     /// Until its hello is whole.
     proved: Option<Proved>,
     admitted: Option<Admitted>,
+    /// Where it answers probes.
+    probing: Option<Box<Probing>>,
     /// Delivered and not handed over; the link bounds it by its window.
     waiting: VecDeque<(u64, Box<Up>)>,
     storing: Option<Storing>,
@@ -150,6 +155,13 @@ impl Connection {
                     }
                 }
                 Output::Deliver { seq, body } => self.waiting.push_back((seq, body)),
+                Output::Probed { id, report } => {
+                    if let Some(probing) = &mut self.probing
+                        && let Step::Told(report) = probing.answered(instant(), id, *report)
+                    {
+                        self.found(report);
+                    }
+                }
                 Output::Ended { cause } => return Some(cause),
             }
         }
@@ -188,7 +200,8 @@ impl Connection {
     }
 
     async fn wait(&mut self, stopping: bool) -> Event {
-        let deadline = self.machine.deadline();
+        let probe = self.probing.as_ref().map(|probing| probing.deadline());
+        let deadline = self.machine.deadline().into_iter().chain(probe).min();
         // Never cancelled where nothing is published.
         let overrun = self
             .admitted
@@ -245,7 +258,18 @@ impl Connection {
                 self.machine.handle(now, Input::Closed { code, reason });
             }
             Event::Socket(shell::Event::Progress) => {}
-            Event::Tick => self.machine.handle(now, Input::Tick),
+            Event::Tick => {
+                self.machine.handle(now, Input::Tick);
+                self.probe(now);
+            }
+            Event::Command(Command::Probe { waiter }) => match &mut self.probing {
+                Some(probing) => {
+                    probing.ask(now, waiter);
+                    self.probe(now);
+                }
+                // Whoever asked may have given up.
+                None => drop(waiter.send(self.unsupported())),
+            },
             Event::Command(Command::Send(body)) => match self.machine.send(&body, Class::Control) {
                 Ok(()) | Err(SendRefused::Closed) => {}
                 Err(refused) => self.close(DisconnectCode::Overloaded, refused.to_string(), None),
@@ -281,8 +305,58 @@ impl Connection {
             self.machine.handle(now, Input::Accept(acceptance));
         }
         tracing::info!(delegate = %admitted.delegate, name = admitted.name, epoch = admitted.epoch.0, "Delegate connected");
+        let (probes, epoch) = (admitted.probes, admitted.epoch.0);
+        let (seed, _) = admitted.delegate.into_untyped_uuid().as_u64_pair();
         self.admitted = Some(admitted);
         self.permit = None;
+        if probes {
+            let period = self.deps.probe_period;
+            self.probing = Some(Box::new(Probing::new(now, period, seed ^ epoch)));
+        } else {
+            self.found(self.unsupported());
+        }
+    }
+
+    fn probe(&mut self, now: Instant) {
+        if let Some(probing) = &mut self.probing
+            && let Step::Told(report) = probing.tick(now, &mut self.machine)
+        {
+            self.found(report);
+        }
+    }
+
+    fn unsupported(&self) -> ProbeReport {
+        let version = self
+            .admitted
+            .as_ref()
+            .map_or("?", |admitted| &admitted.version);
+        ProbeReport {
+            hops: vec![HopReport::not_supported(
+                Hop::Delegate,
+                format!("delegate-agent is of the older version {version}, which cannot be probed"),
+            )],
+            ..ProbeReport::default()
+        }
+    }
+
+    /// For whoever asks how the delegate is.
+    fn found(&mut self, report: ProbeReport) {
+        let Some(admitted) = &self.admitted else {
+            return;
+        };
+        let broken = report.broken_at().cloned();
+        let Some(was) = admitted.slot.found(report, self.deps.clock.now()) else {
+            return;
+        };
+        let (delegate, name) = (admitted.delegate, &admitted.name);
+        match (broken, was) {
+            (Some(broken), _) => {
+                tracing::warn!(%delegate, name, hop = %broken.hop, problem = ?broken.problem, "The way through a delegate is broken; starts go to others");
+            }
+            (None, was) => {
+                tracing::info!(%delegate, name, was = was.map(tracing::field::display), "The way through a delegate is whole again");
+            }
+        }
     }
 
     fn refused(&mut self, now: Instant, refusal: Refusal) {
@@ -318,6 +392,9 @@ impl Connection {
     }
 
     async fn end(&mut self, cause: Cause) {
+        if let Some(probing) = &mut self.probing {
+            probing.lost(instant());
+        }
         // Nothing is told through this connection any more, and whoever waits for its turn does not wait for the socket.
         if let Some(greeting) = self.greeting.take()
             && let Greeted::Admitted(admitted) = greeting.await

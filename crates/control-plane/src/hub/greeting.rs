@@ -31,7 +31,10 @@ pub(super) struct Admitted {
     pub(super) stream: StreamUuid,
     pub(super) published: Published,
     pub(super) acceptance: Option<Acceptance>,
-    slot: Arc<Slot>,
+    /// It answers probes.
+    pub(super) probes: bool,
+    pub(super) version: String,
+    pub(super) slot: Arc<Slot>,
     memory: OwnedMutexGuard<Memory>,
 }
 
@@ -109,6 +112,7 @@ pub(super) async fn admit(
     hello: Box<Hello>,
 ) -> Result<Admitted, Refusal> {
     check(&hello)?;
+    let (probes, version) = (hello.probes, hello.version.clone());
     let Proved {
         delegate,
         name,
@@ -171,6 +175,8 @@ pub(super) async fn admit(
                     inbox,
                     welcome: Box::new(welcome),
                 }),
+                probes,
+                version,
                 slot: turn.slot,
                 memory: turn.memory,
             })

@@ -3,7 +3,9 @@
 use super::{
     epochs::Epochs,
     lives::{Arrival, Life, Lives},
+    probing::Waiter,
 };
+use crate::orchestrator::Probed;
 use jiff::Timestamp;
 use link::inbox::Inbox;
 use std::{
@@ -15,8 +17,8 @@ use std::{
 };
 use tokio::sync::{Mutex as TurnMutex, OwnedMutexGuard, mpsc};
 use wire::{
-    api::ClonedDelegate,
-    control::{DisconnectCode, Down, Epoch},
+    api::{ClonedDelegate, DataPath},
+    control::{DisconnectCode, Down, Epoch, Hop, ProbeReport},
     ids::{DelegateUuid, StreamUuid},
 };
 
@@ -31,6 +33,10 @@ const CLONE_HINT: &str = "where the host was cloned, enrol the clone as a delega
 #[derive(Debug)]
 pub(super) enum Command {
     Send(Down),
+    /// The way through it is to be probed now.
+    Probe {
+        waiter: Waiter,
+    },
     Close {
         code: DisconnectCode,
         reason: String,
@@ -60,6 +66,8 @@ pub(super) struct Slot {
     latest: AtomicU64,
     lives: Mutex<Lives>,
     live: Mutex<Option<Live>>,
+    /// Of the live connection.
+    path: Mutex<Option<Box<DataPath>>>,
     turn: Arc<TurnMutex<Memory>>,
 }
 
@@ -138,6 +146,7 @@ impl Slot {
         let mut live = self.lock();
         if live.as_ref().is_some_and(|live| live.epoch == epoch) {
             *live = None;
+            *self.path() = None;
         }
     }
 
@@ -146,6 +155,29 @@ impl Slot {
         if epoch.is_some() && epoch != keep {
             self.command(close);
         }
+    }
+
+    fn path(&self) -> MutexGuard<'_, Option<Box<DataPath>>> {
+        // One value that is replaced whole.
+        self.path.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A probe of the live connection found this. The answer is where the way ended before, where that is another part.
+    pub(super) fn found(&self, report: ProbeReport, now: Timestamp) -> Option<Option<Hop>> {
+        let mut path = self.path();
+        let broken_at = report.broken_at().map(|broken| broken.hop);
+        let before = path.as_ref().map(|path| (path.broken_at, path.since));
+        let since = before
+            .filter(|(hop, _)| *hop == broken_at)
+            .map_or(now, |(_, since)| since);
+        *path = Some(Box::new(DataPath {
+            at: now,
+            since,
+            broken_at,
+            report,
+        }));
+        let was = before.and_then(|(hop, _)| hop);
+        (was != broken_at).then_some(was)
     }
 
     fn command(&self, command: Command) -> bool {
@@ -209,6 +241,35 @@ impl Registry {
     pub(super) fn cloned(&self, delegate: DelegateUuid, now: Timestamp) -> Option<ClonedDelegate> {
         let slot = self.lock().get(&delegate).cloned()?;
         slot.lives().cloned(now)
+    }
+
+    pub(super) fn data_path(&self, delegate: DelegateUuid) -> Option<DataPath> {
+        let slot = self.lock().get(&delegate).cloned()?;
+        slot.path().as_deref().cloned()
+    }
+
+    pub(super) fn agents(&self, delegate: DelegateUuid) -> (usize, usize) {
+        let Some(slot) = self.lock().get(&delegate).cloned() else {
+            return (0, 0);
+        };
+        let path = slot.path();
+        let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        path.as_deref().map_or((0, 0), |path| {
+            (count(path.report.agents), count(path.report.silent_agents))
+        })
+    }
+
+    pub(super) fn probed(&self, delegate: DelegateUuid) -> Option<Probed> {
+        let slot = self.lock().get(&delegate).cloned()?;
+        let path = slot.path();
+        let path = path.as_deref()?;
+        if path.report.unsupported_at().is_some() {
+            return None;
+        }
+        Some(Probed {
+            at: path.at,
+            broken_at: path.broken_at,
+        })
     }
 
     pub(super) fn is_connected(&self, delegate: DelegateUuid) -> bool {

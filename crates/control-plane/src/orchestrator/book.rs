@@ -7,7 +7,7 @@ use super::{
     gitspaces::{Entry, Gitspaces},
     placement::Candidate,
     plan::{Situation, later},
-    seams::DelegateView,
+    seams::{DelegateView, TaskSink},
 };
 use jiff::Timestamp;
 use std::{
@@ -97,6 +97,7 @@ impl Book {
     pub(super) fn candidates(
         &self,
         for_gitspace: GitspaceUuid,
+        sink: &dyn TaskSink,
         now: Timestamp,
     ) -> Vec<Candidate<'_>> {
         self.delegates
@@ -104,7 +105,10 @@ impl Book {
             .map(|delegate| Candidate {
                 delegate,
                 used: self.gitspaces.used(delegate.id, for_gitspace),
-                suspect: delegate.starts.is_suspect(now),
+                out: delegate
+                    .starts
+                    .out_because(sink.probed(delegate.id), now)
+                    .is_some(),
             })
             .collect()
     }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use store::{GitspaceCommit, GitspaceRecord, NewLogEntry, NewTimelineEvent, TaskRecord, TaskState};
 use wire::{
     api::{GitspaceAction, TimelineKind},
-    failure::Failure,
+    failure::{Failure, FailureCode},
     gitspace::{DesiredState, GitspaceState, Observed, ObservedState},
     ids::TraceUuid,
     task::{TaskEvent, TaskEventKind, TaskKind, TaskOutcome},
@@ -308,7 +308,7 @@ impl Draft {
                 match outcome {
                     TaskOutcome::Done {} => self.task_done(current, config),
                     TaskOutcome::Failed { failure } => self.task_failed(failure, config),
-                    TaskOutcome::Cancelled {} => self.task_cancelled(config),
+                    TaskOutcome::Cancelled {} => self.task_given_back(current, config),
                 }
             }
         }
@@ -380,6 +380,23 @@ impl Draft {
         }
     }
 
+    /// Ends the open task, which its runner has cancelled.
+    fn task_given_back(&mut self, current: bool, config: &OrchestratorConfig) {
+        let is_ours = self
+            .task
+            .as_ref()
+            .is_none_or(|task| task.state == TaskState::Cancelling);
+        if is_ours || !current {
+            self.task_cancelled(config);
+            return;
+        }
+        // Nobody here asked for it: its host is being drained, and nothing went wrong. Not at once, in case something else cancels it again.
+        let Some(task) = self.end_task() else { return };
+        self.record.retry_at = Some(later(self.now, config.first_retry));
+        let message = format!("{} was handed back by its host", words::verb(task.kind));
+        self.say(TimelineKind::StateChanged, message);
+    }
+
     /// Ends the open task, which was cancelled or whose end nobody will tell.
     pub(super) fn task_cancelled(&mut self, config: &OrchestratorConfig) {
         let Some(task) = self.end_task() else { return };
@@ -448,15 +465,23 @@ impl Draft {
             return true;
         }
         if before == after {
-            // It runs on, and something in it is wrong.
-            if let Some(failure) = failure
-                && was_running
-                && told != Some((failure.code, failure.message.clone()))
-            {
-                let message = capital(&failure.message);
-                self.say_more(TimelineKind::StateChanged, message, |event| {
-                    event.failure = Some(failure);
-                });
+            match failure {
+                // It runs on, and something in it is wrong.
+                Some(failure)
+                    if was_running && told != Some((failure.code, failure.message.clone())) =>
+                {
+                    let message = capital(&failure.message);
+                    self.say_more(TimelineKind::StateChanged, message, |event| {
+                        event.failure = Some(failure);
+                    });
+                }
+                None if was_running
+                    && told.is_some_and(|(code, _)| code == FailureCode::AgentSilent) =>
+                {
+                    let message = "The agent of the gitspace answers again";
+                    self.say(TimelineKind::StateChanged, message);
+                }
+                Some(_) | None => {}
             }
             return true;
         }

@@ -1,6 +1,6 @@
 //! Which delegate gets a gitspace: all selectors match, it takes tasks, and the gitspace fits into what its operator gives.
 //!
-//! Of several it is one that does not fail its starts, then the one with the largest share of memory left, then the first by name.
+//! Of several it is one that is in the [`rotation`](super::rotation), then the one with the largest share of memory left, then the first by name.
 
 use super::seams::DelegateView;
 use wire::{
@@ -15,8 +15,8 @@ use wire::{
 pub struct Candidate<'a> {
     pub delegate: &'a DelegateView,
     pub used: Capacity,
-    /// It failed its last starts: another is preferred.
-    pub suspect: bool,
+    /// It is not in the rotation: another is preferred.
+    pub out: bool,
 }
 
 /// # Errors
@@ -47,8 +47,8 @@ pub fn place(
         })
         .max_by(|one, other| {
             other
-                .suspect
-                .cmp(&one.suspect)
+                .out
+                .cmp(&one.out)
                 .then_with(|| free_share(one).cmp(&free_share(other)))
                 .then_with(|| other.delegate.name.cmp(&one.delegate.name))
         });
@@ -120,7 +120,7 @@ mod tests {
         let candidates = [Candidate {
             delegate: &one,
             used: NOTHING,
-            suspect: false,
+            out: false,
         }];
         let selectors = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
         for fits in [&[][..], &["gpu"], &["one"], &["one", "gpu"]] {
@@ -152,12 +152,12 @@ mod tests {
                 Candidate {
                     delegate: &one,
                     used,
-                    suspect: false,
+                    out: false,
                 },
                 Candidate {
                     delegate: &two,
                     used: NOTHING,
-                    suspect: false,
+                    out: false,
                 },
             ],
         );
@@ -165,12 +165,12 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_fails_its_starts_is_taken_only_where_there_is_no_other() {
+    fn a_host_out_of_the_rotation_is_taken_only_where_there_is_no_other() {
         let (one, two) = (support::delegate(1, "one"), support::delegate(2, "two"));
-        let suspect = Candidate {
+        let out = Candidate {
             delegate: &one,
             used: NOTHING,
-            suspect: true,
+            out: true,
         };
         let fuller = Candidate {
             delegate: &two,
@@ -179,10 +179,10 @@ mod tests {
                 cpu_millis: 1000,
                 memory_bytes: 1 << 30,
             },
-            suspect: false,
+            out: false,
         };
-        assert_eq!(place(&RESOURCES, &[], &[suspect, fuller]), Ok(two.id));
-        assert_eq!(place(&RESOURCES, &[], &[suspect]), Ok(one.id));
+        assert_eq!(place(&RESOURCES, &[], &[out, fuller]), Ok(two.id));
+        assert_eq!(place(&RESOURCES, &[], &[out]), Ok(one.id));
     }
 
     #[test]
@@ -209,7 +209,7 @@ mod tests {
                 &[Candidate {
                     delegate: &delegate,
                     used,
-                    suspect: false,
+                    out: false,
                 }],
             )
             .unwrap_err();

@@ -1,19 +1,21 @@
-//! Hosts that fail their starts: others are preferred until they have shown that they can again.
+//! Which hosts are in the rotation for new starts. One that is out of it is probed, and comes back by itself.
 //!
 //! ```text
-//! in rotation --FAILURES starts in a row fail for a reason of the host's--> suspect
-//! suspect --a start works--> in rotation
-//! suspect --its time is over--> in rotation, where the next failure makes it suspect again, for twice as long
+//! in --a probe finds the way to its gitspaces broken--> out
+//! in --FAILURES starts in a row fail for a reason of the host's--> out
+//! out --a start works, or a probe finds the way whole and the pause is over--> in
 //! ```
 //!
-//! The start that goes to a suspect host after its time is the probe: it goes the whole way that a user's does. Where no other host fits, a
-//! suspect one is taken at once: a start that may fail is better than none.
+//! The pause is that of failed starts: a probe does not see all that a start needs, and a host that fails the next one too stays away for
+//! twice as long. A host that cannot be probed comes back when the pause is over. Where no other host fits, one that is out is taken at once:
+//! a start that may fail is better than none, and what it fails with is what is wrong.
 //!
 //! Kept in memory only: a control plane that was restarted learns it anew.
 
+use super::seams::Probed;
 use jiff::Timestamp;
 use std::time::Duration;
-use wire::failure::FailureCode;
+use wire::{control::Hop, failure::FailureCode};
 
 /// One failed start says little; by the third it is the host.
 const FAILURES: u32 = 3;
@@ -28,7 +30,7 @@ pub struct StartRecord {
 }
 
 impl StartRecord {
-    /// A start ended. Whether the host became suspect, or is no more.
+    /// A start ended. Whether the host leaves the rotation for its starts, or is back.
     pub(super) fn note(&mut self, outcome: Result<(), FailureCode>, now: Timestamp) -> bool {
         let before = self.failed_in_a_row >= FAILURES;
         match outcome {
@@ -49,7 +51,7 @@ impl StartRecord {
         self.failed_in_a_row
     }
 
-    /// Until when others are preferred.
+    /// Until when others are preferred at least.
     #[must_use]
     pub fn suspect_until(&self) -> Option<Timestamp> {
         let over = self.failed_in_a_row.checked_sub(FAILURES)?;
@@ -59,9 +61,28 @@ impl StartRecord {
         Some(super::plan::later(self.last_failed?, time))
     }
 
-    pub(super) fn is_suspect(&self, now: Timestamp) -> bool {
-        self.suspect_until().is_some_and(|until| now < until)
+    /// Why the host is not in the rotation, where `probed` is what the last probe of its connection says.
+    #[must_use]
+    pub fn out_because(&self, probed: Option<Probed>, now: Timestamp) -> Option<OutBecause> {
+        if let Some(hop) = probed.and_then(|probed| probed.broken_at) {
+            return Some(OutBecause::Broken { hop });
+        }
+        let until = self.suspect_until()?;
+        // Not shown to be whole since.
+        let is_unproved = probed.is_some_and(|probed| probed.at < until);
+        (now < until || is_unproved).then_some(OutBecause::FailedStarts {
+            count: self.failed_in_a_row,
+        })
     }
+}
+
+/// Why starts go to other hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OutBecause {
+    #[error("the way to its gitspaces ends at `{hop}`")]
+    Broken { hop: Hop },
+    #[error("it failed its last {count} starts")]
+    FailedStarts { count: u32 },
 }
 
 /// Whether any gitspace would have failed there.
@@ -71,6 +92,7 @@ const fn is_of_the_host(code: FailureCode) -> bool {
         | FailureCode::DockerFailed
         | FailureCode::DiskFull
         | FailureCode::AgentUnreachable
+        | FailureCode::AgentSilent
         | FailureCode::RunnerUnavailable
         | FailureCode::PreconditionFailed
         | FailureCode::Internal => true,
@@ -108,12 +130,26 @@ mod tests {
         starts
     }
 
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn probed(second: i64, broken_at: Option<Hop>) -> Option<Probed> {
+        Some(Probed {
+            at: at(second),
+            broken_at,
+        })
+    }
+
     #[test]
-    fn the_third_failure_in_a_row_makes_a_host_suspect_and_a_start_that_works_ends_it() {
-        assert!(!failed(2).is_suspect(NOW));
+    fn the_third_failure_in_a_row_takes_a_host_out_and_a_start_that_works_ends_it() {
+        assert_eq!(failed(2).out_because(None, NOW), None);
         let mut starts = failed(2);
         assert!(starts.note(Err(FailureCode::DiskFull), NOW), "it changed");
-        assert!(starts.is_suspect(NOW));
+        assert_eq!(
+            starts.out_because(None, NOW),
+            Some(OutBecause::FailedStarts { count: 3 })
+        );
         assert!(starts.note(Ok(()), NOW), "it changed back");
         assert_eq!(starts, StartRecord::default());
     }
@@ -125,8 +161,26 @@ mod tests {
             [until(2), until(3), until(4), until(60)],
             [None, Some(30), Some(60), Some(600)]
         );
-        let later = NOW.checked_add(FIRST_TIME).unwrap();
-        assert!(!failed(3).is_suspect(later));
+        assert_eq!(failed(3).out_because(None, at(30)), None);
+    }
+
+    #[test]
+    fn a_host_that_failed_its_starts_is_back_with_the_first_good_probe_after_its_pause() {
+        let out = Some(OutBecause::FailedStarts { count: 3 });
+        for (last_probe, now, wanted) in [(20, 29, out), (20, 45, out), (31, 45, None)] {
+            let probed = probed(last_probe, None);
+            assert_eq!(failed(3).out_because(probed, at(now)), wanted, "{now}");
+        }
+    }
+
+    #[test]
+    fn a_host_to_whose_gitspaces_the_way_is_broken_is_out_until_a_probe_finds_it_whole() {
+        let starts = StartRecord::default();
+        assert_eq!(
+            starts.out_because(probed(0, Some(Hop::Docker)), at(1000)),
+            Some(OutBecause::Broken { hop: Hop::Docker })
+        );
+        assert_eq!(starts.out_because(probed(1001, None), at(1001)), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use std::{collections::BTreeMap, pin::Pin};
 use store::GitspaceRecord;
 use wire::{
-    control::Capacity,
+    control::{Capacity, Hop},
     failure::Failure,
     gitspace::{Generation, GitspaceSpec, ObservedState},
     ids::{DelegateUuid, GitspaceUuid, TaskUuid},
@@ -33,6 +33,16 @@ pub trait TaskSink: Send + Sync + 'static {
     fn assign(&self, delegate: DelegateUuid, task: Task) -> Result<(), AssignRefused>;
     fn cancel(&self, delegate: DelegateUuid, task: TaskUuid);
     fn is_connected(&self, delegate: DelegateUuid) -> bool;
+    /// What the last probe of its connection found. Nothing before the first, and of a delegate that cannot be probed.
+    fn probed(&self, delegate: DelegateUuid) -> Option<Probed>;
+}
+
+/// What a probe says of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probed {
+    pub at: Timestamp,
+    /// The part at which the way ends, where it does.
+    pub broken_at: Option<Hop>,
 }
 
 /// Makes a task's specification of a record, with the owner's unsealed Git credentials.

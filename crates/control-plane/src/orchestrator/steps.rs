@@ -148,7 +148,7 @@ impl OrchestratorTask {
         Ok(placement::place(
             &record.machine.resources,
             &provider.selectors,
-            &self.book.candidates(record.id, self.now()),
+            &self.book.candidates(record.id, &*self.sink, self.now()),
         ))
     }
 

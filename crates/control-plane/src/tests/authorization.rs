@@ -47,6 +47,7 @@ fn endpoints() -> Vec<(&'static str, &'static str, For)> {
             "/delegates/{delegate}/unaccounted-gitspaces/{unaccounted}",
             Admins,
         ),
+        ("post", "/delegates/{delegate}/probe", Admins),
         ("get", "/join-tokens", Admins),
         ("post", "/join-tokens", Admins),
         ("delete", "/join-tokens/{join_token}", Admins),

@@ -56,6 +56,7 @@ async fn a_gateway_hears_a_snapshot_and_then_what_changes() {
             authorize_url,
             routes,
             revocations,
+            probes,
         } => {
             assert_eq!(id, gateway.id);
             assert_eq!(keys, plane.plane.grant_keys());
@@ -67,6 +68,7 @@ async fn a_gateway_hears_a_snapshot_and_then_what_changes() {
                 (GitspaceState::Uninitialized, false)
             );
             assert_eq!(revocations, []);
+            assert!(probes, "it takes what gateways find");
         }
         other => panic!("{other:?}"),
     }

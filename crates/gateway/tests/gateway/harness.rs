@@ -73,6 +73,13 @@ struct Loopback {
 }
 
 impl Dial for Loopback {
+    fn probe(
+        &self,
+        _: Vec<(wire::ids::GitspaceUuid, wire::ids::DelegateUuid)>,
+    ) -> BoxFuture<'_, wire::control::ProbeReport> {
+        Box::pin(std::future::ready(wire::control::ProbeReport::default()))
+    }
+
     fn dial(&self, target: Authorized<Target>) -> BoxFuture<'_, Result<Upstream, DialError>> {
         Box::pin(async move {
             assert_eq!(target.get().gitspace, uuid(7));
@@ -143,6 +150,7 @@ pub(crate) fn snapshot(key: &SigningKey) -> ToGateway {
         authorize_url: "http://localhost:7070/authorize".to_owned(),
         routes: vec![route(GitspaceState::Running, true)],
         revocations: Vec::new(),
+        probes: true,
     }
 }
 

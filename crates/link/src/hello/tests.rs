@@ -68,6 +68,7 @@ fn hello(tasks: Vec<TaskStatus>, gitspaces: Vec<Observed>) -> Box<Hello> {
         },
         tags: Vec::new(),
         draining: false,
+        probes: false,
         runner_ready: true,
         tasks,
         gitspaces,

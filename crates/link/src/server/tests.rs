@@ -95,7 +95,10 @@ fn ended(server: &mut Server) -> Cause {
     std::iter::from_fn(|| server.poll_output())
         .find_map(|output| match output {
             Output::Ended { cause } => Some(cause),
-            Output::Proof { .. } | Output::Hello { .. } | Output::Deliver { .. } => None,
+            Output::Proof { .. }
+            | Output::Hello { .. }
+            | Output::Deliver { .. }
+            | Output::Probed { .. } => None,
         })
         .expect("ended")
 }
@@ -358,4 +361,60 @@ fn the_server_asks_only_a_delegate_that_is_late_with_its_heartbeat() {
         "{frames:?}"
     );
     assert!(server.deadline().expect("live") <= now + timing.heartbeat * 5 / 2);
+}
+
+#[test]
+fn a_probe_overtakes_what_waits_and_its_answer_is_told_and_numbers_nothing() {
+    let now = Instant::now();
+    let (mut server, _) = live(now, Inbox::resumed(stream(1), 0));
+    for _ in 0..3 {
+        let task = TaskUuid::from_untyped_uuid(uuid::Uuid::from_u128(1));
+        server
+            .send(&Down::Cancel { task }, Class::Control)
+            .expect("room");
+    }
+    server.probe(7, true);
+    let sent = transmit(&mut server, now);
+    assert!(
+        matches!(
+            sent.first(),
+            Some(Frame::Probe {
+                id: 7,
+                all: true,
+                ..
+            })
+        ),
+        "{sent:?}"
+    );
+    assert_eq!(sent.len(), 4, "the bodies follow: {sent:?}");
+    let answer = Frame::Probed {
+        epoch: Epoch(4),
+        id: 7,
+        report: Box::default(),
+    };
+    send(&mut server, now, &answer);
+    assert!(matches!(
+        server.poll_output(),
+        Some(Output::Probed { id: 7, .. })
+    ));
+    assert_eq!(server.session().inbox().consumed(), 0);
+}
+
+#[test]
+fn a_delegate_that_probes_its_control_plane_breaks_the_protocol() {
+    let now = Instant::now();
+    let (mut server, _) = live(now, Inbox::resumed(stream(1), 0));
+    let probe = Frame::Probe {
+        epoch: Epoch(4),
+        id: 1,
+        all: false,
+    };
+    send(&mut server, now, &probe);
+    assert!(matches!(
+        ended(&mut server),
+        Cause::Violation {
+            code: DisconnectCode::Protocol,
+            ..
+        }
+    ));
 }

@@ -275,7 +275,7 @@ impl World {
         assert!(
             self.is_done(),
             "it does not converge: the client is {}, stored {:?}, journal {:?}",
-            self.client.state().name(),
+            self.client.state().stage(),
             self.store.tasks,
             self.runner.journal.keys()
         );

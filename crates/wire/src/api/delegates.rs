@@ -1,7 +1,7 @@
 //! Delegates, join tokens and infra providers.
 
 use crate::{
-    control::{Disconnect, Inventory, KeyState},
+    control::{Disconnect, Hop, Inventory, KeyState, ProbeReport},
     gitspace::ObservedState,
     ids::{DelegateUuid, GitspaceUuid, InfraProviderUuid, JoinTokenUuid},
     secret::Secret,
@@ -22,10 +22,16 @@ pub struct Delegate {
     /// Starts that failed in a row for a reason of the host's.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub failed_starts: u32,
-    /// It failed so many that others are preferred until then.
+    /// It failed so many that others are preferred until then at least, and until a probe finds the way whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub suspect_until: Option<Timestamp>,
+    /// Why starts go to others where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of_rotation: Option<String>,
+    /// The way through it into its gitspaces; missing before the first probe of a connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_path: Option<DataPath>,
     pub revoked: bool,
     /// Which key it proves itself with; `None` from a control plane that does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,6 +64,21 @@ pub struct Delegate {
 )]
 const fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+/// The way from the control plane into a delegate's gitspaces, as the last probe found it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DataPath {
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub at: Timestamp,
+    /// Since when each probe finds it so.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub since: Timestamp,
+    /// The part at which it ends, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken_at: Option<Hop>,
+    pub report: ProbeReport,
 }
 
 /// Two processes with one identity.

@@ -1,6 +1,6 @@
 //! Gateways in processes of their own.
 
-use crate::{ids::GatewayUuid, secret::Secret};
+use crate::{control::ProbeReport, ids::GatewayUuid, secret::Secret};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,9 @@ pub struct Gateway {
     /// What its URLs end with, as it says itself while it is connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
+    /// Its own way into its host's gitspaces, from the runner on, as it said last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_path: Option<ProbeReport>,
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub created: Timestamp,
 }

@@ -57,6 +57,9 @@ pub struct Gitspace {
     /// Why it is in state `error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
+    /// What is wrong with it while it runs: `agent_silent`, `out_of_memory`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<Failure>,
     /// Actions that are taken from here.
     pub actions: Vec<GitspaceAction>,
     /// Name of the delegate whose host holds it.

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use wire::{
     control::{
         Capacity, DisconnectCode, Down, EnrolClaims, EnrolRequest, EnrolResponse, Epoch, Frame,
-        Hello, Inventory, KeyChallenge, KeyClaims, KeyProof, KeyProposal, KeyState, ProofClaims,
-        TaskStatus, TaskVerdict, Up, Welcome,
+        Hello, Hop, HopProblem, HopReport, Inventory, KeyChallenge, KeyClaims, KeyProof,
+        KeyProposal, KeyState, ProbeReport, ProofClaims, TaskStatus, TaskVerdict, Up, Welcome,
     },
     failure::{Failure, FailureCode},
     gitspace::{
@@ -37,6 +37,8 @@ const fn frame_name<B>(frame: &Frame<B>) -> &'static str {
         Frame::Ping { .. } => "ping",
         Frame::Pong { .. } => "pong",
         Frame::Bye { .. } => "bye",
+        Frame::Probe { .. } => "probe",
+        Frame::Probed { .. } => "probed",
     }
 }
 
@@ -257,6 +259,7 @@ pub(super) fn up() -> Vec<(String, Frame<Up>)> {
             tags: vec!["gpu".to_owned()],
             draining: false,
             runner_ready: true,
+            probes: true,
             tasks: vec![status()],
             gitspaces: vec![observed()],
         }),
@@ -271,7 +274,31 @@ pub(super) fn up() -> Vec<(String, Frame<Up>)> {
         .into_iter()
         .map(|body| (up_name(&body), data(body)))
         .collect();
-    frames.extend([hello, rest].map(|frame| (frame_name(&frame).to_owned(), frame)));
+    let probed = Frame::Probed {
+        epoch: Epoch(5),
+        id: 1,
+        report: Box::new(ProbeReport {
+            hops: vec![
+                HopReport {
+                    hop: Hop::Runner,
+                    gitspace: None,
+                    took_us: 900,
+                    problem: None,
+                },
+                HopReport {
+                    hop: Hop::Agent,
+                    gitspace: Some(id(2)),
+                    took_us: 2_000_000,
+                    problem: Some(HopProblem::Failed {
+                        reason: "no answer within 2 s".to_owned(),
+                        hint: Some("wait".to_owned()),
+                    }),
+                },
+            ],
+            ..ProbeReport::default()
+        }),
+    };
+    frames.extend([hello, rest, probed].map(|frame| (frame_name(&frame).to_owned(), frame)));
     frames.extend(
         shared()
             .into_iter()
@@ -336,7 +363,12 @@ pub(super) fn down() -> Vec<(String, Frame<Down>)> {
         .into_iter()
         .map(|body| (down_name(&body), data(body)))
         .collect();
-    frames.extend([challenge, welcome].map(|frame| (frame_name(&frame).to_owned(), frame)));
+    let probe = Frame::Probe {
+        epoch: Epoch(5),
+        id: 1,
+        all: true,
+    };
+    frames.extend([challenge, welcome, probe].map(|frame| (frame_name(&frame).to_owned(), frame)));
     frames
 }
 

@@ -2,14 +2,15 @@
 
 use crate::orchestrator::{
     AssignRefused, DelegateView, NewGitspace, OrchestratorConfig, OrchestratorError,
-    OrchestratorHandle, OrchestratorParts, OrchestratorTask, SpecSource, TaskSink, visible_state,
+    OrchestratorHandle, OrchestratorParts, OrchestratorTask, Probed, SpecSource, TaskSink,
+    visible_state,
 };
 use camino::Utf8PathBuf;
 use daemon::{Clock as _, ManualClock, SequentialIds};
 use jiff::Timestamp;
 use newtype_uuid::{GenericUuid as _, TypedUuid, TypedUuidKind};
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     pin::Pin,
     sync::{Arc, Mutex},
     time::Duration,
@@ -149,6 +150,8 @@ pub(crate) struct Sink {
     pub(crate) cancelled: Mutex<Vec<TaskUuid>>,
     /// Bytes of the largest task it takes, where there is a limit.
     pub(crate) limit: Mutex<Option<usize>>,
+    /// What the last probes found.
+    pub(crate) probed: Mutex<HashMap<DelegateUuid, Probed>>,
 }
 
 impl TaskSink for Sink {
@@ -168,6 +171,10 @@ impl TaskSink for Sink {
 
     fn cancel(&self, _: DelegateUuid, task: TaskUuid) {
         self.cancelled.lock().unwrap().push(task);
+    }
+
+    fn probed(&self, delegate: DelegateUuid) -> Option<Probed> {
+        self.probed.lock().unwrap().get(&delegate).copied()
     }
 
     fn is_connected(&self, delegate: DelegateUuid) -> bool {
@@ -311,14 +318,31 @@ impl World {
         tasks: Vec<TaskStatus>,
         gitspaces: Vec<Observed>,
     ) -> Vec<TaskVerdict> {
+        self.hello_of(self.delegate, tasks, gitspaces).await
+    }
+
+    /// Hello and welcome of another delegate.
+    pub(crate) async fn connect_other(&self, delegate: DelegateUuid) {
+        self.hello_of(delegate, Vec::new(), Vec::new()).await;
+        self.sink.connected.lock().unwrap().insert(delegate);
+        self.handle.delegate_connected(delegate).await.unwrap();
+    }
+
+    async fn hello_of(
+        &self,
+        delegate: DelegateUuid,
+        tasks: Vec<TaskStatus>,
+        gitspaces: Vec<Observed>,
+    ) -> Vec<TaskVerdict> {
         self.handle
             .hello(
-                self.delegate,
+                delegate,
                 Hello {
                     version: "1".to_owned(),
                     inventory: inventory(),
                     tags: Vec::new(),
                     draining: false,
+                    probes: true,
                     runner_ready: true,
                     tasks,
                     gitspaces,

@@ -30,6 +30,8 @@ impl World {
             }
             server::Output::Hello { hello } => wire.held = Some(hello.tasks),
             server::Output::Deliver { seq, body } => wire.waiting.push_back((seq, *body)),
+            // Nothing depends on one; the other simulation sends them.
+            server::Output::Probed { .. } => {}
             server::Output::Ended { cause } => {
                 if matches!(cause, server::Cause::Violation { .. }) {
                     self.violated(id, &cause.to_string());

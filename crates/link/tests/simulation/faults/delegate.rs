@@ -82,6 +82,7 @@ impl World {
                 self.on_down(body);
                 self.client.consumed(self.now, seq);
             }
+            client::Output::Probe { .. } => {}
             client::Output::HangUp { cause, .. } => self.on_hang_up(&cause),
         }
     }
