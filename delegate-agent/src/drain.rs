@@ -141,10 +141,12 @@ impl Drain {
             let wait = match left {
                 Some(left) if left.is_zero() => {
                     if self.hand_back(runner).await {
-                        // Nothing more is handed back until something more was given.
+                        // Nothing more is handed back until something more was given. A runner that was killed meanwhile has forgotten
+                        // the cancel, and while the link is down nothing changes here.
                         tokio::select! {
                             () = self.changed.notified() => {}
                             _ = tasks.changed() => {}
+                            () = tokio::time::sleep(LONGEST_WAIT) => {}
                         }
                         continue;
                     }

@@ -246,8 +246,13 @@ impl Draft {
             })
     }
 
-    /// Takes the next event of the open task.
-    pub(super) fn take_event(&mut self, event: TaskEvent, config: &OrchestratorConfig) {
+    /// Takes the next event of the open task. `draining`: whether its host takes nothing more.
+    pub(super) fn take_event(
+        &mut self,
+        event: TaskEvent,
+        draining: bool,
+        config: &OrchestratorConfig,
+    ) {
         let Some(task) = &mut self.task else { return };
         task.stored_seq = event.seq;
         // Hearing of it is the proof that it reached the runner.
@@ -308,7 +313,7 @@ impl Draft {
                 match outcome {
                     TaskOutcome::Done {} => self.task_done(current, config),
                     TaskOutcome::Failed { failure } => self.task_failed(failure, config),
-                    TaskOutcome::Cancelled {} => self.task_given_back(current, config),
+                    TaskOutcome::Cancelled {} => self.task_given_back(current, draining, config),
                 }
             }
         }
@@ -381,16 +386,17 @@ impl Draft {
     }
 
     /// Ends the open task, which its runner has cancelled.
-    fn task_given_back(&mut self, current: bool, config: &OrchestratorConfig) {
+    fn task_given_back(&mut self, current: bool, draining: bool, config: &OrchestratorConfig) {
         let is_ours = self
             .task
             .as_ref()
             .is_none_or(|task| task.state == TaskState::Cancelling);
-        if is_ours || !current {
+        // A host that is not being drained has no reason to give anything back: that counts as an attempt, or it could go on for ever.
+        if is_ours || !current || !draining {
             self.task_cancelled(config);
             return;
         }
-        // Nobody here asked for it: its host is being drained, and nothing went wrong. Not at once, in case something else cancels it again.
+        // Nobody here asked for it, and nothing went wrong. Not at once, in case something else cancels it again.
         let Some(task) = self.end_task() else { return };
         self.record.retry_at = Some(later(self.now, config.first_retry));
         let message = format!("{} was handed back by its host", words::verb(task.kind));

@@ -108,7 +108,12 @@ impl OrchestratorTask {
             | TaskEventKind::PhaseFailed { .. }
             | TaskEventKind::Log { .. } => None,
         };
-        draft.take_event(event, &self.config);
+        let draining = self
+            .book
+            .delegates
+            .get(&delegate)
+            .is_some_and(|view| view.draining);
+        draft.take_event(event, draining, &self.config);
         self.stage(draft);
         self.note_start(delegate, kind, ended);
         if decides {

@@ -1,11 +1,10 @@
 //! What probes and silent agents mean for gitspaces, and what a host hands back.
 
 use super::support::{World, id};
-use crate::orchestrator::Probed;
+use crate::orchestrator::{OrchestratorConfig, Probed};
 use daemon::Clock as _;
 use std::time::Duration;
 use wire::{
-    api::GitspaceAction,
     control::{Hop, Up},
     failure::{Failure, FailureCode},
     gitspace::{GitspaceState, ObservedState},
@@ -96,6 +95,26 @@ async fn a_start_that_its_host_hands_back_is_given_again_and_is_no_failed_attemp
         assert_eq!(world.count_assigned(), count + 1);
     }
     assert_eq!(world.state(gitspace).await, GitspaceState::Starting);
-    // What the user has taken back is not given again.
-    world.act(gitspace, GitspaceAction::Cancel).await;
+}
+
+#[tokio::test]
+async fn a_start_that_a_host_gives_back_for_no_reason_is_a_failed_attempt() {
+    let world = World::new().await;
+    world.connect(Vec::new(), Vec::new()).await;
+    let gitspace = world.create(0x100, "app").await;
+    let attempts = OrchestratorConfig::default().max_attempts;
+    for attempt in 1..=attempts {
+        let start = world.task(TaskKind::Start);
+        assert_eq!(start.attempt, attempt);
+        world
+            .finish(
+                &start,
+                1,
+                TaskOutcome::Cancelled {},
+                ObservedState::Provisioned,
+            )
+            .await;
+        world.pass(Duration::from_secs(600)).await;
+    }
+    assert_eq!(world.state(gitspace).await, GitspaceState::Error);
 }
