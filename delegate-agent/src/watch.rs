@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use wire::control::Up;
 
 /// Between tries of a runner that does not answer: a restart of it is seen at once.
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(200);
 /// Memory and disk change all the time; nobody needs to know to the second.
 const INVENTORY_PERIOD: Duration = Duration::from_secs(60);
 

@@ -190,7 +190,7 @@ impl RunnerConfig {
         let deployment = deployment(&self, Some(&*ids))?;
         let names = Names::new(&deployment, &self.run_dir);
         let docker = Docker::new(&self.docker_host);
-        let agent_copy = agent_copy::install(&self.agent_binary, &self.state_dir)
+        let agent_copy = agent_copy::install(&self.agent_binary, &self.state_dir, &*clock)
             .map_err(|source| BuildError::Agent { source })?;
         let ledger =
             Ledger::open(&self.state_dir).map_err(|source| BuildError::Ledger { source })?;
@@ -291,8 +291,12 @@ impl App {
         let drain = lifecycle.drain_token();
         let orphans = Arc::new(Orphans::default());
         let gitspaces = Gitspaces::new(Arc::clone(&shared));
-        shared.firewall.apply().await;
-        match reconcile::compare_once(&shared, &docker).await {
+        // Neither depends on the other, and a start waits for both.
+        let (_, compared) = tokio::join!(
+            shared.firewall.apply(),
+            reconcile::compare_once(&shared, &docker)
+        );
+        match compared {
             Ok(()) => collect_agents(&shared),
             Err(failure) => {
                 tracing::warn!(%failure, detail = failure.detail, "Cannot compare the ledger with Docker yet");

@@ -55,6 +55,13 @@ impl Family {
     }
 }
 
+/// Whether the jumps into this deployment's chains are there.
+#[derive(Clone, Copy)]
+struct Jumps {
+    input: bool,
+    forward: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Firewall {
     mode: FirewallMode,
@@ -63,6 +70,8 @@ pub(crate) struct Firewall {
     forward_chain: String,
     host_access: Vec<SocketAddr>,
     failure: Mutex<Option<String>>,
+    /// Two at once would both find a jump missing, and both add it.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Firewall {
@@ -74,6 +83,7 @@ impl Firewall {
             forward_chain: names.chain("FWD"),
             host_access,
             failure: Mutex::new(Some("it has not been set up yet".to_owned())),
+            turn: tokio::sync::Mutex::default(),
         }
     }
 
@@ -82,7 +92,9 @@ impl Firewall {
         if self.mode == FirewallMode::Off {
             return;
         }
-        let failure = match self.install(Family::V4).await {
+        let _turn = self.turn.lock().await;
+        let (v4, v6) = tokio::join!(self.install(Family::V4), self.install(Family::V6));
+        let failure = match v4 {
             Ok(()) => None,
             Err(error) => {
                 let cause = daemon::ErrorChain(&error).to_string();
@@ -91,7 +103,7 @@ impl Firewall {
             }
         };
         if failure.is_none()
-            && let Err(error) = self.install(Family::V6).await
+            && let Err(error) = v6
         {
             // Docker turns IPv6 off inside gitspaces, so that this is a second lock on the same door.
             tracing::warn!(error = %daemon::ErrorChain(&error), "Cannot set up the firewall for IPv6");
@@ -127,40 +139,42 @@ impl Firewall {
         }
     }
 
+    /// Looks which jumps are there, and sets the rest in one transaction of the packet filter: each program that is run, and each
+    /// transaction, is a part of the time that a runner takes to start.
     async fn install(&self, family: Family) -> Result<(), FirewallError> {
         let (program, restore) = family.programs();
-        run(
-            restore,
-            &[LOCK_WAIT, "--noflush"],
-            Some(&self.rules(family)),
-        )
-        .await?;
-        self.jump(program, "INPUT", &self.input_chain).await?;
-        if matches!(family, Family::V4) {
-            // Docker makes it too, and keeps it where it is there already.
-            if run(program, &[LOCK_WAIT, "-nL", "DOCKER-USER"], None)
-                .await
-                .is_err()
-            {
-                run(program, &[LOCK_WAIT, "-N", "DOCKER-USER"], None).await?;
+        let input = list(program, "INPUT");
+        let jumps = match family {
+            Family::V4 => {
+                let (input, forward) = tokio::join!(input, list(program, "DOCKER-USER"));
+                let forward = match forward {
+                    Ok(rules) => rules,
+                    // Docker makes it too, and keeps it where it is there already. Fails where the list did not fail for its absence.
+                    Err(_) => run(program, &[LOCK_WAIT, "-N", "DOCKER-USER"], None).await?,
+                };
+                Jumps {
+                    input: self.is_in(&input?, "INPUT", &self.input_chain),
+                    forward: self.is_in(&forward, "DOCKER-USER", &self.forward_chain),
+                }
             }
-            self.jump(program, "DOCKER-USER", &self.forward_chain)
-                .await?;
-        }
+            Family::V6 => Jumps {
+                input: self.is_in(&input.await?, "INPUT", &self.input_chain),
+                forward: true,
+            },
+        };
+        let rules = self.rules(family, jumps);
+        run(restore, &[LOCK_WAIT, "--noflush"], Some(&rules)).await?;
         Ok(())
     }
 
-    async fn jump(&self, program: &'static str, from: &str, to: &str) -> Result<(), FirewallError> {
-        let rule = ["-i", self.interfaces.as_str(), "-j", to];
-        let check: Vec<&str> = [LOCK_WAIT, "-C", from].into_iter().chain(rule).collect();
-        if run(program, &check, None).await.is_ok() {
-            return Ok(());
-        }
-        let insert: Vec<&str> = [LOCK_WAIT, "-I", from, "1"]
-            .into_iter()
-            .chain(rule)
-            .collect();
-        run(program, &insert, None).await
+    /// Whether this deployment's interfaces are sent from one chain to another, among the rules that `iptables -S` listed.
+    fn is_in(&self, rules: &str, from: &str, to: &str) -> bool {
+        let rule = self.jump(from, to);
+        rules.lines().any(|line| line.trim_end() == rule)
+    }
+
+    fn jump(&self, from: &str, to: &str) -> String {
+        format!("-A {from} -i {} -j {to}", self.interfaces)
     }
 
     /// Takes everything of this deployment out again.
@@ -185,7 +199,7 @@ impl Firewall {
     }
 
     /// Input of `iptables-restore`: a chain that is declared there is emptied first, and all of it takes effect at once.
-    fn rules(&self, family: Family) -> String {
+    fn rules(&self, family: Family, jumps: Jumps) -> String {
         let (input, forward) = (&self.input_chain, &self.forward_chain);
         let mut rules = format!(
             "*filter\n:{input} - [0:0]\n-A {input} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT\n"
@@ -204,6 +218,11 @@ impl Firewall {
             }
         }
         rules.push_str(&format!("-A {input} -j REJECT\n"));
+        let insert =
+            |from: &str, to: &str| format!("{}\n", self.jump(from, to).replacen("-A", "-I", 1));
+        if !jumps.input {
+            rules.push_str(&insert("INPUT", input));
+        }
         if matches!(family, Family::V4) {
             rules.push_str(&format!(":{forward} - [0:0]\n"));
             for metadata in METADATA {
@@ -213,17 +232,26 @@ impl Firewall {
             for bridges in [self.interfaces.as_str(), "docker0", "br-+"] {
                 rules.push_str(&format!("-A {forward} -o {bridges} -j DROP\n"));
             }
+            if !jumps.forward {
+                rules.push_str(&insert("DOCKER-USER", forward));
+            }
         }
         rules.push_str("COMMIT\n");
         rules
     }
 }
 
+/// A chain's rules, as they would be added.
+async fn list(program: &'static str, chain: &str) -> Result<String, FirewallError> {
+    run(program, &[LOCK_WAIT, "-S", chain], None).await
+}
+
+/// What the program says, where it ends well.
 async fn run(
     program: &'static str,
     arguments: &[&str],
     input: Option<&str>,
-) -> Result<(), FirewallError> {
+) -> Result<String, FirewallError> {
     let failed = |source| FirewallError::Run { program, source };
     let work = async {
         let mut child = Command::new(program)
@@ -233,7 +261,7 @@ async fn run(
             } else {
                 Stdio::null()
             })
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -250,7 +278,7 @@ async fn run(
         .await
         .map_err(|_| FirewallError::Slow { program })??;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     Err(FirewallError::Failed {
         program,
@@ -267,6 +295,38 @@ async fn run(
 mod tests {
     use super::*;
 
+    const MISSING: Jumps = Jumps {
+        input: false,
+        forward: false,
+    };
+
+    #[test]
+    fn a_jump_is_added_where_it_is_not_listed_and_only_there() {
+        let names = Names::new("d", camino::Utf8Path::new("/run"));
+        let firewall = Firewall::new(FirewallMode::Required, &names, Vec::new());
+        let (interfaces, input) = (&firewall.interfaces, &firewall.input_chain);
+        let listed = format!("-P INPUT ACCEPT\n-A INPUT -i {interfaces} -j {input}\n");
+        assert!(firewall.is_in(&listed, "INPUT", input));
+        assert!(!firewall.is_in(&listed, "INPUT", &firewall.forward_chain));
+        assert!(!firewall.is_in(&listed.replace("-+", "-2+"), "INPUT", input));
+        let missing = firewall.rules(Family::V4, MISSING);
+        assert!(
+            missing.contains(&format!("\n-I INPUT -i {interfaces} -j {input}\n")),
+            "{missing}"
+        );
+        assert!(missing.contains("\n-I DOCKER-USER -i "), "{missing}");
+        let there = Jumps {
+            input: true,
+            forward: true,
+        };
+        let there = firewall.rules(Family::V4, there);
+        assert!(!there.contains("-I "), "{there}");
+        assert!(
+            !missing.contains(":DOCKER-USER") && !missing.contains(":INPUT"),
+            "others' chains are not declared, which would empty them: {missing}"
+        );
+    }
+
     #[test]
     fn allowed_addresses_come_before_the_refusal_and_only_in_their_family() {
         let names = Names::new("d", camino::Utf8Path::new("/run"));
@@ -278,7 +338,7 @@ mod tests {
                 "[fd00::1]:81".parse().unwrap(),
             ],
         );
-        let rules = firewall.rules(Family::V4);
+        let rules = firewall.rules(Family::V4, MISSING);
         let allowed = rules
             .find("-d 172.17.0.1 -p tcp --dport 80 -j ACCEPT")
             .unwrap();
@@ -294,7 +354,7 @@ mod tests {
             rules.contains("-o docker0 -j DROP") && rules.contains("+ -j DROP"),
             "neither another gitspace nor another container: {rules}"
         );
-        assert!(!firewall.rules(Family::V6).contains("169.254"));
+        assert!(!firewall.rules(Family::V6, MISSING).contains("169.254"));
     }
 
     #[test]

@@ -83,13 +83,15 @@ async fn tick(
 ) -> Infallible {
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // At once, and the start has set up the firewall.
+    ticks.tick().await;
     loop {
+        pass(shared, docker, gitspaces, orphans).await;
         tokio::select! {
             _ = ticks.tick() => {}
             () = shared.compare.notified() => {}
         }
         shared.firewall.apply().await;
-        pass(shared, docker, gitspaces, orphans).await;
     }
 }
 

@@ -21,7 +21,7 @@ use wire::{
 /// A runner that restarts is waited for this long before its task is given back.
 const ASSIGN_LIMIT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Doubles from [`FIRST_PAUSE`] to [`LONGEST_PAUSE`].
 #[derive(Debug)]
