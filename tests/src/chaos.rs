@@ -9,7 +9,10 @@ mod seed;
 mod tally;
 mod world;
 
-use crate::deployment::{Daemon, Deployment, text};
+use crate::{
+    deployment::{Daemon, Deployment, text},
+    own_docker,
+};
 use anyhow::{Context as _, Result, ensure};
 use seed::Seed;
 use tally::Tally;
@@ -18,6 +21,7 @@ use world::World;
 /// In `./test`.
 const SHORT_KILLS: usize = 12;
 const SHORT_POINTS: usize = 6;
+const SHORT_DOCKER_KILLS: usize = 3;
 
 fn setting(name: &str, short: usize) -> Result<usize> {
     Ok(match std::env::var(name) {
@@ -55,6 +59,25 @@ async fn nothing_breaks_by_a_kill_at_any_fail_point() -> Result<()> {
     let mut world = World::new(host, &mut seed)?;
     for point in all {
         world.die_at(&mut seed, point)?;
+    }
+    world.end()?.check()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_breaks_by_kills_of_dockerd_at_random_moments() -> Result<()> {
+    let kills = setting("GITSPACES_CHAOS_DOCKER_KILLS", SHORT_DOCKER_KILLS)?;
+    if kills == 0 {
+        return Ok(());
+    }
+    let test = "chaos::nothing_breaks_by_kills_of_dockerd_at_random_moments";
+    let Some(mut docker) = own_docker::enter(test, true)? else {
+        return Ok(());
+    };
+    let mut seed = Seed::from_environment()?;
+    let host = Deployment::start_with(&docker.config()).await?;
+    let mut world = World::new(host, &mut seed)?;
+    for _ in 0..kills {
+        world.docker_round(&mut seed, &mut docker)?;
     }
     world.end()?.check()
 }

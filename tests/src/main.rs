@@ -11,12 +11,14 @@
 mod deployment;
 mod docker;
 mod git_server;
+mod own_docker;
 
 mod admin_sockets;
 mod browser;
 mod chaos;
 mod daemons_killed;
 mod data_path;
+mod dockerd_killed;
 mod example_configs;
 mod failures;
 mod gateway_door;

@@ -12,6 +12,7 @@ pub(super) struct Tally {
     pub(super) delegate: usize,
     pub(super) both: usize,
     pub(super) container: usize,
+    pub(super) docker: usize,
     pub(super) points: usize,
     pub(super) acknowledged: usize,
     /// Actions that were acknowledged and did not come about.
@@ -58,11 +59,18 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kills = self.runner + self.delegate + self.both + self.container + self.points;
+        let kills =
+            self.runner + self.delegate + self.both + self.container + self.docker + self.points;
         writeln!(
             f,
-            "chaos: {kills} kills (runner {}, delegate with control plane {}, both {}, container {}, at fail points {}), {} actions acknowledged",
-            self.runner, self.delegate, self.both, self.container, self.points, self.acknowledged
+            "chaos: {kills} kills (runner {}, delegate with control plane {}, both {}, container {}, dockerd {}, at fail points {}), {} actions acknowledged",
+            self.runner,
+            self.delegate,
+            self.both,
+            self.container,
+            self.docker,
+            self.points,
+            self.acknowledged
         )?;
         writeln!(
             f,

@@ -1,7 +1,10 @@
 //! Gitspaces that are churned while somebody is killed, and what has to be true of them after each kill.
 
 use super::{Tally, count, count::Counted, points, seed::Seed};
-use crate::deployment::{Daemon, Deployment, PATIENCE, Said, pause, text};
+use crate::{
+    deployment::{Daemon, Deployment, PATIENCE, Said, pause, text},
+    own_docker::OwnDocker,
+};
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::{
     sys::signal::{Signal, kill},
@@ -19,6 +22,8 @@ const CHURNED: usize = 3;
 const LONGEST_DELAY: Duration = Duration::from_millis(2500);
 /// Actions before a fail point counts as out of reach: each kind of action is among them.
 const STEPS: usize = 12;
+/// Before a killed dockerd is started again: a service manager waits about as long.
+const LONGEST_ABSENCE: Duration = Duration::from_millis(2000);
 
 const REPOSITORY: &[(&str, &str)] = &[(
     ".devcontainer/devcontainer.json",
@@ -182,6 +187,27 @@ impl World {
             }
             Victim::Container(of) => self.kill_container(of)?,
         }
+        let restarted = Instant::now();
+        self.hear(asked)?;
+        self.settle(&what, restarted)
+    }
+
+    /// The same, and it is dockerd that is killed.
+    pub(super) fn docker_round(&mut self, seed: &mut Seed, docker: &mut OwnDocker) -> Result<()> {
+        let asked = self.ask(seed)?;
+        let delay = seed.up_to(LONGEST_DELAY);
+        wait(delay);
+        let away = seed.up_to(LONGEST_ABSENCE);
+        let what = format!(
+            "dockerd was killed {} ms after {}, and away for {} ms",
+            delay.as_millis(),
+            self.words(&asked),
+            away.as_millis()
+        );
+        docker.kill()?;
+        self.tally.docker += 1;
+        wait(away);
+        docker.run()?;
         let restarted = Instant::now();
         self.hear(asked)?;
         self.settle(&what, restarted)
