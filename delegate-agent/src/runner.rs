@@ -127,13 +127,15 @@ pub fn failure_of(error: &ClientError) -> Failure {
     };
     let code = serde_json::from_value(serde_json::Value::String(problem.code.clone()))
         .unwrap_or(FailureCode::Internal);
-    // Another task holds the gitspace: nothing is wrong with this one, and it can be given again.
-    let code =
-        if error.status() == Some(http::StatusCode::CONFLICT) && code == FailureCode::Internal {
+    // Another task holds the gitspace, or the runner's own disk takes nothing: nothing is wrong with this one, and it can be given again.
+    let code = match error.status() {
+        Some(http::StatusCode::CONFLICT | http::StatusCode::INSUFFICIENT_STORAGE)
+            if code == FailureCode::Internal =>
+        {
             FailureCode::RunnerUnavailable
-        } else {
-            code
-        };
+        }
+        _ => code,
+    };
     Failure {
         code,
         message: problem.message.clone(),

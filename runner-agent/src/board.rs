@@ -77,7 +77,11 @@ impl Board {
         // A counter that was lost, or put back from an older copy, is behind the clock: nobody makes a million of them in a second.
         let clock_floor = u64::try_from(clock.now().as_microsecond()).unwrap_or(0);
         let used = counted.max(clock_floor);
-        let reserved = reserve(&path, used)?;
+        // Not on a full disk: the next start has the clock as its floor, and what is published meanwhile tries again.
+        let reserved = reserve(&path, used).unwrap_or_else(|error| {
+            tracing::error!(error = %daemon::ErrorChain(&error), "Cannot reserve revisions");
+            used
+        });
         Ok(Self {
             path,
             clock,

@@ -513,6 +513,22 @@ host_access = ["{}"]
         Ok(())
     }
 
+    /// The same, for what has to be asked of a daemon's process.
+    pub(crate) fn until_mut(
+        &mut self,
+        what: &str,
+        mut truth: impl FnMut(&mut Self) -> Result<bool>,
+    ) -> Result<()> {
+        let limit = Instant::now() + PATIENCE;
+        while !truth(self)? {
+            if Instant::now() > limit {
+                bail!("not within {PATIENCE:?}: {what}\n{}", self.logs());
+            }
+            pause();
+        }
+        Ok(())
+    }
+
     pub(crate) fn until_state(&self, name: &str, state: &str) -> Result<()> {
         let mut last = String::new();
         self.until(&format!("{name} is {state}"), |deployment| {

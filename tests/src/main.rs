@@ -12,12 +12,14 @@ mod deployment;
 mod docker;
 mod git_server;
 mod own_docker;
+mod small_disk;
 
 mod admin_sockets;
 mod browser;
 mod chaos;
 mod daemons_killed;
 mod data_path;
+mod disk_full;
 mod dockerd_killed;
 mod example_configs;
 mod failures;

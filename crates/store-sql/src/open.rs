@@ -4,7 +4,7 @@ use crate::{error::store_error, row::micros};
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 use sqlx::{
-    SqlSafeStr as _, Sqlite, SqlitePool, Transaction,
+    Connection as _, SqlSafeStr as _, Sqlite, SqliteConnection, SqlitePool, Transaction,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -94,6 +94,7 @@ impl SqlStore {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .idle_timeout(None)
             .max_lifetime(None)
+            .after_release(|connection, _| Box::pin(is_out_of_transaction(connection)))
             .connect_with(options.clone())
             .await
             .map_err(open_error)?;
@@ -138,6 +139,16 @@ impl SqlStore {
             .await
             .map_err(store_error("starting a transaction", "transaction"))
     }
+}
+
+/// Whether a connection can begin another transaction. SQLite itself rolls back what a full or failing disk broke off; the driver's own
+/// rollback then fails, and it would take the connection to be in a transaction for ever. One like that is closed, and the next made anew.
+async fn is_out_of_transaction(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    if connection.is_in_transaction() {
+        // The rollback of what was dropped may be under way: this waits for its turn.
+        connection.ping().await?;
+    }
+    Ok(!connection.is_in_transaction())
 }
 
 pub(crate) async fn done(transaction: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
@@ -225,6 +236,31 @@ mod tests {
         old.close().await;
         let store = SqlStore::open_sqlite(&path).await.unwrap();
         (dir, store)
+    }
+
+    #[tokio::test]
+    async fn what_a_full_disk_broke_off_does_not_keep_later_writes_from_their_turn() {
+        let (_dir, store) = first_form(&[]).await;
+        for whole in [true, false] {
+            // SQLite's own bound, of this connection alone: the same error and the same rollback as of a full disk.
+            sqlx::query("PRAGMA max_page_count = 1")
+                .execute(&store.writer)
+                .await
+                .unwrap();
+            let mut transaction = store.write().await.unwrap();
+            let fill = "INSERT INTO settings (key, value) VALUES ('x', zeroblob(1000000))";
+            let result = if whole {
+                sqlx::query(fill).execute(&mut *transaction).await
+            } else {
+                let mut part = transaction.begin().await.unwrap();
+                sqlx::query(fill).execute(&mut *part).await
+            };
+            let error = store_error("filling it", "row")(result.unwrap_err());
+            assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
+            drop(transaction);
+            let after = store.write().await.unwrap();
+            done(after).await.unwrap();
+        }
     }
 
     #[tokio::test]

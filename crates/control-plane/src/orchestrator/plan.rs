@@ -216,9 +216,10 @@ pub fn backoff(record: &GitspaceRecord, failed: u32, config: &OrchestratorConfig
 pub const fn is_retried(kind: TaskKind, code: FailureCode) -> bool {
     match kind {
         TaskKind::Provision | TaskKind::Start => code.is_transient(),
-        // They only take away: what did not end in time is tried again.
+        // They only take away: what did not end in time is tried again, and where a disk was full, a moment later it may not be.
         TaskKind::Stop | TaskKind::Reset | TaskKind::Delete | TaskKind::Observe => {
-            code.is_transient() || matches!(code, FailureCode::DeadlineExceeded)
+            code.is_transient()
+                || matches!(code, FailureCode::DeadlineExceeded | FailureCode::DiskFull)
         }
     }
 }
