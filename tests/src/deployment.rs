@@ -133,6 +133,10 @@ public_url = "http://localhost:{gateway_port}"
 
     /// Each daemon in a process of its own; nothing runs yet, and nothing is enrolled or registered.
     pub(crate) async fn prepare_apart() -> Result<Self> {
+        Self::prepare_apart_with("").await
+    }
+
+    async fn prepare_apart_with(control_plane_config: &str) -> Result<Self> {
         let deployment = Self::prepare("").await?;
         let (root, control_port, gateway_port) = (
             deployment.root.clone(),
@@ -148,6 +152,7 @@ listen = "127.0.0.1:{control_port}"
 public_url = "http://localhost:{control_port}"
 gateway_url = "http://localhost:{gateway_port}"
 admin_socket = "{root}/control-plane-admin.sock"
+{control_plane_config}
 "#
             ),
         )?;
@@ -192,7 +197,12 @@ admin_socket = "{root}/gateway-admin.sock"
 
     /// Each daemon in a process of its own: enrolled with a join token, the gateway registered through the API.
     pub(crate) async fn start_apart() -> Result<Self> {
-        let mut deployment = Self::prepare_apart().await?;
+        Self::start_apart_with("").await
+    }
+
+    /// With more lines for the control plane's config.
+    pub(crate) async fn start_apart_with(control_plane_config: &str) -> Result<Self> {
+        let mut deployment = Self::prepare_apart_with(control_plane_config).await?;
         deployment.run_control_plane()?;
         deployment.run(Daemon::Runner)?;
 
@@ -304,23 +314,40 @@ host_access = ["{}"]
 
     /// With a fail point that kills it: `name` or `name:visits`.
     pub(crate) fn run_armed(&mut self, daemon: Daemon, fail_at: &str) -> Result<()> {
-        let binary = daemon.binary();
+        let mut command = Command::new(bin_dir()?.join(daemon.binary()));
+        command.env("GITSPACES_FAIL_AT", fail_at);
+        self.spawn(daemon, command)
+    }
+
+    /// With no more than so many open files.
+    pub(crate) fn run_with_files(&mut self, daemon: Daemon, files: u32) -> Result<()> {
+        let mut command = Command::new("prlimit");
+        command
+            .arg(format!("--nofile={files}"))
+            .arg(bin_dir()?.join(daemon.binary()));
+        self.spawn(daemon, command)
+    }
+
+    fn spawn(&mut self, daemon: Daemon, mut command: Command) -> Result<()> {
         let log = File::options()
             .create(true)
             .append(true)
-            .open(self.path(&format!("{binary}.log")))?;
-        let child = Command::new(bin_dir()?.join(binary))
+            .open(self.log_path(daemon))?;
+        let child = command
             .args(["--config", self.path(daemon.config()).as_str()])
             .env("GITSPACES_LOG", "debug,hyper=info,sqlx=info")
-            .env("GITSPACES_FAIL_AT", fail_at)
             .env("CREDENTIALS_DIRECTORY", self.path("credentials"))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
-            .with_context(|| format!("{binary} does not start"))?;
+            .with_context(|| format!("{} does not start", daemon.binary()))?;
         self.running.insert(daemon, child);
         Ok(())
+    }
+
+    pub(crate) fn log_path(&self, daemon: Daemon) -> Utf8PathBuf {
+        self.path(&format!("{}.log", daemon.binary()))
     }
 
     /// A sub-command of a daemon's binary, with its configuration.
