@@ -337,6 +337,7 @@ host_access = ["{}"]
             .args(["--config", self.path(daemon.config()).as_str()])
             .env("GITSPACES_LOG", "debug,hyper=info,sqlx=info")
             .env("CREDENTIALS_DIRECTORY", self.path("credentials"))
+            .env("GITSPACES_CLOCK_FILE", self.clock_path(daemon))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -348,6 +349,18 @@ host_access = ["{}"]
 
     pub(crate) fn log_path(&self, daemon: Daemon) -> Utf8PathBuf {
         self.path(&format!("{}.log", daemon.binary()))
+    }
+
+    fn clock_path(&self, daemon: Daemon) -> Utf8PathBuf {
+        self.path(&format!("{}.clock", daemon.binary()))
+    }
+
+    /// The wall clock of one daemon steps, so many seconds away from the host's. Whole or not there: it is read at any moment.
+    pub(crate) fn step_clock(&self, daemon: Daemon, seconds: i64) -> Result<()> {
+        let path = self.clock_path(daemon);
+        let temporary = self.path("clock.tmp");
+        std::fs::write(&temporary, seconds.to_string())?;
+        Ok(std::fs::rename(temporary, path)?)
     }
 
     /// A sub-command of a daemon's binary, with its configuration.

@@ -17,6 +17,7 @@ mod small_disk;
 mod admin_sockets;
 mod browser;
 mod chaos;
+mod clock_steps;
 mod daemons_killed;
 mod data_path;
 mod disk_full;

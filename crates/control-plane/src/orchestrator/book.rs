@@ -122,8 +122,8 @@ impl Book {
         self.gitspaces.waiting().clone()
     }
 
-    pub(super) fn due(&self, now: Timestamp) -> BTreeSet<GitspaceUuid> {
-        self.gitspaces.due(now)
+    pub(super) fn due(&self, now: Timestamp, latest: Timestamp) -> BTreeSet<GitspaceUuid> {
+        self.gitspaces.due(now, latest)
     }
 
     /// Delegates that are away for longer than `grace`, of which nothing was said.

@@ -109,10 +109,12 @@ impl Gitspaces {
         &self.waiting
     }
 
-    pub(super) fn due(&self, now: Timestamp) -> BTreeSet<GitspaceUuid> {
-        self.by_due
-            .iter()
-            .take_while(|(due, _)| *due <= now)
+    /// Also what is due later than `latest`: it was put down by a clock that has stepped back since, and is decided anew.
+    pub(super) fn due(&self, now: Timestamp, latest: Timestamp) -> BTreeSet<GitspaceUuid> {
+        let reached = self.by_due.iter().take_while(|(due, _)| *due <= now);
+        let out_of_reach = self.by_due.iter().rev();
+        reached
+            .chain(out_of_reach.take_while(|(due, _)| *due > latest))
             .map(|(_, id)| *id)
             .collect()
     }

@@ -128,7 +128,9 @@ fn without_task(situation: Situation<'_>, config: &OrchestratorConfig, now: Time
             TaskKind::Delete
         }
     };
-    if let Some(retry_at) = record.retry_at.filter(|at| now < *at) {
+    if let Some(retry_at) = record.retry_at.filter(|at| now < *at)
+        && retry_at <= later(now, longest_backoff(config))
+    {
         return Decision::WaitUntil(retry_at);
     }
     let Some(delegate) = situation.delegate else {
@@ -209,6 +211,23 @@ pub fn backoff(record: &GitspaceRecord, failed: u32, config: &OrchestratorConfig
         .min(config.longest_retry);
     let [.., spread] = *record.id.as_untyped_uuid().as_bytes();
     base + base.mul_f64(f64::from(spread) / 1024.0)
+}
+
+/// What is put down for later than this was so by a clock that has stepped back since.
+fn longest_backoff(config: &OrchestratorConfig) -> Duration {
+    config.longest_retry.mul_f64(1.25)
+}
+
+/// Longest time that any of this waits for, a task's deadline included.
+pub(super) fn longest_wait(config: &OrchestratorConfig) -> Duration {
+    let deadline = config
+        .start_limit
+        .max(config.stop_limit)
+        .max(config.delete_limit)
+        .saturating_add(config.deadline_grace);
+    deadline
+        .max(longest_backoff(config))
+        .max(config.cancel_limit)
 }
 
 /// Whether another attempt of the same makes sense without anybody changing anything.

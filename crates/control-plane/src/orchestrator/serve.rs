@@ -2,6 +2,7 @@
 
 use super::{
     handle::{ActionDenied, CreateDenied, NewGitspace, OrchestratorError},
+    plan::{later, longest_wait},
     request::Request,
     task::{OrchestratorTask, stored, view},
     view::visible_state,
@@ -88,7 +89,8 @@ impl OrchestratorTask {
             self.book.told_away.insert(delegate);
             self.tell_presence(delegate, false);
         }
-        let due = self.book.due(now);
+        let latest = later(now, longest_wait(&self.config));
+        let due = self.book.due(now, latest);
         self.replan(due).await;
     }
 

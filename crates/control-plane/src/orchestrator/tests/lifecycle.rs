@@ -2,6 +2,7 @@
 
 use super::support::{World, id};
 use crate::orchestrator::{ActionDenied, Change, actions};
+use daemon::Clock as _;
 use std::time::Duration;
 use wire::{
     api::{GitspaceAction, TimelineKind},
@@ -170,6 +171,27 @@ async fn a_transient_failure_is_tried_again_with_growing_delays_and_then_an_erro
         }
     }
     assert_eq!(world.state(gitspace).await, GitspaceState::Error);
+}
+
+#[tokio::test]
+async fn what_is_to_be_tried_again_does_not_wait_for_a_time_that_the_clock_has_stepped_back_from() {
+    let world = World::new().await;
+    world.connect(Vec::new(), Vec::new()).await;
+    let gitspace = world.create(0x100, "app").await;
+    let right = world.clock.now();
+    world.clock.step_to(right + Duration::from_hours(24));
+    let task = world.task(TaskKind::Start);
+    world
+        .failed(&task, FailureCode::DockerUnavailable, ObservedState::Absent)
+        .await;
+    world.clock.step_to(right);
+    let before = world.count_assigned();
+    // As often as it looks where nothing is due.
+    world.pass(Duration::from_mins(1)).await;
+    assert_eq!(world.count_assigned(), before + 1);
+    let again = world.task(TaskKind::Start);
+    world.done(&again, ObservedState::Running).await;
+    assert_eq!(world.state(gitspace).await, GitspaceState::Running);
 }
 
 #[tokio::test]
