@@ -12,6 +12,7 @@ mod world;
 use crate::{
     deployment::{Daemon, Deployment, text},
     own_docker,
+    small_disk::SmallDisk,
 };
 use anyhow::{Context as _, Result, ensure};
 use seed::Seed;
@@ -22,6 +23,9 @@ use world::World;
 const SHORT_KILLS: usize = 12;
 const SHORT_POINTS: usize = 6;
 const SHORT_DOCKER_KILLS: usize = 3;
+const SHORT_DISKS: usize = 3;
+/// Above what `readyz` calls too little, with a copy of the agent in it.
+const DISK_MIB: u64 = 160;
 
 fn setting(name: &str, short: usize) -> Result<usize> {
     Ok(match std::env::var(name) {
@@ -78,6 +82,33 @@ async fn nothing_breaks_by_kills_of_dockerd_at_random_moments() -> Result<()> {
     let mut world = World::new(host, &mut seed)?;
     for _ in 0..kills {
         world.docker_round(&mut seed, &mut docker)?;
+    }
+    world.end()?.check()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_breaks_by_disks_that_are_full_at_random_moments() -> Result<()> {
+    let times = setting("GITSPACES_CHAOS_DISKS", SHORT_DISKS)?;
+    if times == 0 {
+        return Ok(());
+    }
+    let mut seed = Seed::from_environment()?;
+    let mut host = Deployment::prepare_embedded("").await?;
+    let mut disks = Vec::new();
+    for (daemon, state) in [
+        (Daemon::Runner, "runner"),
+        (Daemon::Delegate, "control-plane"),
+        (Daemon::Delegate, "delegate"),
+    ] {
+        disks.push((daemon, SmallDisk::mount(&host.path(state), DISK_MIB)?));
+    }
+    host.run(Daemon::Runner)?;
+    host.run(Daemon::Delegate)?;
+    host.until_ready()?;
+    host.log_in()?;
+    let mut world = World::new(host, &mut seed)?.with_disks(disks);
+    for _ in 0..times {
+        world.disk_round(&mut seed)?;
     }
     world.end()?.check()
 }

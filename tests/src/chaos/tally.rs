@@ -13,6 +13,7 @@ pub(super) struct Tally {
     pub(super) both: usize,
     pub(super) container: usize,
     pub(super) docker: usize,
+    pub(super) full_disks: usize,
     pub(super) points: usize,
     pub(super) acknowledged: usize,
     /// Actions that were acknowledged and did not come about.
@@ -72,6 +73,9 @@ impl fmt::Display for Tally {
             self.points,
             self.acknowledged
         )?;
+        if self.full_disks > 0 {
+            writeln!(f, "chaos: {} times a disk was full", self.full_disks)?;
+        }
         writeln!(
             f,
             "chaos: lost {}, doubled {}, left over {}, touched {}, commands run again {}; started again by hand {}",

@@ -4,6 +4,7 @@ use super::{Tally, count, count::Counted, points, seed::Seed};
 use crate::{
     deployment::{Daemon, Deployment, PATIENCE, Said, pause, text},
     own_docker::OwnDocker,
+    small_disk::SmallDisk,
 };
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::{
@@ -24,6 +25,8 @@ const LONGEST_DELAY: Duration = Duration::from_millis(2500);
 const STEPS: usize = 12;
 /// Before a killed dockerd is started again: a service manager waits about as long.
 const LONGEST_ABSENCE: Duration = Duration::from_millis(2000);
+/// That a disk is full: a task is tried again once or twice in it.
+const LONGEST_FULL: Duration = Duration::from_millis(3000);
 
 const REPOSITORY: &[(&str, &str)] = &[(
     ".devcontainer/devcontainer.json",
@@ -106,7 +109,9 @@ struct Asked {
     child: Child,
 }
 
+/// The disks first: the host's folder is removed when they are not mounted in it any more.
 pub(super) struct World {
+    disks: Vec<(Daemon, SmallDisk)>,
     host: Deployment,
     token: String,
     url: String,
@@ -122,6 +127,7 @@ impl World {
         host.ok(&["create", &url, "--name", "bystander", "--wait"])?;
         let token = host.token()?;
         let mut world = Self {
+            disks: Vec::new(),
             host,
             token,
             url,
@@ -211,6 +217,49 @@ impl World {
         let restarted = Instant::now();
         self.hear(asked)?;
         self.settle(&what, restarted)
+    }
+
+    /// With disks of their own under the state of daemons.
+    pub(super) fn with_disks(mut self, disks: Vec<(Daemon, SmallDisk)>) -> Self {
+        self.disks = disks;
+        self
+    }
+
+    /// Asks for something, a disk is full for a while, a daemon may be killed on it, and everything is looked at.
+    pub(super) fn disk_round(&mut self, seed: &mut Seed) -> Result<()> {
+        let asked = self.ask(seed)?;
+        let delay = seed.up_to(LONGEST_DELAY);
+        wait(delay);
+        let of = seed.below(self.disks.len());
+        let (daemon, disk) = self.disks.get(of).context("a disk")?;
+        let (daemon, killed) = (*daemon, seed.below(3) == 0);
+        let full = seed.up_to(LONGEST_FULL);
+        disk.fill(0)?;
+        if killed {
+            self.host.kill(daemon)?;
+            self.host.run(daemon)?;
+        }
+        wait(full);
+        disk.free()?;
+        // As its service manager does.
+        if self.host.has_ended(daemon)? {
+            self.host.run(daemon)?;
+        }
+        let healed = Instant::now();
+        let what = format!(
+            "the disk of {daemon:?} was full {} ms after {}, for {} ms{}",
+            delay.as_millis(),
+            self.words(&asked),
+            full.as_millis(),
+            if killed { ", and it was killed" } else { "" }
+        );
+        self.tally.full_disks += 1;
+        for churned in &mut self.churned {
+            // A start that met a full disk is an error with that cause, and its user's to decide.
+            churned.killed = true;
+        }
+        self.hear(asked)?;
+        self.settle(&what, healed)
     }
 
     fn kill_container(&mut self, of: usize) -> Result<()> {
