@@ -49,7 +49,9 @@ pub(crate) fn collect(state_dir: &Utf8Path, used: &BTreeSet<String>) {
         }
     };
     for entry in entries.flatten() {
-        if used.contains(entry.file_name()) || entry.file_name() == RECORD {
+        // Beside the copies lies the record of the last one.
+        let is_copy = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if !is_copy || used.contains(entry.file_name()) {
             continue;
         }
         match std::fs::remove_dir_all(entry.path()) {
