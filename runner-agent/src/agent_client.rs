@@ -85,8 +85,23 @@ impl Agent {
         &self,
         id: &str,
         spec: &JobSpec,
-        mut output: impl FnMut(LogStream, &str) + Send,
+        output: impl FnMut(LogStream, &str) + Send,
     ) -> Result<JobOutcome, Failure> {
+        self.run_job_unless(id, spec, output, || std::future::ready(false))
+            .await
+    }
+
+    /// The same, and an agent that broke off is waited for only while `ended` says no: its container may be what has ended.
+    pub(crate) async fn run_job_unless<E>(
+        &self,
+        id: &str,
+        spec: &JobSpec,
+        mut output: impl FnMut(LogStream, &str) + Send,
+        ended: impl Fn() -> E + Send,
+    ) -> Result<JobOutcome, Failure>
+    where
+        E: Future<Output = bool> + Send,
+    {
         let path = format!("/v1/jobs/{id}");
         self.client
             .put::<_, serde::de::IgnoredAny>(&path, spec)
@@ -116,6 +131,7 @@ impl Agent {
             };
             if broken_for >= RECONNECT_LIMIT
                 || error.as_ref().is_some_and(|error| !error.is_unreachable())
+                || ended().await
             {
                 return Err(match error {
                     Some(error) => silence::failure_of("follow a job in the gitspace", &error),

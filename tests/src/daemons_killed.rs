@@ -4,7 +4,11 @@ use crate::{
     deployment::{Daemon, Deployment, text},
     docker,
 };
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
+use std::time::{Duration, Instant};
+
+/// Sooner than any wait for somebody who may come back.
+const SOON: Duration = Duration::from_secs(6);
 
 /// A repository whose creation takes long enough to be killed in the middle, and counts how often it was done.
 const SLOW: &[(&str, &str)] = &[(
@@ -146,6 +150,45 @@ async fn a_dev_container_that_died_is_in_the_timeline_with_its_cause_and_comes_b
     host.until("it can be entered again", |host| {
         Ok(host.gitspace(&["exec", "app", "--", "true"])?.code == 0)
     })
+}
+
+/// An agent that broke off is waited for, ten seconds and more; not where its container is what has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dev_container_that_dies_in_its_creation_is_missed_at_once_and_goes_on() -> Result<()> {
+    let host = Deployment::start().await?;
+    let command = "echo on-create >> .count; test $(wc -l < .count) -gt 1 || tail -f /dev/null";
+    let config = format!(r#"{{ "onCreateCommand": "{command}" }}"#);
+    let url = host
+        .git
+        .repository("app", &[(".devcontainer/devcontainer.json", &config)])?;
+    host.ok(&["create", &url, "--name", "app", "--no-wait"])?;
+    host.until("its command runs", |host| {
+        Ok(host
+            .events("app")?
+            .iter()
+            .any(|event| text(event, "/phase") == "on_create_command"))
+    })?;
+    let id = text(&host.show("app")?, "/id");
+    let filter = format!("label=gitspaces.gitspace={id}");
+    let role = "label=gitspaces.role=dev-container";
+    let found = docker::lines(&["ps", "-q", "--filter", &filter, "--filter", role])?;
+    let [container] = &found[..] else {
+        bail!("one dev container: {found:?}");
+    };
+    docker::lines(&["kill", container])?;
+    let killed = Instant::now();
+    host.until("its death is in the timeline", |host| {
+        let events = host.events("app")?;
+        let told = |event: &_| text(event, "/failure/message").contains("its container ended");
+        Ok(events.iter().any(told))
+    })?;
+    let missed = killed.elapsed();
+    ensure!(missed < SOON, "missed after {missed:?}");
+    host.until_state("app", "running")?;
+    let count = host.ok(&["exec", "app", "--", "cat", ".count"])?;
+    ensure!(count == "on-create\non-create\n", "{count}");
+    host.ok(&["delete", "app", "--wait"])?;
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

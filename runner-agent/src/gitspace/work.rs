@@ -188,10 +188,12 @@ impl Work {
         output: impl FnMut(LogStream, &str) + Send,
     ) -> Result<JobOutcome, Failure> {
         *self.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(RunningJob {
-            run_dir,
+            run_dir: run_dir.clone(),
             id: id.to_owned(),
         });
-        let outcome = agent.run_job(id, spec, output).await;
+        let outcome = agent
+            .run_job_unless(id, spec, output, || self.has_ended(&run_dir))
+            .await;
         let job = self
             .job
             .lock()
@@ -207,21 +209,37 @@ impl Work {
 
     /// An agent may be silent because its container has ended.
     async fn explain(&self, failure: Failure, run_dir: &Utf8Path) -> Failure {
-        let record = self.record();
-        let (Some(machine), Ok(docker)) = (record.machine, self.docker().await) else {
+        let (Some(container), Ok(docker)) = (self.container_of(run_dir), self.docker().await)
+        else {
             return failure;
-        };
-        let sandbox = *run_dir == self.shared.names.sandbox_run_dir(&machine.key);
-        let container = match record.container {
-            _ if sandbox => self.shared.names.sandbox(&machine.key),
-            Some(container) => container.name,
-            None => return failure,
         };
         match docker.container(&container).await {
             Ok(facts) => crate::silence::with_container(failure, facts.as_ref()),
             // Then that is the cause.
             Err(error) => error.failure(),
         }
+    }
+
+    /// Name of the container whose agent has this folder.
+    fn container_of(&self, run_dir: &Utf8Path) -> Option<String> {
+        let record = self.record();
+        let machine = record.machine?;
+        if *run_dir == self.shared.names.sandbox_run_dir(&machine.key) {
+            return Some(self.shared.names.sandbox(&machine.key));
+        }
+        record.container.map(|container| container.name)
+    }
+
+    /// Whether Docker says that it is gone, or does not run.
+    async fn has_ended(&self, run_dir: &Utf8Path) -> bool {
+        let (Some(container), Ok(docker)) = (self.container_of(run_dir), self.docker().await)
+        else {
+            return false;
+        };
+        docker
+            .container(&container)
+            .await
+            .is_ok_and(|facts| facts.is_none_or(|facts| !facts.running))
     }
 
     /// After the work was dropped: says so in the timeline, and ends the job it waited for.
