@@ -6,6 +6,7 @@
 mod calls;
 mod create;
 mod error;
+mod stray;
 
 pub(crate) use calls::{ContainerFacts, ImageFacts, KILLED, Labels};
 pub(crate) use create::ContainerPlan;

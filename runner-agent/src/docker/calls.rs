@@ -3,6 +3,7 @@
 use super::{
     CHANGE_DEADLINE, Docker, DockerError, LOOK_DEADLINE,
     create::{ContainerPlan, create_body, limits, memory, nano_cpus},
+    stray,
 };
 use bollard::{
     models::{
@@ -20,6 +21,9 @@ use wire::gitspace::Resources;
 
 pub(crate) type Labels = HashMap<String, String>;
 
+/// For what Docker, or containerd, is still at.
+const IN_THE_MAKING_LOOKS: u32 = 30;
+const IN_THE_MAKING_PAUSE: Duration = Duration::from_millis(100);
 /// A pull may take as long as its task has; without any progress it ends earlier.
 const PULL_SILENCE: Duration = Duration::from_secs(120);
 /// Of the output of a container that ended.
@@ -200,16 +204,7 @@ impl Docker {
         bridge: &str,
         labels: &Labels,
     ) -> Result<(), DockerError> {
-        let what = format!("look for the network `{name}`");
-        let found = optional(
-            self.call(&what, LOOK_DEADLINE, |docker| async move {
-                docker
-                    .inspect_network(name, None::<query::InspectNetworkOptions>)
-                    .await
-            })
-            .await,
-        )?;
-        if found.is_some() {
+        if self.network_exists(name).await? {
             return Ok(());
         }
         let request = NetworkCreateRequest {
@@ -229,13 +224,40 @@ impl Docker {
             labels: Some(labels.clone()),
             ..Default::default()
         };
-        self.call(
-            &format!("create the network `{name}`"),
-            CHANGE_DEADLINE,
-            |docker| async move { changing!("create-network", docker.create_network(request).await) },
-        )
-        .await
-        .map(|_| ())
+        let created = self
+            .call(
+                &format!("create the network `{name}`"),
+                CHANGE_DEADLINE,
+                |docker| async move {
+                    changing!("create-network", docker.create_network(request).await)
+                },
+            )
+            .await;
+        match created {
+            // Docker is at the same still: the runner that asked for it was killed, and Docker goes on.
+            Err(error) if error.is_same_bridge() => {
+                for _ in 0..IN_THE_MAKING_LOOKS {
+                    if self.network_exists(name).await? {
+                        return Ok(());
+                    }
+                    tokio::time::sleep(IN_THE_MAKING_PAUSE).await;
+                }
+                Err(error)
+            }
+            created => created.map(|_| ()),
+        }
+    }
+
+    async fn network_exists(&self, name: &str) -> Result<bool, DockerError> {
+        let what = format!("look for the network `{name}`");
+        let found = self
+            .call(&what, LOOK_DEADLINE, |docker| async move {
+                docker
+                    .inspect_network(name, None::<query::InspectNetworkOptions>)
+                    .await
+            })
+            .await;
+        optional(found).map(|network| network.is_some())
     }
 
     /// Makes the volume, or keeps the one of this name.
@@ -293,6 +315,29 @@ impl Docker {
     }
 
     pub(crate) async fn start_container(&self, name: &str) -> Result<(), DockerError> {
+        let mut result = self.try_start(name).await;
+        for _ in 0..IN_THE_MAKING_LOOKS {
+            let Err(error) = &result else { break };
+            if !error.is_stray() {
+                break;
+            }
+            let Some(facts) = self.container(name).await?.filter(|facts| !facts.running) else {
+                break;
+            };
+            let ended = stray::end(&facts.id);
+            tracing::warn!(
+                container = name,
+                ended,
+                "Docker does not know that the container was started: what runs in it is ended"
+            );
+            // containerd hears of their end a moment later.
+            tokio::time::sleep(IN_THE_MAKING_PAUSE).await;
+            result = self.try_start(name).await;
+        }
+        result
+    }
+
+    async fn try_start(&self, name: &str) -> Result<(), DockerError> {
         let what = format!("start the container `{name}`");
         self.call(&what, CHANGE_DEADLINE, |docker| async move {
             changing!(

@@ -63,6 +63,16 @@ impl DockerError {
         self.status() == Some(409)
     }
 
+    /// A network that uses this one's bridge is there, or in the making.
+    pub(crate) fn is_same_bridge(&self) -> bool {
+        self.status().is_some() && self.cause().contains("networks have same bridge name")
+    }
+
+    /// containerd has a process of the container that Docker does not know of.
+    pub(crate) fn is_stray(&self) -> bool {
+        self.status().is_some() && self.cause().contains("id already in use")
+    }
+
     pub(crate) fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Timeout { .. })
     }
