@@ -68,9 +68,11 @@ impl DockerError {
         self.status().is_some() && self.cause().contains("networks have same bridge name")
     }
 
-    /// containerd has a process of the container that Docker does not know of.
+    /// containerd has something of the container that Docker does not know of: a process, or its folder.
     pub(crate) fn is_stray(&self) -> bool {
-        self.status().is_some() && self.cause().contains("id already in use")
+        let cause = self.cause();
+        let folder = cause.contains("failed to start shim") && cause.contains("file exists");
+        self.status().is_some() && (folder || cause.contains("id already in use"))
     }
 
     pub(crate) fn is_unavailable(&self) -> bool {
@@ -103,6 +105,13 @@ impl DockerError {
             (
                 FailureCode::DockerUnavailable,
                 Some("check that Docker runs on the host: `systemctl status docker`"),
+            )
+        } else if self.is_stray() {
+            (
+                FailureCode::DockerUnavailable,
+                Some(
+                    "Docker was killed while it started the container, and containerd still holds it; where that does not end by itself, `systemctl restart containerd docker` on the host",
+                ),
             )
         } else if lower.contains("no space left on device") {
             (
@@ -188,6 +197,31 @@ mod tests {
             let hint = error.failure().hint.unwrap();
             assert!(hint.contains("restarts runner-agent"), "{hint}");
         }
+    }
+
+    #[test]
+    fn what_a_killed_docker_left_half_done_is_told_from_a_refusal_and_tried_again() {
+        let refused = |message: &str| {
+            DockerError::new(
+                "start the container",
+                Error::DockerResponseServerError {
+                    status_code: 409,
+                    message: message.to_owned(),
+                },
+            )
+        };
+        for message in [
+            "id already in use",
+            "failed to start shim: mkdir /run/containerd/x/moby/7d08: file exists: unknown",
+        ] {
+            let error = refused(message);
+            assert!(error.is_stray(), "{message}");
+            assert!(error.failure().code.is_transient(), "{message}");
+        }
+        let bridge = "cannot create network a (gs-1): conflicts with network b (gs-1): networks have same bridge name";
+        assert!(refused(bridge).is_same_bridge());
+        let other = refused("mkdir /var/lib/docker/x: file exists");
+        assert!(!other.is_stray() && !other.is_same_bridge());
     }
 
     #[test]
