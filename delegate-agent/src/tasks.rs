@@ -18,12 +18,14 @@ use crate::{
 };
 use daemon::Pulse;
 use futures_util::FutureExt as _;
+use jiff::Timestamp;
 use jobs::{Follower, abandon, assign, cancel, forget};
 use recovery::Recovery;
 use std::{
     any::Any,
     collections::{HashMap, HashSet},
     panic::AssertUnwindSafe,
+    time::Duration,
 };
 use tokio::{
     sync::mpsc,
@@ -179,7 +181,14 @@ impl TasksTask {
                     Ended::Called
                 });
             }
-            LinkEvent::Down(Down::Assign { task }) => {
+            LinkEvent::Down(Down::Assign { mut task, limit_ms }) => {
+                if let Some(limit) = limit_ms {
+                    // By this host's clock, which is the runner's too.
+                    let now = self.prober.clock.now();
+                    task.deadline = now
+                        .checked_add(Duration::from_millis(limit))
+                        .unwrap_or(Timestamp::MAX);
+                }
                 tracing::info!(task = %task.id, gitspace = %task.gitspace, kind = task.verb.kind().as_str(), trace = %task.trace, "Task assigned");
                 self.assigning.insert(task.id);
                 let (runner, link) = (self.runner.clone(), self.link.clone());

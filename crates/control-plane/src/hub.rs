@@ -138,7 +138,12 @@ impl HubHandle {
 }
 
 impl TaskSink for HubHandle {
-    fn assign(&self, delegate: DelegateUuid, task: Task) -> Result<(), AssignRefused> {
+    fn assign(
+        &self,
+        delegate: DelegateUuid,
+        task: Task,
+        limit: Duration,
+    ) -> Result<(), AssignRefused> {
         // The runner takes less than the link, and nothing that the link refuses may get as far as that.
         let length = serde_json::to_vec(&task).map_or(usize::MAX, |text| text.len());
         if length > MAX_BODY {
@@ -147,11 +152,11 @@ impl TaskSink for HubHandle {
                 limit: MAX_BODY,
             });
         }
-        let task = Box::new(task);
-        if self
-            .registry
-            .command(delegate, Command::Send(Down::Assign { task }))
-        {
+        let body = Down::Assign {
+            task: Box::new(task),
+            limit_ms: u64::try_from(limit.as_millis()).ok(),
+        };
+        if self.registry.command(delegate, Command::Send(body)) {
             Ok(())
         } else {
             Err(AssignRefused::NotConnected)

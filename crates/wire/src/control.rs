@@ -233,6 +233,10 @@ pub enum Up {
 pub enum Down {
     Assign {
         task: Box<Task>,
+        /// From now until the task's deadline, in milliseconds: the host's clock may be another than the control plane's. Where it is missing,
+        /// the deadline is taken as it stands.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit_ms: Option<u64>,
     },
     Cancel {
         task: TaskUuid,

@@ -127,7 +127,7 @@ impl Delegate {
 
     fn hear(&self, body: Down, runner: &mut Runner) {
         match body {
-            Down::Assign { task } => {
+            Down::Assign { task, .. } => {
                 let mut assigned = self.board.assigned.lock().expect("nobody panics with it");
                 *assigned.entry(task.id).or_default() += 1;
                 drop(assigned);

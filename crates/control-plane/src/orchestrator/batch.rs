@@ -17,7 +17,7 @@ use super::{
     draft::Draft,
     gitspaces::{Entry, uses_capacity},
     handle::{ActionDenied, CreateDenied, OrchestratorError, RemovalDenied},
-    plan::later,
+    plan::{later, left},
     request::Reply,
     seams::{AssignRefused, Change},
     task::OrchestratorTask,
@@ -406,8 +406,9 @@ impl OrchestratorTask {
                 trace: task.trace,
                 verb,
             };
+            let limit = left(self.now(), task.deadline);
             daemon::fail_point("control-plane.hand-over.before");
-            match self.sink.assign(task.delegate, sent) {
+            match self.sink.assign(task.delegate, sent, limit) {
                 Ok(()) => {
                     daemon::fail_point("control-plane.hand-over.after");
                     tracing::info!(gitspace = %id, task = %task.id, kind = task.kind.as_str(), trace = %task.trace, delegate = %task.delegate, "Task assigned");

@@ -243,6 +243,11 @@ pub const fn is_retried(kind: TaskKind, code: FailureCode) -> bool {
     }
 }
 
+/// What is left until then.
+pub(super) fn left(now: Timestamp, until: Timestamp) -> Duration {
+    Duration::try_from(until.duration_since(now)).unwrap_or_default()
+}
+
 pub(super) fn later(at: Timestamp, by: Duration) -> Timestamp {
     at.checked_add(by).unwrap_or(Timestamp::MAX)
 }

@@ -2,7 +2,7 @@
 
 use super::rotation::StartRecord;
 use jiff::Timestamp;
-use std::{collections::BTreeMap, pin::Pin};
+use std::{collections::BTreeMap, pin::Pin, time::Duration};
 use store::GitspaceRecord;
 use wire::{
     control::{Capacity, Hop},
@@ -26,11 +26,16 @@ pub enum AssignRefused {
 /// The way to the delegates. The hub implements it over the links; it acknowledges events by itself, with what
 /// [`said`](super::OrchestratorHandle::said) answers. No method waits: what cannot be sent is sorted out at the next hello.
 pub trait TaskSink: Send + Sync + 'static {
-    /// Hands the task over. Handing the same over again is harmless.
+    /// Hands the task over; `limit` is what is left until its deadline. Handing the same over again is harmless.
     ///
     /// # Errors
     /// See [`AssignRefused`].
-    fn assign(&self, delegate: DelegateUuid, task: Task) -> Result<(), AssignRefused>;
+    fn assign(
+        &self,
+        delegate: DelegateUuid,
+        task: Task,
+        limit: Duration,
+    ) -> Result<(), AssignRefused>;
     fn cancel(&self, delegate: DelegateUuid, task: TaskUuid);
     fn is_connected(&self, delegate: DelegateUuid) -> bool;
     /// What the last probe of its connection found. Nothing before the first, and of a delegate that cannot be probed.

@@ -13,7 +13,7 @@ use super::{
     book::Orphan,
     draft::Source,
     handle::{OrchestratorError, RemovalDenied},
-    plan::later,
+    plan::{later, left},
     seams::Unaccounted,
     task::{OrchestratorTask, stored},
 };
@@ -233,11 +233,14 @@ impl OrchestratorTask {
     }
 
     pub(super) fn assign_orphan(&self, task: TaskUuid) {
-        if let Some(orphan) = self.book.orphans.get(&task)
-            && self
-                .sink
-                .assign(orphan.delegate, orphan.task.clone())
-                .is_err()
+        let Some(orphan) = self.book.orphans.get(&task) else {
+            return;
+        };
+        let limit = left(self.clock.now(), orphan.task.deadline);
+        if self
+            .sink
+            .assign(orphan.delegate, orphan.task.clone(), limit)
+            .is_err()
         {
             tracing::debug!(%task, "Removal of an orphan not handed over; the next hello tells of it again");
         }

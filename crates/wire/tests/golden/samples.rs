@@ -68,7 +68,10 @@ fn up_name(body: &Up) -> String {
 
 fn down_name(body: &Down) -> String {
     match body {
-        Down::Assign { task } => format!("data-assign-{}", task.verb.kind().as_str()),
+        Down::Assign { task, limit_ms } => {
+            let limited = if limit_ms.is_some() { "-limited" } else { "" };
+            format!("data-assign-{}{limited}", task.verb.kind().as_str())
+        }
         Down::Cancel { .. } => "data-cancel".to_owned(),
         Down::Stored { .. } => "data-stored".to_owned(),
     }
@@ -312,21 +315,31 @@ pub(super) fn down() -> Vec<(String, Frame<Down>)> {
     let bodies = [
         Down::Assign {
             task: task(TaskVerb::Provision { spec: spec() }),
+            limit_ms: None,
         },
         Down::Assign {
             task: task(TaskVerb::Start { spec: spec() }),
+            limit_ms: None,
         },
         Down::Assign {
             task: task(TaskVerb::Stop {}),
+            limit_ms: None,
         },
         Down::Assign {
             task: task(TaskVerb::Reset {}),
+            limit_ms: None,
         },
         Down::Assign {
             task: task(TaskVerb::Delete {}),
+            limit_ms: None,
         },
         Down::Assign {
             task: task(TaskVerb::Observe {}),
+            limit_ms: None,
+        },
+        Down::Assign {
+            task: task(TaskVerb::Stop {}),
+            limit_ms: Some(60_000),
         },
         Down::Cancel { task: id(1) },
         Down::Stored {

@@ -155,7 +155,7 @@ pub(crate) struct Sink {
 }
 
 impl TaskSink for Sink {
-    fn assign(&self, delegate: DelegateUuid, task: Task) -> Result<(), AssignRefused> {
+    fn assign(&self, delegate: DelegateUuid, task: Task, _: Duration) -> Result<(), AssignRefused> {
         if !self.is_connected(delegate) {
             return Err(AssignRefused::NotConnected);
         }

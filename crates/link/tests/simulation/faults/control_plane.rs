@@ -12,10 +12,13 @@ impl World {
         self.say(&format!("task {n} is wanted"));
         if let Some(wire) = self.turn.and_then(|id| self.wires.get_mut(&id)) {
             // Where it is refused, the next hello finds it missing.
-            drop(
-                wire.server
-                    .send(&Down::Assign { task: task(n) }, Class::Control),
-            );
+            drop(wire.server.send(
+                &Down::Assign {
+                    task: task(n),
+                    limit_ms: None,
+                },
+                Class::Control,
+            ));
         }
     }
 
@@ -124,10 +127,13 @@ impl World {
             .iter()
             .filter(|(n, stored)| **stored < EVENTS && !is_held(**n))
         {
-            drop(
-                wire.server
-                    .send(&Down::Assign { task: task(*n) }, Class::Control),
-            );
+            drop(wire.server.send(
+                &Down::Assign {
+                    task: task(*n),
+                    limit_ms: None,
+                },
+                Class::Control,
+            ));
         }
         self.turn = Some(id);
     }

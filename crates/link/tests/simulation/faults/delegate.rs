@@ -109,7 +109,7 @@ impl World {
 
     fn on_down(&mut self, body: Down) {
         match body {
-            Down::Assign { task } => {
+            Down::Assign { task, .. } => {
                 let n = number(task.id);
                 self.say(&format!("task {n} is assigned"));
                 // Idempotent as long as the runner remembers it, and it does until its result is stored.
