@@ -309,15 +309,11 @@ pub async fn start(
         config_files,
         keys,
     };
-    let pulses = lifecycle.tasks().pulses();
     lifecycle.spawn("tasks", tasks.run(stop.clone()));
     lifecycle.spawn("watch", watch.run(stop.clone()));
     lifecycle.spawn("drain", drain.run(drain_ends, stop.clone()));
     lifecycle.spawn("words", tell_status(board, lifecycle.tasks(), stop.clone()));
-    lifecycle.spawn(
-        "admin",
-        admin_socket.serve(admin, log, pulses, clock, stop.clone()),
-    );
+    admin_socket.spawn(lifecycle, admin, log, clock);
     let link = LinkTask {
         who,
         uplink,

@@ -14,8 +14,8 @@ use admin::{Program, ProgramError, RuntimeError};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, Parser, Subcommand};
 use daemon::{
-    Clock, CredentialError, Credentials, Exit, Hint, Lifecycle, PassedSockets, RandomIds,
-    SystemClock, logging::LogConfig,
+    Clock, CredentialError, Credentials, Exit, Hint, PassedSockets, RandomIds, SystemClock,
+    logging::LogConfig,
 };
 use std::{process::ExitCode, sync::Arc, time::Duration};
 use wire::secret::Secret;
@@ -266,10 +266,8 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
         log: log.clone(),
         config_files,
     };
-    let path = path.map(Utf8Path::to_owned);
     admin::runtime()?.block_on(async {
-        let mut lifecycle = Lifecycle::new(GRACE);
-        lifecycle.on_reload(move || admin::reload::<Settings>(path.clone(), log.clone()));
+        let lifecycle = admin::lifecycle::<Settings>(GRACE, path, &log);
         Box::pin(app::start(config, sources, &lifecycle)).await?;
         Ok(lifecycle.run().await)
     })

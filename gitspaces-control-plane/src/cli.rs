@@ -6,7 +6,7 @@ use admin::{AdminSocketError, Program, ProgramError, RuntimeError};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Parser, Subcommand};
 use control_plane::{BuildError, ConfigError, ControlPlane, Deps, StartError};
-use daemon::{Exit, Hint, Lifecycle, PassedSockets, RandomIds, SystemClock};
+use daemon::{Exit, Hint, PassedSockets, RandomIds, SystemClock};
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 /// For answers under way, and for delegates to be told.
@@ -105,10 +105,7 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
         seal_key: daemon::credential(SEAL_KEY)?,
     };
     admin::runtime()?.block_on(async {
-        let mut lifecycle = Lifecycle::new(GRACE);
-        let (reload_path, reload_log) = (path.map(Utf8Path::to_owned), log.clone());
-        lifecycle
-            .on_reload(move || admin::reload::<Settings>(reload_path.clone(), reload_log.clone()));
+        let lifecycle = admin::lifecycle::<Settings>(GRACE, path, &log);
         let admin_socket = admin::AdminSocket {
             path: &admin_path,
             gid,
@@ -125,16 +122,7 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
             state_dir,
             config_files,
         };
-        lifecycle.spawn(
-            "admin",
-            admin_socket.serve(
-                admin,
-                log,
-                lifecycle.tasks().pulses(),
-                Arc::new(SystemClock),
-                lifecycle.drain_token(),
-            ),
-        );
+        admin_socket.spawn(&lifecycle, admin, log, Arc::new(SystemClock));
         lifecycle.tasks().status(&format!(
             "serves {} on {address}",
             control_plane.public_url()

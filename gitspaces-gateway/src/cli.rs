@@ -5,7 +5,7 @@ use crate::config::{ConfigError, Settings};
 use admin::{AdminSocketError, Program, ProgramError, RuntimeError};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Parser, Subcommand};
-use daemon::{Credentials, Exit, Hint, Lifecycle, PassedSockets, SystemClock};
+use daemon::{Credentials, Exit, Hint, PassedSockets, SystemClock};
 use gateway::{Gateway, GatewayError};
 use local_rpc::Client;
 use runner_dial::RunnerDial;
@@ -95,10 +95,7 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
         .check(&Credentials::of_process())
         .map_err(CliError::Config)?;
     admin::runtime()?.block_on(async {
-        let mut lifecycle = Lifecycle::new(GRACE);
-        let (reload_path, reload_log) = (path.map(Utf8Path::to_owned), log.clone());
-        lifecycle
-            .on_reload(move || admin::reload::<Settings>(reload_path.clone(), reload_log.clone()));
+        let lifecycle = admin::lifecycle::<Settings>(GRACE, path, &log);
         let admin_socket = admin::AdminSocket {
             path: &admin_path,
             gid,
@@ -119,16 +116,7 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
             config_files,
         };
         gateway.start(&lifecycle);
-        lifecycle.spawn(
-            "admin",
-            admin_socket.serve(
-                admin,
-                log,
-                lifecycle.tasks().pulses(),
-                Arc::new(SystemClock),
-                lifecycle.drain_token(),
-            ),
-        );
+        admin_socket.spawn(&lifecycle, admin, log, Arc::new(SystemClock));
         lifecycle
             .tasks()
             .status(&format!("serves {public_url} on {address}"));

@@ -322,12 +322,7 @@ impl App {
             orphans,
             config_files,
         };
-        let pulses = lifecycle.tasks().pulses();
-        let clock = Arc::clone(&shared.clock);
-        lifecycle.spawn(
-            "admin",
-            admin.serve(subject, log, pulses, clock, drain.clone()),
-        );
+        admin.spawn(lifecycle, subject, log, Arc::clone(&shared.clock));
         lifecycle.spawn(
             "pulse",
             answer_by_api(

@@ -9,8 +9,7 @@ use admin::{Program, ProgramError, RuntimeError};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Parser, Subcommand};
 use daemon::{
-    ActivationError, Exit, Hint, Lifecycle, PassedSockets, RandomIds, SystemClock,
-    logging::LogConfig,
+    ActivationError, Exit, Hint, PassedSockets, RandomIds, SystemClock, logging::LogConfig,
 };
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
@@ -138,10 +137,8 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
         log: log.clone(),
         config_files: loaded.files,
     };
-    let path = path.map(Utf8Path::to_owned);
     admin::runtime()?.block_on(async {
-        let mut lifecycle = Lifecycle::new(GRACE);
-        lifecycle.on_reload(move || admin::reload::<RunnerConfig>(path.clone(), log.clone()));
+        let lifecycle = admin::lifecycle::<RunnerConfig>(GRACE, path, &log);
         let app = loaded.value.build(&lifecycle, sources)?;
         app.start(&lifecycle).await;
         Ok(lifecycle.run().await)

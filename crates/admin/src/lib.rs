@@ -42,7 +42,7 @@ pub use disk::{DiskError, look_at_disk, nearest};
 pub use drain::{DrainFile, DrainFileError, DrainRequest, DrainState};
 pub use program::{
     AdminSocketError, Common, ConfigCommand, Program, ProgramError, RuntimeError, admin_token,
-    ask_daemon, common, load, log, main, probe, reload, runtime, say,
+    ask_daemon, common, lifecycle, load, log, main, probe, runtime, say,
 };
 pub use prometheus_client::registry::Registry;
 pub use serve::{AdminSocket, BoundAdmin, LogLevel, group_of};

@@ -7,7 +7,7 @@ use crate::{
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{CommandFactory, Parser, Subcommand};
 use daemon::{
-    Exit, Hint, Loaded, Loader, Reloaded, SettingsError,
+    Exit, Hint, Lifecycle, Loaded, Loader, Reloaded, SettingsError,
     logging::{self, LogConfig, LogError, LogHandle},
 };
 use local_rpc::BindError;
@@ -288,11 +288,22 @@ fn check<P: Program>(path: Option<&Utf8Path>) -> Result<ExitCode, ProgramError<P
     Ok(ExitCode::SUCCESS)
 }
 
-/// What can change while a daemon runs: its log filter. The rest is checked, so that the next start does not fail.
-///
-/// # Errors
-/// The configuration is wrong; everything stays as it is.
-pub async fn reload<P: Program>(path: Option<Utf8PathBuf>, log: LogHandle) -> Reloaded {
+/// Of a daemon that reads its configuration again on SIGHUP.
+#[must_use]
+pub fn lifecycle<P: Program>(
+    grace: Duration,
+    path: Option<&Utf8Path>,
+    log: &LogHandle,
+) -> Lifecycle {
+    let mut lifecycle = Lifecycle::new(grace);
+    let (path, log) = (path.map(Utf8Path::to_owned), log.clone());
+    lifecycle.on_reload(move || reload::<P>(path.clone(), log.clone()));
+    lifecycle
+}
+
+/// What can change while a daemon runs: its log filter. The rest is checked, so that the next start does not fail. Where the configuration is
+/// wrong, everything stays as it is.
+async fn reload<P: Program>(path: Option<Utf8PathBuf>, log: LogHandle) -> Reloaded {
     let config = tokio::task::spawn_blocking(move || {
         let settings = load::<P>(path.as_deref())?.value;
         let config = settings.log().clone();

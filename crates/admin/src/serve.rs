@@ -2,7 +2,7 @@
 
 use crate::{DrainRequest, Readiness, Subject, bundle, http_body::MAX_REQUEST, metrics};
 use camino::Utf8Path;
-use daemon::{Clock, ErrorChain, Pulses, logging::LogHandle};
+use daemon::{Clock, ErrorChain, Lifecycle, Pulses, logging::LogHandle};
 use http::{Method, Request, Response, StatusCode};
 use local_rpc::{
     BindError, BindOptions, Listener, Peer, PeerPolicy, ServerConfig,
@@ -95,6 +95,18 @@ pub struct LogLevel {
 }
 
 impl BoundAdmin {
+    /// Serves for as long as the daemon takes requests.
+    pub fn spawn<S: Subject>(
+        self,
+        lifecycle: &Lifecycle,
+        subject: S,
+        log: LogHandle,
+        clock: Arc<dyn Clock>,
+    ) {
+        let (pulses, stop) = (lifecycle.tasks().pulses(), lifecycle.drain_token());
+        lifecycle.spawn("admin", self.serve(subject, log, pulses, clock, stop));
+    }
+
     /// Serves until `stop`.
     ///
     /// # Errors
