@@ -4,7 +4,9 @@ use crate::{
     config::{CapacityConfig, RunnerConfig},
     docker::Docker,
 };
+use admin::DiskError;
 use camino::Utf8Path;
+use daemon::ErrorChain;
 use std::time::Duration;
 use wire::{control::Capacity, runner::HostReport};
 
@@ -40,10 +42,19 @@ pub(crate) async fn report(config: &RunnerConfig, docker: &Docker, draining: boo
         Ok((version, root)) => (Some(version), root, None),
         Err(error) => (None, String::new(), Some(error.failure())),
     };
-    let (disk_bytes, disk_available_bytes) = match disk(Utf8Path::new(&root)).await {
-        Some(known) => known,
-        None => disk(&config.state_dir).await.unwrap_or_default(),
+    let known = if root.is_empty() {
+        disk(&config.state_dir).await
+    } else {
+        match disk(Utf8Path::new(&root)).await {
+            // It is on another host, or hidden from this process.
+            Err(DiskError::Refused(_)) => disk(&config.state_dir).await,
+            known => known,
+        }
     };
+    let (disk_bytes, disk_available_bytes) = known.unwrap_or_else(|error| {
+        tracing::warn!(error = %ErrorChain(&error), root, "Nothing is known of the disk that gitspaces are on");
+        (0, 0)
+    });
     HostReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         docker_version,
@@ -56,13 +67,10 @@ pub(crate) async fn report(config: &RunnerConfig, docker: &Docker, draining: boo
 }
 
 /// Size and free space of the disk that holds a folder.
-async fn disk(path: &Utf8Path) -> Option<(u64, u64)> {
-    if path.as_str().is_empty() {
-        return None;
-    }
-    let stat = admin::look_at_disk(path).await.ok()?;
+async fn disk(path: &Utf8Path) -> Result<(u64, u64), DiskError> {
+    let stat = admin::look_at_disk(path).await?;
     let block = stat.fragment_size();
-    Some((
+    Ok((
         stat.blocks().saturating_mul(block),
         stat.blocks_available().saturating_mul(block),
     ))

@@ -1,7 +1,7 @@
 //! Whether a folder can be written, and its disk has room.
 //!
 //! A file system whose server is gone answers nothing, for ever. It is looked at in a thread that nobody waits for longer than [`LOOK_LIMIT`],
-//! and not again while that one hangs.
+//! and not again while one that began longer ago hangs.
 
 use crate::{Check, Severity};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -11,9 +11,9 @@ use nix::{
     unistd::{AccessFlags, access},
 };
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
 
@@ -37,8 +37,8 @@ pub enum DiskError {
     NoThread,
 }
 
-/// Paths that are looked at in this moment, or for ever.
-static LOOKED_AT: Mutex<BTreeSet<Utf8PathBuf>> = Mutex::new(BTreeSet::new());
+/// Paths that are looked at in this moment, or for ever, with when the first of those looks began.
+static LOOKED_AT: Mutex<BTreeMap<Utf8PathBuf, Instant>> = Mutex::new(BTreeMap::new());
 
 /// What the file system that holds `path` says of itself.
 ///
@@ -57,7 +57,9 @@ async fn within<T: Send + 'static>(
     look: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, DiskError> {
     let looked_at = || LOOKED_AT.lock().unwrap_or_else(PoisonError::into_inner);
-    if !looked_at().insert(path.to_owned()) {
+    let now = Instant::now();
+    let since = *looked_at().entry(path.to_owned()).or_insert(now);
+    if now.saturating_duration_since(since) >= limit {
         return Err(DiskError::Hangs);
     }
     let (answer, answered) = oneshot::channel();
@@ -183,7 +185,7 @@ mod tests {
         let limit = Duration::from_millis(20);
         assert_eq!(within(path, limit, hangs).await, Err(DiskError::Hangs));
         // Not even tried: this one would answer.
-        assert_eq!(within(path, LOOK_LIMIT, || ()).await, Err(DiskError::Hangs));
+        assert_eq!(within(path, limit, || ()).await, Err(DiskError::Hangs));
         drop(release);
         let answers = async {
             while within(path, LOOK_LIMIT, || ()).await.is_err() {
@@ -193,6 +195,20 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(20), answers)
             .await
             .expect("it is looked at again when it answers");
+    }
+
+    #[tokio::test]
+    async fn two_looks_at_once_are_both_answered() {
+        let path = Utf8Path::new("/a/disk/that/is/slow");
+        let (release, slow) = std::sync::mpsc::channel::<()>();
+        let first = within(path, LOOK_LIMIT, move || slow.recv().is_ok());
+        // Polled in this order: the first has begun.
+        let (first, second) = tokio::join!(first, async {
+            let second = within(path, LOOK_LIMIT, || 2).await;
+            release.send(()).unwrap();
+            second
+        });
+        assert_eq!((first, second), (Ok(true), Ok(2)));
     }
 
     #[test]
