@@ -236,8 +236,8 @@ impl RunnerConfig {
         for gid in self.api_allow_gids.iter().chain(self.socket_gid.iter()) {
             api_policy = api_policy.allow_gid(*gid);
         }
-        let access = Access::new(&self.dial_only_groups);
-        for gid in access.dial_only_gids() {
+        let access = Access::new(self.dial_only_groups.clone());
+        for gid in access.gids() {
             api_policy = api_policy.allow_gid(gid);
         }
         let firewall = Firewall::new(self.firewall, &names, self.host_access.clone());
