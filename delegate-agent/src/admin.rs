@@ -7,7 +7,7 @@ use crate::{
     identity::{IdentityFile, KeyInUse},
     probe::Prober,
     rotate::Rotation,
-    status::{Board, LinkStatus},
+    status::{Board, Found, LinkStatus},
     transport::Transport,
     uplink::LinkHandle,
 };
@@ -29,7 +29,7 @@ use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},
 };
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::Mutex;
 use wire::{
     control::{Epoch, Hop, ProbeReport},
@@ -66,6 +66,13 @@ impl Admin {
     fn link(&self) -> LinkStatus {
         let link = self.board.link.borrow().clone();
         link.with_skew_of(&*self.keys.clock)
+    }
+
+    /// What the last probe found and how long ago, while that says something.
+    fn probe(&self) -> Option<(Found, Duration)> {
+        let found = self.board.probe.borrow().clone()?;
+        let age = found.age(self.keys.clock.instant())?;
+        Some((found, age))
     }
 
     /// The token itself is not in the answer: the socket's group may ask, and the file is for this user and root.
@@ -140,7 +147,11 @@ impl Subject for Admin {
             "key": self.keys.in_use.get().map(|key| key.public().kid().clone()),
             "link": link,
             "runner": runner,
-            "probe": *self.board.probe.borrow(),
+            "probe": self.probe().map(|(found, age)| json!({
+                "at": found.at,
+                "age_s": age.as_secs(),
+                "report": found.report,
+            })),
             "tasks": self.board.tasks.borrow().len(),
         })
     }
@@ -177,8 +188,8 @@ impl Subject for Admin {
                 skew.unsigned_abs(),
             );
         }
-        if let Some((_, report)) = self.board.probe.borrow().clone() {
-            probed(registry, &report);
+        if let Some((found, age)) = self.probe() {
+            probed(registry, &found.report, age);
         }
         let runner = self.board.runner.borrow().clone();
         gauge(
@@ -250,7 +261,7 @@ struct HopLabel {
 }
 
 /// What the last probe found, whoever asked for it.
-fn probed(registry: &mut Registry, report: &ProbeReport) {
+fn probed(registry: &mut Registry, report: &ProbeReport, age: Duration) {
     let whole = Family::<HopLabel, Gauge>::default();
     let took = Family::<HopLabel, Gauge>::default();
     for one in report.hops.iter().filter(|one| one.hop != Hop::Agent) {
@@ -270,6 +281,12 @@ fn probed(registry: &mut Registry, report: &ProbeReport) {
         "gitspaces_probe_hop_microseconds",
         "What the last probe spent on the part of the way",
         took,
+    );
+    gauge(
+        registry,
+        "gitspaces_probe_age_seconds",
+        "How long ago the last probe was; five minutes after it nothing is told of it",
+        age.as_secs(),
     );
     gauge(
         registry,

@@ -14,7 +14,7 @@ use link::client::Stage;
 use std::time::Duration;
 
 /// Whoever asks wants to know how it is, not how long the runner may take.
-const PROBE_LIMIT: Duration = Duration::from_secs(2);
+const RUNNER_LIMIT: Duration = Duration::from_secs(2);
 
 pub(crate) const LINK: &str = "link";
 pub(crate) const CLOCK: &str = "clock_skew";
@@ -139,7 +139,7 @@ pub(crate) fn clock(skew_ms: Option<i64>) -> Check {
 }
 
 pub(crate) async fn runner(runner: &Runner) -> Vec<Check> {
-    let answer = tokio::time::timeout(PROBE_LIMIT, runner.host()).await;
+    let answer = tokio::time::timeout(RUNNER_LIMIT, runner.host()).await;
     let failed = |cause: String| {
         vec![
             Check::bad(RUNNER, Severity::Error, "runner-agent does not answer")
@@ -149,7 +149,7 @@ pub(crate) async fn runner(runner: &Runner) -> Vec<Check> {
         ]
     };
     match answer {
-        Err(_) => failed(format!("no answer within {} s", PROBE_LIMIT.as_secs())),
+        Err(_) => failed(format!("no answer within {} s", RUNNER_LIMIT.as_secs())),
         Ok(Err(error)) => failed(ErrorChain(&error).to_string()),
         Ok(Ok(report)) => {
             let up = Check::good(

@@ -68,7 +68,9 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t)]
         output: admin::Output,
     },
-    /// Probe the way from here to the control plane and into this host's gitspaces: each part with its time. Exit code 75 where it is broken.
+    /// Probe the way from here to the control plane and into this host's gitspaces: each part with its time.
+    ///
+    /// Exit code 75 where a part of the host's way is broken. A silent agent is its gitspace's matter: it is shown, and the code is 0.
     Probe {
         #[arg(short, long, value_enum, default_value_t)]
         output: admin::Output,

@@ -2,7 +2,7 @@
 
 use crate::{
     runner::Runner,
-    status::Board,
+    status::{Board, Found},
     uplink::{LinkHandle, NotMeasured},
 };
 use daemon::Clock;
@@ -25,31 +25,26 @@ pub struct Prober {
 impl Prober {
     /// For the control plane: it measures the link. `asked` is when its frame came.
     pub async fn answer(&self, asked: Instant, all: bool) -> ProbeReport {
-        let called = Instant::now();
-        let mut report = probe_runner(self.runner.client(), all).await;
-        let call = called.elapsed();
-        let own = HopReport::good(Hop::Delegate, micros(asked.elapsed().saturating_sub(call)));
-        report.hops.insert(0, own);
-        report.took_us = micros(asked.elapsed());
+        let report = probe_runner(self.runner.client(), all).await;
         self.keep(&report);
-        report
+        report.through(Hop::Delegate, asked.elapsed())
     }
 
     /// For whoever asks here: in both directions.
     pub async fn both_ways(&self, link: &LinkHandle, all: bool) -> ProbeReport {
         let begun = Instant::now();
-        let (link, mut report) =
+        let (link, report) =
             tokio::join!(self.ask_link(link), probe_runner(self.runner.client(), all));
-        report.hops.insert(0, link);
-        report.took_us = micros(begun.elapsed());
         self.keep(&report);
+        let mut report = report.taken(begun.elapsed());
+        report.hops.insert(0, link);
         report
     }
 
     async fn ask_link(&self, link: &LinkHandle) -> HopReport {
         let begun = Instant::now();
         let why = match timeout(LINK_LIMIT, link.measure()).await {
-            Ok(Ok(round_trip)) => return HopReport::good(Hop::Link, micros(round_trip)),
+            Ok(Ok(round_trip)) => return HopReport::good(Hop::Link, round_trip),
             Ok(Err(NotMeasured::Lost)) => "the link was lost meanwhile".to_owned(),
             Ok(Err(NotMeasured::NotLive)) => {
                 let status = self.board.link.borrow().clone();
@@ -68,21 +63,22 @@ impl Prober {
         };
         HopReport::failed(
             Hop::Link,
-            micros(begun.elapsed()),
+            begun.elapsed(),
             &why,
             Some("`delegate-agent doctor` tries each step of the way"),
         )
     }
 
+    /// From the runner on: the same whoever asked, and through which parts. How the link is says [`Board::link`].
     fn keep(&self, report: &ProbeReport) {
-        let at = self.clock.now();
-        let before = self.board.probe.send_replace(Some((at, report.clone())));
-        let broken = |report: &ProbeReport| report.broken_at().map(|broken| broken.hop);
-        let (was, is) = (
-            before.and_then(|(_, before)| broken(&before)),
-            report.broken_at(),
-        );
-        match is {
+        let found = Found {
+            at: self.clock.now(),
+            instant: self.clock.instant(),
+            report: report.clone(),
+        };
+        let before = self.board.probe.send_replace(Some(found));
+        let was = before.and_then(|before| before.report.broken_at().map(|broken| broken.hop));
+        match report.broken_at() {
             Some(broken) if was != Some(broken.hop) => {
                 tracing::warn!(hop = %broken.hop, problem = ?broken.problem, "The way to this host's gitspaces is broken");
             }
@@ -92,8 +88,4 @@ impl Prober {
             Some(_) | None => {}
         }
     }
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -4,12 +4,19 @@ use daemon::Clock;
 use jiff::Timestamp;
 use link::client::Stage;
 use serde::Serialize;
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
 use wire::{
     control::{DisconnectCode, ProbeReport},
     ids::{DelegateUuid, GitspaceUuid, TaskUuid},
 };
+
+/// Ten probes of the control plane's usual period. While the link is down nobody probes, unless somebody asks here.
+const PROBE_HOLDS: Duration = Duration::from_secs(300);
 
 /// The link.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -83,14 +90,31 @@ pub struct TaskView {
     pub sent_seq: u64,
 }
 
+/// What the last probe found from the runner on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    pub at: Timestamp,
+    /// When that was, by the clock that nobody sets.
+    pub instant: Instant,
+    pub report: ProbeReport,
+}
+
+impl Found {
+    /// How old it is, where it still says how the way is.
+    #[must_use]
+    pub fn age(&self, now: Instant) -> Option<Duration> {
+        let age = now.saturating_duration_since(self.instant);
+        (age < PROBE_HOLDS).then_some(age)
+    }
+}
+
 /// Where each task publishes; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Board {
     pub link: Arc<watch::Sender<LinkStatus>>,
     pub runner: Arc<watch::Sender<RunnerStatus>>,
     pub tasks: Arc<watch::Sender<BTreeMap<TaskUuid, TaskView>>>,
-    /// What the last probe found, and when.
-    pub probe: Arc<watch::Sender<Option<(Timestamp, ProbeReport)>>>,
+    pub probe: Arc<watch::Sender<Option<Found>>>,
 }
 
 impl Default for Board {
@@ -119,7 +143,20 @@ impl Board {
 mod tests {
     use super::*;
     use daemon::ManualClock;
-    use std::time::Duration;
+
+    #[test]
+    fn what_a_probe_found_is_not_told_for_ever() {
+        let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
+        let found = Found {
+            at: clock.now(),
+            instant: clock.instant(),
+            report: ProbeReport::default(),
+        };
+        clock.advance(Duration::from_secs(40));
+        assert_eq!(found.age(clock.instant()), Some(Duration::from_secs(40)));
+        clock.advance(PROBE_HOLDS);
+        assert_eq!(found.age(clock.instant()), None);
+    }
 
     #[test]
     fn a_clock_that_is_set_while_the_link_lasts_shows_at_once() {

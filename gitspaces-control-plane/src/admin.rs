@@ -158,7 +158,7 @@ impl Subject for Admin {
             ),
             (
                 "gitspaces_agents_probed",
-                "Agents in gitspaces that the last probes asked",
+                "Agents in gitspaces that ran at the last probes",
                 counts.agents,
             ),
             (

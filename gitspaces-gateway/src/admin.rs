@@ -19,7 +19,7 @@ use wire::{
 };
 
 /// Whoever asks wants to know how it is, not how long the runner may take.
-const PROBE_LIMIT: Duration = Duration::from_secs(2);
+const RUNNER_LIMIT: Duration = Duration::from_secs(2);
 
 const LINK: &str = "gateway_link";
 const DATA_PATH: &str = "data_path";
@@ -97,7 +97,7 @@ impl Subject for Admin {
                 }
             }
         };
-        let runner = self.runner.clone().with_deadline(PROBE_LIMIT);
+        let runner = self.runner.clone().with_deadline(RUNNER_LIMIT);
         let runner = match runner.get::<HostReport>("/v1/host").await {
             Ok(report) => Check::good(
                 RUNNER,

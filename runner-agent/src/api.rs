@@ -10,7 +10,7 @@ mod tasks;
 pub(crate) use access::Access;
 pub(crate) use admin::Admin;
 
-use crate::{docker::Docker, gitspace::Gitspaces, host_report, shared::Shared};
+use crate::{docker::Docker, gitspace::Gitspaces, host_report, probe::Prober, shared::Shared};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use local_rpc::{
@@ -25,6 +25,7 @@ pub(crate) struct Api {
     pub(crate) shared: Arc<Shared>,
     pub(crate) gitspaces: Gitspaces,
     pub(crate) docker: Docker,
+    pub(crate) prober: Prober,
     pub(crate) access: Access,
 }
 
@@ -56,16 +57,13 @@ impl Api {
             (&Method::GET, ["v1", "gitspaces"]) => gitspaces::list(&self),
             (&Method::GET, ["v1", "watch"]) => gitspaces::watch(&self, &uri),
             (&Method::GET, ["v1", "probe"]) => match server::query_value::<bool>(&uri, "all") {
-                Ok(all) => server::json(
-                    StatusCode::OK,
-                    &crate::probe::probe(
-                        &self.shared,
-                        &self.docker,
-                        &self.gitspaces,
-                        all.unwrap_or(false),
-                    )
-                    .await,
-                ),
+                Ok(all) => match self.prober.ask(all.unwrap_or(false)).await {
+                    Some(report) => server::json(StatusCode::OK, &report),
+                    None => server::problem(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        &Problem::new("stopping", "the runner is stopping"),
+                    ),
+                },
                 Err(error) => error.into_response(),
             },
             (&Method::GET, ["v1", "host"]) => server::json(

@@ -12,7 +12,7 @@ use crate::{
     ledger::{Ledger, LedgerError},
     machine::host::HostMachine,
     names::{Names, digest},
-    probe::Probes,
+    probe::{ProbeTask, Prober},
     reconcile::{self, Orphans},
     sandbox::{self, Pool},
     shared::Shared,
@@ -256,7 +256,6 @@ impl RunnerConfig {
             tasks: lifecycle.tasks(),
             compared: OnceCell::new(),
             compare: Notify::new(),
-            probes: Probes::default(),
             config: self,
         });
         Ok(App {
@@ -316,6 +315,14 @@ impl App {
             "sandboxes",
             sandbox::run(Arc::clone(&shared), docker.clone()),
         );
+        let (prober, questions) = Prober::new();
+        let probes = ProbeTask {
+            shared: Arc::clone(&shared),
+            docker: docker.clone(),
+            gitspaces: gitspaces.clone(),
+            questions,
+        };
+        lifecycle.spawn("probes", probes.run());
         let subject = Admin {
             shared: Arc::clone(&shared),
             docker: docker.clone(),
@@ -335,6 +342,7 @@ impl App {
             shared,
             gitspaces,
             docker,
+            prober,
             access,
         };
         lifecycle.spawn("api", async move {

@@ -5,7 +5,7 @@
 use camino::Utf8PathBuf;
 use daemon::{Exit, Hint};
 use serde::Deserialize;
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, time::Duration};
 use wire::agent::SshTrust;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -116,6 +116,8 @@ impl Default for RunnerConfig {
 const MAX_POOL: u32 = 16;
 /// All lines of `ssh_known_hosts`, in bytes: they go with every clone.
 const MAX_KNOWN_HOSTS: usize = 64 * 1024;
+/// An agent that starts needs a moment, and one that is given a day is never replaced.
+const SILENCE_LIMITS_S: RangeInclusive<u64> = 10..=86_400;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
@@ -142,6 +144,12 @@ pub(crate) enum ConfigError {
         "`ssh_known_hosts` in the configuration has {found} bytes, more than {MAX_KNOWN_HOSTS}"
     )]
     KnownHosts { found: usize },
+    #[error(
+        "`agent_silence_limit_s` in the configuration is {found}, and has to be from {} to {}",
+        SILENCE_LIMITS_S.start(),
+        SILENCE_LIMITS_S.end()
+    )]
+    SilenceLimit { found: u64 },
 }
 
 impl Hint for ConfigError {
@@ -156,7 +164,8 @@ impl Hint for ConfigError {
             Self::Deployment { .. }
             | Self::Image { .. }
             | Self::Pool { .. }
-            | Self::KnownHosts { .. } => None,
+            | Self::KnownHosts { .. }
+            | Self::SilenceLimit { .. } => None,
         }
     }
 
@@ -224,6 +233,11 @@ impl RunnerConfig {
         if found > MAX_KNOWN_HOSTS {
             return Err(ConfigError::KnownHosts { found });
         }
+        if !SILENCE_LIMITS_S.contains(&self.agent_silence_limit_s) {
+            return Err(ConfigError::SilenceLimit {
+                found: self.agent_silence_limit_s,
+            });
+        }
         Ok(())
     }
 
@@ -232,6 +246,11 @@ impl RunnerConfig {
             known_hosts: self.ssh_known_hosts.clone(),
             accept_new: self.ssh_unknown_hosts == SshUnknownHosts::AcceptNew,
         }
+    }
+
+    /// Of an agent, before it is replaced.
+    pub(crate) const fn silence_limit(&self) -> Duration {
+        Duration::from_secs(self.agent_silence_limit_s)
     }
 
     pub(crate) fn sandbox_image(&self) -> &str {
@@ -266,6 +285,29 @@ mod tests {
         };
         let error = config.check().unwrap_err().to_string();
         assert!(error.contains("entry 2"), "{error}");
+    }
+
+    #[test]
+    fn a_silence_limit_out_of_its_range_is_refused_with_the_range() {
+        for (found, is_good) in [
+            (0, false),
+            (9, false),
+            (10, true),
+            (86_400, true),
+            (86_401, false),
+        ] {
+            let config = RunnerConfig {
+                agent_silence_limit_s: found,
+                ..RunnerConfig::default()
+            };
+            match config.check() {
+                Ok(()) => assert!(is_good, "{found}"),
+                Err(error) => {
+                    assert!(!is_good, "{error}");
+                    assert!(error.to_string().contains("from 10 to 86400"), "{error}");
+                }
+            }
+        }
     }
 
     #[test]

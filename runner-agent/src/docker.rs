@@ -75,7 +75,7 @@ impl Docker {
             .clone()
     }
 
-    /// Runs one call within its deadline. After a failure to reach Docker the version is negotiated again.
+    /// Runs one call within its deadline, the connecting included. After a failure to reach Docker the version is negotiated again.
     async fn call<T, F>(
         &self,
         what: &str,
@@ -85,9 +85,14 @@ impl Docker {
     where
         F: Future<Output = Result<T, bollard::errors::Error>> + Send,
     {
-        let client = self.client().await?;
-        let result = match tokio::time::timeout(deadline, Box::pin(work(client))).await {
-            Ok(result) => result.map_err(|source| DockerError::new(what, source)),
+        let whole = async {
+            let client = self.client().await?;
+            Box::pin(work(client))
+                .await
+                .map_err(|source| DockerError::new(what, source))
+        };
+        let result = match tokio::time::timeout(deadline, whole).await {
+            Ok(result) => result,
             Err(_) => Err(DockerError::timeout(what, deadline)),
         };
         if let Err(error) = &result

@@ -13,6 +13,7 @@
 //!
 //! Its mailbox holds [`MAILBOX`] requests; a sender waits while it is full.
 
+mod agent;
 mod container;
 mod hooks;
 mod look;
@@ -92,10 +93,20 @@ enum Request {
         task: TaskUuid,
     },
     Look,
+    /// Its agent does not answer.
+    ReplaceAgent(Silent),
     /// The kernel killed something in the dev container for want of memory.
     OutOfMemory {
         at: Timestamp,
     },
+}
+
+/// An agent that does not answer for as long as the configuration says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Silent {
+    ForLong,
+    /// It was replaced for it already.
+    Still,
 }
 
 /// What to do about a task that came too late.
@@ -175,6 +186,14 @@ impl Gitspaces {
     pub(crate) fn look(&self, gitspace: GitspaceUuid) {
         if let Err(error) = self.handle(gitspace).try_send(Request::Look) {
             tracing::debug!(%gitspace, %error, "Not looked at");
+        }
+    }
+
+    /// Its container's first process is to start its agent again. A full mailbox means that a task is at work, or the next probe says it again.
+    pub(crate) fn replace_agent(&self, gitspace: GitspaceUuid, silent: Silent) {
+        let request = Request::ReplaceAgent(silent);
+        if let Err(error) = self.handle(gitspace).try_send(request) {
+            tracing::debug!(%gitspace, %error, "Its agent is not replaced");
         }
     }
 
@@ -300,6 +319,11 @@ impl GitspaceTask {
                 Event::Request(Request::Look) => {
                     if self.active.is_none() {
                         self.look().await;
+                    }
+                }
+                Event::Request(Request::ReplaceAgent(silent)) => {
+                    if self.active.is_none() {
+                        agent::replace(&self.shared, self.id, silent).await;
                     }
                 }
             }

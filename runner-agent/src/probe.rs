@@ -1,21 +1,26 @@
 //! The runner's part of a probe: Docker, and the agents of all gitspaces that run, at the same time.
 //!
+//! One task, which looks once at a time: whoever asks meanwhile hears what that look finds, and for [`FRESH`] after it so does whoever asks
+//! then. Where nobody asks for [`OWN_PERIOD`], it asks the agents by itself, so that a silent one is noticed also while the link is down.
+//!
 //! What it finds of an agent that is otherwise than what the board says is looked at by the gitspace's own task, which tries longer and
-//! publishes. An agent that stays silent for as long as the configuration says is replaced by the first process of its container, on a signal:
-//! terminals are in processes of their own. The container itself is never stopped or killed for it.
+//! publishes. An agent that stays silent for as long as the configuration says is replaced, by that task too, on a signal to the first process
+//! of its container: terminals are in processes of their own. The container itself is never stopped or killed for it.
 
-use crate::{agent_client::Agent, docker::Docker, gitspace::Gitspaces, shared::Shared, silence};
+use crate::{
+    agent_client::Agent,
+    docker::Docker,
+    gitspace::{Gitspaces, Silent},
+    shared::Shared,
+    silence,
+};
 use daemon::ErrorChain;
 use futures_util::{StreamExt as _, stream};
-use std::{
-    collections::HashMap,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until, timeout_at},
 };
-use tokio::time::{Instant, timeout_at};
 use wire::{
     control::{Hop, HopReport, MAX_PROBE_AGENTS, ProbeReport},
     failure::FailureCode,
@@ -26,164 +31,299 @@ use wire::{
 const DOCKER_LIMIT: Duration = Duration::from_secs(2);
 /// For all of them: a delegate waits little longer. Who had no turn by then comes first the next time.
 const AGENTS_LIMIT: Duration = Duration::from_secs(3);
-/// What gitspace-agent's `init` takes for it.
-const REPLACE: &str = "SIGUSR1";
 /// Asked at once.
 const AGENTS_AT_ONCE: usize = 64;
+/// Silent agents that are told one by one where not all are asked for: the counters say the rest.
+const MAX_SILENT: usize = 16;
+/// What is not older need not be looked for again.
+const FRESH: Duration = Duration::from_secs(1);
+/// Longer than a control plane lets pass between two probes, unless somebody set that.
+const OWN_PERIOD: Duration = Duration::from_secs(40);
+/// Who waits for the look that is under way. One more waits for room here.
+const MAX_WAITING: usize = 64;
 
-/// What is remembered between probes.
-#[derive(Debug, Default)]
-pub(crate) struct Probes {
-    /// Where the next one begins among the agents.
-    turn: AtomicUsize,
-    /// Since when an agent is silent, or was last replaced for it.
-    silent: Mutex<HashMap<GitspaceUuid, Instant>>,
-}
-
-impl Probes {
-    /// Whether it is silent for long enough to be replaced; the time for that begins again then.
-    fn note(&self, gitspace: GitspaceUuid, is_silent: bool, limit: Duration, now: Instant) -> bool {
-        // Entries are put in and taken out whole.
-        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        if !is_silent {
-            silent.remove(&gitspace);
-            return false;
-        }
-        let since = silent.entry(gitspace).or_insert(now);
-        let is_long = now.duration_since(*since) >= limit;
-        if is_long {
-            *since = now;
-        }
-        is_long
-    }
-
-    fn keep_only(&self, running: &[Observed]) {
-        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        silent.retain(|id, _| running.iter().any(|observed| observed.gitspace == *id));
-    }
-}
-
-pub(crate) async fn probe(
-    shared: &Shared,
-    docker: &Docker,
-    gitspaces: &Gitspaces,
+/// What a probe is asked for.
+#[derive(Debug)]
+struct Question {
+    /// The time of every agent.
     all: bool,
-) -> ProbeReport {
-    let begun = Instant::now();
-    let (docker, agents) = tokio::join!(ask_docker(docker), ask_agents(shared, gitspaces));
-    let silent = agents.iter().filter(|agent| agent.is_failed()).count();
-    let mut report = ProbeReport {
-        agents: count(agents.len()),
-        silent_agents: count(silent),
-        hops: vec![docker],
-        took_us: 0,
-    };
+    answer: oneshot::Sender<ProbeReport>,
+}
+
+/// To the task. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Prober {
+    questions: mpsc::Sender<Question>,
+}
+
+/// The task's own end.
+#[derive(Debug)]
+pub(crate) struct Questions(mpsc::Receiver<Question>);
+
+impl Prober {
+    pub(crate) fn new() -> (Self, Questions) {
+        let (sender, questions) = mpsc::channel(MAX_WAITING);
+        let prober = Self { questions: sender };
+        (prober, Questions(questions))
+    }
+
+    /// Nothing where the runner stops.
+    pub(crate) async fn ask(&self, all: bool) -> Option<ProbeReport> {
+        let (answer, report) = oneshot::channel();
+        self.questions.send(Question { all, answer }).await.ok()?;
+        report.await.ok()
+    }
+}
+
+pub(crate) struct ProbeTask {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) docker: Docker,
+    pub(crate) gitspaces: Gitspaces,
+    pub(crate) questions: Questions,
+}
+
+enum Event {
+    Asked(Question),
+    OwnTurn,
+    Stop,
+}
+
+impl ProbeTask {
+    pub(crate) async fn run(self) -> Result<(), Infallible> {
+        let Self {
+            shared,
+            docker,
+            gitspaces,
+            questions: Questions(mut questions),
+        } = self;
+        let drain = shared.tasks.drain_token();
+        let mut agents = Agents::default();
+        let mut last: Option<(Instant, ProbeReport)> = None;
+        let mut own_turn = Instant::now() + OWN_PERIOD;
+        loop {
+            let event = tokio::select! {
+                () = drain.cancelled() => Event::Stop,
+                question = questions.recv() => question.map_or(Event::Stop, Event::Asked),
+                () = sleep_until(own_turn) => Event::OwnTurn,
+            };
+            let first = match event {
+                Event::Stop => return Ok(()),
+                Event::OwnTurn => None,
+                Event::Asked(question) => Some(question),
+            };
+            let found = match last.take_if(|(at, _)| at.elapsed() < FRESH && first.is_some()) {
+                Some(found) => found,
+                None => {
+                    let look = async {
+                        let docker = async {
+                            match &first {
+                                Some(_) => Some(ask_docker(&docker).await),
+                                None => None,
+                            }
+                        };
+                        tokio::join!(docker, agents.ask(&shared, &gitspaces))
+                    };
+                    let begun = Instant::now();
+                    let Some((docker, found)) = drain.run_until_cancelled(look).await else {
+                        return Ok(());
+                    };
+                    own_turn = Instant::now() + OWN_PERIOD;
+                    let Some(docker) = docker else {
+                        continue;
+                    };
+                    (Instant::now(), report(docker, found, begun.elapsed()))
+                }
+            };
+            let meanwhile = std::iter::from_fn(|| questions.try_recv().ok());
+            for question in first.into_iter().chain(meanwhile).take(MAX_WAITING) {
+                // Whoever asked may have given up.
+                drop(question.answer.send(told(&found.1, question.all)));
+            }
+            last = Some(found);
+        }
+    }
+}
+
+/// Of a whole look, with every agent as far as they have room.
+fn report(docker: HopReport, agents: Asked, took: Duration) -> ProbeReport {
     // The silent ones first: they are what a bounded report has room for.
-    let (silent, good): (Vec<_>, Vec<_>) = agents.into_iter().partition(HopReport::is_failed);
-    let good = good.into_iter().filter(|_| all);
-    let told = silent.into_iter().chain(good).take(MAX_PROBE_AGENTS);
-    report.hops.extend(told);
-    report.took_us = micros(begun);
+    let (silent, good): (Vec<_>, Vec<_>) =
+        agents.reports.into_iter().partition(HopReport::is_failed);
+    ProbeReport {
+        agents: count(silent.len() + good.len() + agents.unasked),
+        silent_agents: count(silent.len()),
+        unasked_agents: count(agents.unasked),
+        hops: [docker]
+            .into_iter()
+            .chain(silent.into_iter().chain(good).take(MAX_PROBE_AGENTS))
+            .collect(),
+        ..ProbeReport::default()
+    }
+    .taken(took)
+}
+
+/// As much of it as was asked for.
+fn told(whole: &ProbeReport, all: bool) -> ProbeReport {
+    let mut report = whole.clone();
+    if !all {
+        let mut silent = 0;
+        report.hops.retain(|one| {
+            silent += usize::from(one.hop == Hop::Agent && one.is_failed());
+            one.hop != Hop::Agent || (one.is_failed() && silent <= MAX_SILENT)
+        });
+    }
     report
 }
 
 async fn ask_docker(docker: &Docker) -> HopReport {
     let begun = Instant::now();
-    let answer = docker.ping(DOCKER_LIMIT).await;
-    let took = micros(begun);
-    match answer {
-        Ok(()) => HopReport::good(Hop::Docker, took),
+    match docker.ping(DOCKER_LIMIT).await {
+        Ok(()) => HopReport::good(Hop::Docker, begun.elapsed()),
         Err(error) => HopReport::failed(
             Hop::Docker,
-            took,
+            begun.elapsed(),
             &ErrorChain(&error).to_string(),
             error.failure().hint.as_deref(),
         ),
     }
 }
 
-async fn ask_agents(shared: &Shared, gitspaces: &Gitspaces) -> Vec<HopReport> {
-    let mut running: Vec<Observed> = shared.board.after(0);
-    running.retain(|observed| observed.state == ObservedState::Running);
-    running.sort_by_key(|observed| observed.gitspace);
-    shared.probes.keep_only(&running);
-    if running.is_empty() {
-        return Vec::new();
+/// What is remembered of agents between two looks.
+#[derive(Debug, Default)]
+struct Agents {
+    /// The first that had no turn the last time.
+    begin: Option<GitspaceUuid>,
+    silent: HashMap<GitspaceUuid, Silence>,
+}
+
+#[derive(Debug)]
+struct Silence {
+    /// Since when it is silent, or was last replaced for it.
+    since: Instant,
+    was_replaced: bool,
+}
+
+/// What a look found of agents.
+#[derive(Debug, Default)]
+struct Asked {
+    reports: Vec<HopReport>,
+    /// Of those that had no turn.
+    unasked: usize,
+}
+
+impl Agents {
+    async fn ask(&mut self, shared: &Shared, gitspaces: &Gitspaces) -> Asked {
+        let board = shared.board.after(0).into_iter();
+        let mut running: HashMap<_, _> = board
+            .filter(|observed| observed.state == ObservedState::Running)
+            .map(|observed| (observed.gitspace, observed))
+            .collect();
+        self.silent.retain(|id, _| running.contains_key(id));
+        let mut left = turn(running.keys().copied().collect(), self.begin);
+        let in_turn: Vec<Observed> = left.iter().filter_map(|id| running.remove(id)).collect();
+        let deadline = Instant::now() + AGENTS_LIMIT;
+        let mut answers = stream::iter(in_turn)
+            .map(|observed| async move {
+                let report = ask_agent(shared, observed.gitspace).await;
+                (observed, report)
+            })
+            .buffer_unordered(AGENTS_AT_ONCE);
+        let mut asked = Asked::default();
+        while let Ok(Some((observed, report))) = timeout_at(deadline, answers.next()).await {
+            left.retain(|id| *id != observed.gitspace);
+            let Some(report) = report else { continue };
+            self.consider(shared, gitspaces, &observed, report.is_failed());
+            asked.reports.push(report);
+        }
+        drop(answers);
+        // In the order of their turn, whichever were answered first.
+        self.begin = left.first().copied();
+        asked.unasked = left.len();
+        asked
     }
-    let begin = shared.probes.turn.load(Ordering::Relaxed) % running.len();
-    running.rotate_left(begin);
-    let deadline = Instant::now() + AGENTS_LIMIT;
-    let total = running.len();
-    let mut asked = stream::iter(running)
-        .map(|observed| ask_agent(shared, gitspaces, observed))
-        .buffer_unordered(AGENTS_AT_ONCE);
-    let mut reports = Vec::with_capacity(total);
-    while let Ok(Some(report)) = timeout_at(deadline, asked.next()).await {
-        reports.extend(report);
+
+    /// The gitspace's own task decides; it hears where something is otherwise than it said.
+    fn consider(
+        &mut self,
+        shared: &Shared,
+        gitspaces: &Gitspaces,
+        observed: &Observed,
+        is_silent: bool,
+    ) {
+        let id = observed.gitspace;
+        // While a task is carried out on it, that one sees to it.
+        if observed.task.is_some() {
+            self.silent.remove(&id);
+            return;
+        }
+        let known = observed
+            .failure
+            .as_ref()
+            .is_some_and(|failure| failure.code == FailureCode::AgentSilent);
+        if is_silent != known {
+            gitspaces.look(id);
+        }
+        let (limit, now) = (shared.config.silence_limit(), Instant::now());
+        if let Some(silent) = self.note(id, is_silent, limit, now) {
+            gitspaces.replace_agent(id, silent);
+        }
     }
-    drop(asked);
-    let next = begin.saturating_add(reports.len());
-    shared.probes.turn.store(next, Ordering::Relaxed);
-    reports
+
+    /// Whether it is silent for long enough to be replaced; the time for that begins again then.
+    fn note(
+        &mut self,
+        gitspace: GitspaceUuid,
+        is_silent: bool,
+        limit: Duration,
+        now: Instant,
+    ) -> Option<Silent> {
+        if !is_silent {
+            self.silent.remove(&gitspace);
+            return None;
+        }
+        let silence = self.silent.entry(gitspace).or_insert(Silence {
+            since: now,
+            was_replaced: false,
+        });
+        if now.duration_since(silence.since) < limit {
+            return None;
+        }
+        silence.since = now;
+        let was_replaced = std::mem::replace(&mut silence.was_replaced, true);
+        Some(if was_replaced {
+            Silent::Still
+        } else {
+            Silent::ForLong
+        })
+    }
+}
+
+/// All of them, from `begin` on.
+fn turn(mut agents: Vec<GitspaceUuid>, begin: Option<GitspaceUuid>) -> Vec<GitspaceUuid> {
+    agents.sort_unstable();
+    let first = agents.partition_point(|id| begin.is_some_and(|begin| *id < begin));
+    // The one it would have begun with may be gone, and with it all behind it.
+    if first < agents.len() {
+        agents.rotate_left(first);
+    }
+    agents
 }
 
 /// `None` where it stopped to run, or is not in the ledger.
-async fn ask_agent(
-    shared: &Shared,
-    gitspaces: &Gitspaces,
-    observed: Observed,
-) -> Option<HopReport> {
-    let id = observed.gitspace;
-    let record = shared.ledger.get(id)?;
-    let machine = record.machine?;
+async fn ask_agent(shared: &Shared, id: GitspaceUuid) -> Option<HopReport> {
+    let machine = shared.ledger.get(id)?.machine?;
     let agent = Agent::new(&shared.names.dev_run_dir(&machine.key));
     let begun = Instant::now();
-    let answer = agent.health().await;
-    let took = micros(begun);
-    let known = observed
-        .failure
-        .as_ref()
-        .is_some_and(|failure| failure.code == FailureCode::AgentSilent);
-    let report = match answer {
-        Ok(_) => HopReport::good(Hop::Agent, took),
+    let report = match agent.health().await {
+        Ok(_) => HopReport::good(Hop::Agent, begun.elapsed()),
         Err(error) => HopReport::failed(
             Hop::Agent,
-            took,
+            begun.elapsed(),
             &ErrorChain(&error).to_string(),
             Some(silence::hint(&error)),
         ),
     };
-    // While a task is carried out on it, that one sees to it.
-    let is_silent = report.is_failed() && observed.task.is_none();
-    if report.is_failed() != known && observed.task.is_none() {
-        gitspaces.look(id);
-    }
-    let limit = Duration::from_secs(shared.config.agent_silence_limit_s);
-    if shared.probes.note(id, is_silent, limit, Instant::now())
-        && let Some(container) = record.container.and_then(|container| container.id)
-    {
-        replace(shared, id, &container).await;
-    }
     Some(report.of(id))
-}
-
-/// Its container's first process starts it again. An agent of an older version goes on as it is.
-async fn replace(shared: &Shared, gitspace: GitspaceUuid, container: &str) {
-    tracing::warn!(%gitspace, "The agent of a gitspace is silent for long, and is replaced; its terminals stay");
-    let signalled = match shared.machine.docker(gitspace).await {
-        Ok(docker) => docker
-            .signal_container(container, REPLACE)
-            .await
-            .map_err(|error| error.failure()),
-        Err(failure) => Err(failure),
-    };
-    if let Err(failure) = signalled {
-        tracing::warn!(%gitspace, %failure, detail = failure.detail, "A silent agent cannot be replaced");
-    }
-}
-
-fn micros(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 fn count(number: usize) -> u32 {
@@ -194,19 +334,94 @@ fn count(number: usize) -> u32 {
 mod tests {
     use super::*;
     use daemon::{IdsExt as _, SequentialIds};
+    use tokio::net::UnixListener;
+
+    fn ids(number: usize) -> Vec<GitspaceUuid> {
+        let made = SequentialIds::default();
+        let mut ids: Vec<_> = (0..number).map(|_| made.typed()).collect();
+        ids.sort_unstable();
+        ids
+    }
 
     #[test]
-    fn only_an_agent_that_is_silent_for_long_is_replaced_and_not_again_at_once() {
-        let (probes, id) = (Probes::default(), SequentialIds::default().typed());
+    fn an_agent_that_is_silent_for_long_is_replaced_not_again_at_once_and_told_once() {
+        let mut agents = Agents::default();
+        let id = ids(1)[0];
         let (limit, begun) = (Duration::from_secs(120), Instant::now());
-        let note = |second, is_silent| {
-            probes.note(id, is_silent, limit, begun + Duration::from_secs(second))
+        let mut note = |second, is_silent| {
+            agents.note(id, is_silent, limit, begun + Duration::from_secs(second))
         };
-        assert!(!note(0, true));
-        assert!(!note(119, true), "not yet");
-        assert!(!note(119, false), "it answered once");
-        assert!(!note(121, true), "it begins again");
-        assert!(note(241, true));
-        assert!(!note(242, true), "the new one needs a while to start");
+        assert_eq!(note(0, true), None);
+        assert_eq!(note(119, true), None, "not yet");
+        assert_eq!(note(119, false), None, "it answered once");
+        assert_eq!(note(121, true), None, "it begins again");
+        assert_eq!(note(241, true), Some(Silent::ForLong));
+        assert_eq!(note(242, true), None, "the new one needs a while to start");
+        assert_eq!(note(361, true), Some(Silent::Still));
+        assert_eq!(note(362, false), None);
+        assert_eq!(note(363, true), None);
+        assert_eq!(note(483, true), Some(Silent::ForLong), "another silence");
+    }
+
+    #[test]
+    fn the_next_look_begins_with_the_first_agent_that_had_no_turn() {
+        let [a, b, c, d] = ids(4)[..] else { panic!() };
+        let all = || vec![d, b, a, c];
+        assert_eq!(turn(all(), None), [a, b, c, d]);
+        assert_eq!(turn(all(), Some(c)), [c, d, a, b]);
+        assert_eq!(turn(vec![b, a, d], Some(c)), [d, a, b], "c is gone");
+        assert_eq!(
+            turn(vec![b, a], Some(c)),
+            [a, b],
+            "so is what was behind it"
+        );
+        assert_eq!(turn(Vec::new(), Some(c)), []);
+    }
+
+    #[test]
+    fn of_many_silent_agents_the_first_are_told_and_all_are_counted() {
+        let hop = |id, is_silent: bool| {
+            let took = Duration::from_millis(1);
+            if is_silent {
+                HopReport::failed(Hop::Agent, took, "no answer", None).of(id)
+            } else {
+                HopReport::good(Hop::Agent, took).of(id)
+            }
+        };
+        let reports = ids(100)
+            .into_iter()
+            .enumerate()
+            .map(|(index, id)| hop(id, index % 2 == 1))
+            .collect();
+        let asked = Asked {
+            reports,
+            unasked: 7,
+        };
+        let docker = HopReport::good(Hop::Docker, Duration::ZERO);
+        let whole = report(docker, asked, Duration::from_millis(9));
+        let counts = (whole.agents, whole.silent_agents, whole.unasked_agents);
+        assert_eq!((counts, whole.hops.len()), ((107, 50, 7), 101));
+        assert_eq!(told(&whole, true), whole);
+        let few = told(&whole, false);
+        assert_eq!((few.agents, few.silent_agents), (107, 50));
+        assert_eq!(few.hops.len(), 1 + MAX_SILENT);
+        assert!(few.hops.iter().skip(1).all(HopReport::is_failed), "{few}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_docker_that_takes_calls_and_answers_none_is_named_in_time_however_often_it_is_asked()
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("docker.sock");
+        // Its queue takes the calls, and nobody answers them.
+        let _hangs = UnixListener::bind(&path).unwrap();
+        let docker = Docker::new(&format!("unix://{}", path.display()));
+        for _ in 0..2 {
+            let begun = Instant::now();
+            let found = ask_docker(&docker).await;
+            assert!(found.is_failed(), "{found:?}");
+            let took = begun.elapsed();
+            assert!(took < DOCKER_LIMIT + Duration::from_millis(100), "{took:?}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     board::Board, config::RunnerConfig, firewall::Firewall, journal::Journal, ledger::Ledger,
-    machine::Machine, names::Names, probe::Probes, sandbox::Pool,
+    machine::Machine, names::Names, sandbox::Pool,
 };
 use admin::DrainFile;
 use camino::Utf8PathBuf;
@@ -29,7 +29,6 @@ pub(crate) struct Shared {
     pub(crate) compared: OnceCell<()>,
     /// Asks for a comparison before its time.
     pub(crate) compare: Notify,
-    pub(crate) probes: Probes,
 }
 
 /// The agent that is put into gitspaces: a copy that an upgrade of the package does not change under what runs.

@@ -241,7 +241,7 @@ async fn a_silent_agent_is_its_gitspaces_matter_alone_and_heals_when_it_answers(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_hangs_for_long_is_replaced_and_what_runs_beside_it_is_not() -> Result<()> {
-    let host = Deployment::start_with("agent_silence_limit_s = 4").await?;
+    let host = Deployment::start_with("agent_silence_limit_s = 10").await?;
     let url = host.git.repository("app", APP)?;
     host.ok(&["create", &url, "--name", "app", "--wait"])?;
     let app = host.ok(&["exec", "app", "--", "pgrep", "-f", "app.py"])?;

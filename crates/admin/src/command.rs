@@ -351,10 +351,8 @@ fn write_new(path: &Utf8Path, bytes: &[u8]) -> io::Result<()> {
 
 /// A value to whoever ran the command.
 pub fn say_json<T: Serialize>(value: &T) {
-    say(&format!(
-        "{}\n",
-        serde_json::to_string_pretty(value).unwrap_or_default()
-    ));
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    say(&format!("{}\n", wire::shown::json(&text)));
 }
 
 /// Where nobody reads, the exit code is all that is left to say.

@@ -242,7 +242,8 @@ pub fn ask_daemon<P: Program, T: DeserializeOwned>(
     }
 }
 
-/// Probes the way from a running daemon in both directions, and prints each part. Exit code 75 where it is broken.
+/// Probes the way from a running daemon in both directions, and prints each part. Exit code 75 where a part of the host's way is broken; a
+/// silent agent is its gitspace's matter, and only shown.
 ///
 /// # Errors
 /// See [`ProgramError`].
@@ -257,15 +258,12 @@ pub fn probe<P: Program>(
         .map_err(ProgramError::Command)?;
     match output {
         Output::Text => say(report.to_string().trim_end()),
-        Output::Json => say(&serde_json::to_string_pretty(&report).unwrap_or_default()),
+        Output::Json => command::say_json(&report),
     }
-    Ok(
-        if report.broken_at().is_none() && report.silent_agents == 0 {
-            ExitCode::SUCCESS
-        } else {
-            Exit::TryAgain.into()
-        },
-    )
+    Ok(match report.broken_at() {
+        None => ExitCode::SUCCESS,
+        Some(_) => Exit::TryAgain.into(),
+    })
 }
 
 const fn at<P: Program>(socket: &Utf8Path) -> RunAdmin<'_> {

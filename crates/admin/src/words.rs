@@ -2,6 +2,7 @@
 
 use crate::{Check, DrainState, Severity};
 use serde_json::Value;
+use wire::shown;
 
 /// A line for each check, what failed first, with cause, fix and where to read more.
 pub(crate) fn checks(checks: &[Check]) -> String {
@@ -17,17 +18,24 @@ pub(crate) fn checks(checks: &[Check]) -> String {
         };
         line(
             &mut text,
-            &format!("{mark:<8} {:<20} {}", check.code, check.summary),
+            &format!(
+                "{mark:<8} {:<20} {}",
+                check.code,
+                shown::line(&check.summary)
+            ),
         );
         if check.ok {
             continue;
         }
         if let Some(cause) = &check.cause {
-            line(&mut text, &format!("         cause: {cause}"));
+            line(
+                &mut text,
+                &format!("         cause: {}", shown::line(cause)),
+            );
         }
         match (&check.because_of, &check.fix) {
             (Some(first), _) => line(&mut text, &format!("         mend `{first}` first")),
-            (None, Some(fix)) => line(&mut text, &format!("         fix:   {fix}")),
+            (None, Some(fix)) => line(&mut text, &format!("         fix:   {}", shown::line(fix))),
             (None, None) => {}
         }
         line(&mut text, &format!("         more:  {}", check.doc));
@@ -90,24 +98,16 @@ fn nested(text: &mut String, value: &Value, depth: usize) {
     }
 }
 
-/// On one line, control characters escaped: some of it came from elsewhere.
+/// On one line, hidden characters shown: some of it came from elsewhere.
 fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::Null => Some("-".to_owned()),
         Value::Bool(value) => Some(value.to_string()),
         Value::Number(value) => Some(value.to_string()),
-        Value::String(value) => Some(value.chars().flat_map(shown).collect()),
+        Value::String(value) => Some(shown::line(value).into_owned()),
         Value::Array(items) if items.is_empty() => Some("none".to_owned()),
         Value::Object(fields) if fields.is_empty() => Some("none".to_owned()),
         Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-fn shown(c: char) -> Vec<char> {
-    if c.is_control() {
-        c.escape_default().collect()
-    } else {
-        vec![c]
     }
 }
 
@@ -137,7 +137,21 @@ mod tests {
 
     #[test]
     fn a_status_is_a_list_of_keys_and_hostile_text_stays_on_its_line() {
-        let text = value(&json!({"link": {"state": "live\u{1b}[31m\nx"}, "tasks": []}));
-        assert_eq!(text, "link:\n  state: live\\u{1b}[31m\\nx\ntasks: none\n");
+        let text = value(&json!({"link": {"state": "live\u{1b}[31m\nx\u{202e}"}, "tasks": []}));
+        assert_eq!(
+            text,
+            "link:\n  state: live\\x1b[31m\\nx\\u{202e}\ntasks: none\n"
+        );
+    }
+
+    #[test]
+    fn what_a_hostile_agent_said_is_a_cause_and_no_command_to_the_terminal() {
+        let hostile = "\u{1}\u{1b}[2Jgone\nok       all  is well";
+        let check = Check::bad("agent_silent", Severity::Warning, hostile)
+            .cause(hostile)
+            .fix(hostile);
+        let text = checks(&[check]);
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(!text.replace('\n', "").contains(shown::is_hidden), "{text}");
     }
 }

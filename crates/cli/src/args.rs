@@ -217,6 +217,8 @@ pub(crate) enum DelegateCommand {
         name: String,
     },
     /// Probe the whole way through a delegate into its gitspaces: each part with its time, and where it ends, why
+    ///
+    /// Exit code 75 where a part of the host's way is broken. A silent agent is its gitspace's matter: it is shown, and the code is 0.
     Probe {
         /// Name or id of the delegate
         name: String,

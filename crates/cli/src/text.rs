@@ -4,42 +4,7 @@
 //! with a character that moves the cursor, changes the terminal or hides other text.
 
 use jiff::{SignedDuration, Timestamp};
-use std::borrow::Cow;
-
-/// Control characters, and those that reorder or hide the text around them.
-pub(crate) fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-}
-
-/// One line: every hidden character is shown as `\n`, `\x1b` or `\u{202e}`.
-pub(crate) fn line(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_hidden) {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        push_shown(&mut out, c);
-    }
-    Cow::Owned(out)
-}
-
-fn push_shown(out: &mut String, c: char) {
-    match c {
-        '\n' => out.push_str("\\n"),
-        '\r' => out.push_str("\\r"),
-        '\t' => out.push_str("\\t"),
-        c if is_hidden(c) && c.is_ascii() => {
-            out.push_str(&format!("\\x{:02x}", u32::from(c)));
-        }
-        c if is_hidden(c) => {
-            out.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
-        }
-        c => out.push(c),
-    }
-}
+pub(crate) use wire::shown::{json, line};
 
 /// Output of a command: line breaks and tabs are kept, colours (SGR) are dropped, all else is shown. A lone CR, as
 /// progress bars write it, breaks the line.
@@ -60,7 +25,7 @@ pub(crate) fn output(text: &str) -> String {
                     out.push('\n');
                 }
             }
-            Some(c) => push_shown(&mut out, c),
+            Some(c) => wire::shown::push(&mut out, c),
         }
     }
 }
@@ -71,26 +36,6 @@ fn after_colour(text: &str) -> Option<&str> {
     parameters
         .trim_start_matches(|c: char| c.is_ascii_digit() || c == ';' || c == ':')
         .strip_prefix('m')
-}
-
-/// JSON text with every hidden character as `\uXXXX`: the same JSON, fit for a terminal.
-pub(crate) fn json(text: &str) -> Cow<'_, str> {
-    // Line breaks between values are ours; inside strings serde_json has escaped them.
-    let hidden = |c: char| is_hidden(c) && c != '\n';
-    if !text.contains(hidden) {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if hidden(c) {
-            for unit in c.encode_utf16(&mut [0; 2]) {
-                out.push_str(&format!("\\u{unit:04x}"));
-            }
-        } else {
-            out.push(c);
-        }
-    }
-    Cow::Owned(out)
 }
 
 /// Columns under headings, two spaces apart. Cells are shown as [`line`]; an empty one as `-`.
@@ -191,15 +136,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_on_one_line_reaches_the_terminal_unseen() {
-        assert_eq!(line("plain é 漢"), "plain é 漢");
-        assert_eq!(
-            line("a\x1b]0;owned\x07\r\n\tb\u{9b}2J\u{202e}c\u{200b}\x7f"),
-            "a\\x1b]0;owned\\x07\\r\\n\\tb\\u{9b}2J\\u{202e}c\\u{200b}\\x7f"
-        );
-    }
-
-    #[test]
     fn output_keeps_its_lines_and_loses_only_colours() {
         assert_eq!(
             output("\x1b[1;31mred\x1b[0m\r\n10%\r20%\n\tx"),
@@ -207,18 +143,6 @@ mod tests {
         );
         assert_eq!(output("\x1b[2J\x1b[31"), "\\x1b[2J\\x1b[31");
         assert_eq!(output("\x1b]52;c;eA==\x07"), "\\x1b]52;c;eA==\\x07");
-    }
-
-    #[test]
-    fn json_stays_the_same_value_without_a_hidden_character() {
-        let value = serde_json::json!({"a": "x\u{9b}\u{202e}\u{7f}\x1b\n\u{e0001}"});
-        let text = serde_json::to_string_pretty(&value).unwrap();
-        let shown = json(&text);
-        assert!(!shown.replace('\n', "").contains(is_hidden), "{shown}");
-        assert_eq!(
-            serde_json::from_str::<serde_json::Value>(&shown).unwrap(),
-            value
-        );
     }
 
     #[test]

@@ -38,7 +38,7 @@ use daemon::{Clock, Ids};
 use http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 use link::Timing;
-use registry::{Command, Registry};
+use registry::{Command, NotProbed, Registry};
 use std::{sync::Arc, time::Duration};
 use store::Store;
 use tokio::sync::{Semaphore, oneshot};
@@ -103,32 +103,44 @@ impl HubHandle {
         self.registry.data_path(delegate)
     }
 
-    /// How many agents the last probe asked, and how many of them were silent.
+    /// The same without its single parts.
+    pub(crate) fn brief_data_path(&self, delegate: DelegateUuid) -> Option<DataPath> {
+        self.registry.brief_data_path(delegate)
+    }
+
+    /// Where the last probe of its connection found the way broken, and since when it is.
+    pub(crate) fn broken_at(&self, delegate: DelegateUuid) -> Option<(Hop, Timestamp)> {
+        self.registry.broken_at(delegate)
+    }
+
+    /// How many agents there were at the last probe, and how many of them were silent.
     pub(crate) fn agents(&self, delegate: DelegateUuid) -> (usize, usize) {
         self.registry.agents(delegate)
     }
 
     /// Probes the way through a delegate at once. Nothing where it is not connected.
     pub(crate) async fn probe(&self, delegate: DelegateUuid) -> Option<ProbeReport> {
+        let begun = tokio::time::Instant::now();
         let (waiter, report) = oneshot::channel();
-        if !self.registry.command(delegate, Command::Probe { waiter }) {
-            return None;
-        }
-        let waited = tokio::time::timeout(PROBE_LIMIT, report).await;
-        Some(match waited {
-            Ok(Ok(report)) => report,
-            // It ended before it took the command.
-            Ok(Err(_)) => return None,
-            Err(_) => ProbeReport {
-                hops: vec![HopReport::failed(
-                    Hop::Link,
-                    u64::try_from(PROBE_LIMIT.as_micros()).unwrap_or(u64::MAX),
-                    "the delegate takes nothing of what waits for it",
-                    None,
-                )],
-                ..ProbeReport::default()
+        let why = match self.registry.probe(delegate, waiter) {
+            Err(NotProbed::NotConnected) => return None,
+            Err(NotProbed::TakesNothing) => {
+                "the delegate takes nothing of what waits for it".to_owned()
+            }
+            Ok(()) => match tokio::time::timeout(PROBE_LIMIT, report).await {
+                Ok(Ok(report)) => return Some(report),
+                // It ended before it took the command.
+                Ok(Err(_)) => return None,
+                Err(_) => format!("no answer within {} s", PROBE_LIMIT.as_secs()),
             },
-        })
+        };
+        let hop = HopReport::failed(
+            Hop::Link,
+            begun.elapsed(),
+            &why,
+            Some("the road to the delegate is slow, or much waits for it"),
+        );
+        Some(ProbeReport::only(hop, begun.elapsed()))
     }
 
     /// Whether two processes were lately seen with this delegate's identity.

@@ -24,7 +24,7 @@ pub struct DelegateCounts {
     pub broken: usize,
     /// Connected, and of a version that cannot be probed, or not probed yet.
     pub unprobed: usize,
-    /// Agents that the last probes asked, and those that did not answer.
+    /// Agents on their hosts at the last probes, and those that did not answer.
     pub agents: usize,
     pub silent_agents: usize,
 }
@@ -82,11 +82,11 @@ impl ControlPlaneView {
         let connected = delegates.values().filter(|delegate| delegate.connected);
         connected
             .filter_map(|delegate| {
-                let path = self.state.hub.data_path(delegate.id)?;
+                let (broken_at, since) = self.state.hub.broken_at(delegate.id)?;
                 Some(BrokenPath {
                     delegate: delegate.name.clone(),
-                    broken_at: path.broken_at?,
-                    since: path.since.to_string(),
+                    broken_at,
+                    since: since.to_string(),
                 })
             })
             .collect()

@@ -19,7 +19,7 @@ use tokio_tungstenite::{
     },
 };
 use tokio_util::sync::CancellationToken;
-use wire::gateway::{FromGateway, SUBPROTOCOL, ToGateway};
+use wire::gateway::{FromGateway, MAX_PROBED_HOPS, SUBPROTOCOL, ToGateway};
 
 /// A snapshot of some hundred thousand gitspaces.
 const MAX_MESSAGE: usize = 64 << 20;
@@ -194,7 +194,8 @@ async fn session(shared: &Shared, endpoint: &Endpoint) -> Result<Infallible, Lin
             Ok(()) = probes.changed(), if takes_probes => {
                 let found = probes.borrow_and_update().clone();
                 if let Some((_, report)) = found {
-                    let said = FromGateway::Probed { report: Box::new(report) };
+                    let report = Box::new(report.brief(MAX_PROBED_HOPS));
+                    let said = FromGateway::Probed { report };
                     let text = serde_json::to_string(&said)
                         .map_err(|source| LinkError::Message { source })?;
                     outgoing = Some(Message::text(text));

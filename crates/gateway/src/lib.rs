@@ -6,8 +6,8 @@
 //! the control plane (`control`), over which it learns keys, routes and revocations (`known`), and tells what it finds of its way into gitspaces (`probe`).
 //!
 //! Tasks: *listener* (accepts, owns every connection's task, cuts those whose grant no longer holds or whose time is
-//! over: `live`) and *control*. A request runs from its first to its last byte in its connection's own task; the
-//! connection to the app has no task of its own. There is no channel between them.
+//! over: `live`), *control*, and *gateway-probe* (goes the way of requests now and then; *control* watches what it finds). A request runs from its first to its last byte in its connection's own task; the
+//! connection to the app has no task of its own. There is no other channel between them.
 //!
 //! Invariants:
 //! - No byte of a request reaches a gitspace before its grant was checked: [`Dial::dial`] takes an [`Authorized`]

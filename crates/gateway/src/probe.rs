@@ -78,7 +78,10 @@ pub(crate) async fn run(shared: Arc<Shared>, drain: CancellationToken) -> Result
                 .filter_map(|route| Some((route.gitspace, route.delegate?)))
                 .collect()
         };
-        let report = shared.dial.probe(shared.probe.turn(reachable)).await;
+        let probe = shared.dial.probe(shared.probe.turn(reachable));
+        let Some(report) = drain.run_until_cancelled(probe).await else {
+            return Ok(());
+        };
         let broken = report.broken_at().cloned();
         let before = shared
             .probe

@@ -1,4 +1,5 @@
-//! Streams into this host's gitspaces, for a gateway beside the runner, in a process of its own or in the delegate's.
+//! Streams into this host's gitspaces, for a gateway beside the runner, in a process of its own or in the delegate's; and the probe of the way
+//! from the runner on, for that gateway and for the delegate.
 //!
 //! The runner hands over the connected socket itself, so that user traffic has no hop here; where it says `relay`, the connection to the
 //! runner is the stream.
@@ -136,27 +137,20 @@ pub async fn probe_runner(runner: &Client, all: bool) -> ProbeReport {
     let answer = timeout(RUNNER_LIMIT, runner.get::<ProbeReport>(&path)).await;
     let took = begun.elapsed();
     let hop = match answer {
-        Ok(Ok(report)) => {
-            let mut report = report.bounded();
-            let beyond = Duration::from_micros(report.took_us);
-            let own = HopReport::good(Hop::Runner, micros(took.saturating_sub(beyond)));
-            report.hops.insert(0, own);
-            report.took_us = micros(took);
-            return report;
-        }
+        Ok(Ok(report)) => return report.bounded().through(Hop::Runner, took),
         Ok(Err(error)) if is_unknown(&error) => HopReport::not_supported(
             Hop::Runner,
             "runner-agent is of an older version, which cannot be probed",
         ),
         Ok(Err(error)) => HopReport::failed(
             Hop::Runner,
-            micros(took),
+            took,
             &ErrorChain(&error).to_string(),
             Some(RUNNER_HINT),
         ),
         Err(_) => HopReport::failed(
             Hop::Runner,
-            micros(took),
+            took,
             &format!(
                 "runner-agent did not answer within {} s",
                 RUNNER_LIMIT.as_secs()
@@ -164,11 +158,7 @@ pub async fn probe_runner(runner: &Client, all: bool) -> ProbeReport {
             Some(RUNNER_HINT),
         ),
     };
-    ProbeReport {
-        took_us: micros(took),
-        hops: vec![hop],
-        ..ProbeReport::default()
-    }
+    ProbeReport::only(hop, took)
 }
 
 fn is_unknown(error: &ClientError) -> bool {
@@ -176,10 +166,6 @@ fn is_unknown(error: &ClientError) -> bool {
         && error
             .problem()
             .is_some_and(|problem| problem.code == local_rpc::server::NO_ROUTE)
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl RunnerDial {
@@ -206,12 +192,13 @@ impl RunnerDial {
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => format!("no stream within {} s", STREAM_LIMIT.as_secs()),
             };
-            let took = micros(begun.elapsed());
-            Some(HopReport::failed(Hop::Agent, took, &why, None).of(gitspace))
+            Some(HopReport::failed(Hop::Agent, begun.elapsed(), &why, None).of(gitspace))
         });
         let failed: Vec<_> = join_all(streams).await.into_iter().flatten().collect();
         let count = u32::try_from(failed.len()).unwrap_or(u32::MAX);
-        report.silent_agents = report.silent_agents.saturating_add(count);
+        // A silent one that the runner counts and does not name is counted once.
+        let silent = report.silent_agents.saturating_add(count);
+        report.silent_agents = silent.min(report.agents.max(count));
         report.hops.extend(failed);
         report
     }

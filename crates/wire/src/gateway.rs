@@ -21,6 +21,12 @@ pub const GRANT_PURPOSE: &str = "gitspaces grant v1";
 /// Header a program (the CLI) sends its grant in. The gateway takes it away.
 pub const GRANT_HEADER: &str = "gitspaces-grant";
 
+/// Longest message of a gateway, in bytes: it says next to nothing.
+pub const MAX_FROM_GATEWAY: usize = 16 * 1024;
+
+/// Most parts that a gateway tells of its own probe: as many as fit into one message, however long their words are.
+pub const MAX_PROBED_HOPS: usize = 6;
+
 /// What a user may reach through one gateway in one gitspace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrantClaims {
@@ -91,7 +97,7 @@ pub enum ToGateway {
 pub enum FromGateway {
     /// First message, and again when it changes.
     Hello { version: String, domain: String },
-    /// What its own probe of the way into its host's gitspaces found, from the runner on.
+    /// What its own probe of the way into its host's gitspaces found, from the runner on: [`ProbeReport::brief`] with [`MAX_PROBED_HOPS`].
     Probed { report: Box<ProbeReport> },
 }
 

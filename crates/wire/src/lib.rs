@@ -22,6 +22,7 @@ pub mod ids;
 pub mod problem;
 pub mod runner;
 pub mod secret;
+pub mod shown;
 pub mod task;
 pub mod text;
 pub mod workspace;

@@ -267,11 +267,11 @@ fn whole_way() -> ProbeReport {
     ProbeReport {
         took_us: 3_456,
         hops: vec![
-            HopReport::good(Hop::Delegate, 45),
-            HopReport::good(Hop::Runner, 456),
-            HopReport::good(Hop::Docker, 1_234),
+            HopReport::good(Hop::Delegate, Duration::from_micros(45)),
+            HopReport::good(Hop::Runner, Duration::from_micros(456)),
+            HopReport::good(Hop::Docker, Duration::from_micros(1_234)),
         ],
         agents: 12,
-        silent_agents: 0,
+        ..ProbeReport::default()
     }
 }

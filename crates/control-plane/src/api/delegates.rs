@@ -20,7 +20,7 @@ use crate::{identity::delegate_keys, orchestrator::TaskSink as _, state::AppStat
 use std::collections::BTreeMap;
 use store::{DelegateRecord, JoinTokenRecord};
 use wire::{
-    api::{Delegate, JoinToken, UnaccountedGitspace},
+    api::{DataPath, Delegate, JoinToken, UnaccountedGitspace},
     ids::DelegateUuid,
 };
 
@@ -72,7 +72,13 @@ async fn placed(state: &AppState) -> Result<BTreeMap<DelegateUuid, u32>, ApiErro
     Ok(counts)
 }
 
-fn show(state: &AppState, record: DelegateRecord, gitspaces: u32) -> Delegate {
+/// `data_path` is the caller's: of one delegate with all its parts, of many without.
+fn show(
+    state: &AppState,
+    record: DelegateRecord,
+    gitspaces: u32,
+    data_path: Option<DataPath>,
+) -> Delegate {
     let view = state.orchestrator.delegate(record.id);
     Delegate {
         cloned: state.hub.cloned(record.id, state.now()),
@@ -94,7 +100,7 @@ fn show(state: &AppState, record: DelegateRecord, gitspaces: u32) -> Delegate {
                     .out_because(state.hub.probed(record.id), state.now())
             })
             .map(|because| because.to_string()),
-        data_path: state.hub.data_path(record.id),
+        data_path,
         id: record.id,
         name: record.name,
         tags: record.tags,

@@ -23,13 +23,11 @@ use tokio::{
 };
 use tracing::Instrument as _;
 use wire::{
-    gateway::{FromGateway, Revocation, Route, SUBPROTOCOL, ToGateway},
+    gateway::{FromGateway, MAX_FROM_GATEWAY, Revocation, Route, SUBPROTOCOL, ToGateway},
     ids::{DelegateUuid, GatewayUuid, GitspaceUuid},
     problem::Problem,
 };
 
-/// A gateway says next to nothing.
-const MAX_MESSAGE: usize = 16 * 1024;
 const READ_BUFFER: usize = 4 * 1024;
 const PING_EVERY: Duration = Duration::from_secs(15);
 /// Three pings without any answer.
@@ -61,8 +59,8 @@ pub(crate) async fn connect_gateway(
     let jobs = state.jobs.clone();
     Ok(upgrade
         .read_buffer_size(READ_BUFFER)
-        .max_message_size(MAX_MESSAGE)
-        .max_frame_size(MAX_MESSAGE)
+        .max_message_size(MAX_FROM_GATEWAY)
+        .max_frame_size(MAX_FROM_GATEWAY)
         .on_upgrade(move |socket| {
             let connection = Connection {
                 open: state.gateways.open(gateway.id),

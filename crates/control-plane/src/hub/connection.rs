@@ -8,7 +8,7 @@ use super::{
     HubDeps,
     dialect::Axum,
     greeting::{Admitted, Claim, Proved, admit, prove},
-    probing::{Probing, Step},
+    probing::Probes,
     proof,
     registry::{Command, Registry},
     storing::{Stored, store},
@@ -22,7 +22,6 @@ use link::{
     server::{Cause, Input, Output},
     shell::{self, some},
 };
-use newtype_uuid::GenericUuid as _;
 use std::{
     collections::VecDeque,
     sync::Arc,
@@ -30,7 +29,7 @@ use std::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 use wire::{
-    control::{Disconnect, DisconnectCode, Hop, HopReport, ProbeReport, Up},
+    control::{Disconnect, DisconnectCode, Up},
     ids::StreamUuid,
 };
 
@@ -61,7 +60,7 @@ pub(super) async fn run(
         greeting: None,
         proved: None,
         admitted: None,
-        probing: None,
+        probes: None,
         waiting: VecDeque::new(),
         storing: None,
         permit: Some(permit),
@@ -102,8 +101,8 @@ struct Connection {
     /// Until its hello is whole.
     proved: Option<Proved>,
     admitted: Option<Admitted>,
-    /// Where it answers probes.
-    probing: Option<Box<Probing>>,
+    /// Once it is in.
+    probes: Option<Box<Probes>>,
     /// Delivered and not handed over; the link bounds it by its window.
     waiting: VecDeque<(u64, Box<Up>)>,
     storing: Option<Storing>,
@@ -156,10 +155,8 @@ impl Connection {
                 }
                 Output::Deliver { seq, body } => self.waiting.push_back((seq, body)),
                 Output::Probed { id, report } => {
-                    if let Some(probing) = &mut self.probing
-                        && let Step::Told(report) = probing.answered(instant(), id, *report)
-                    {
-                        self.found(report);
+                    if let Some(probes) = &mut self.probes {
+                        probes.answered(instant(), id, *report);
                     }
                 }
                 Output::Ended { cause } => return Some(cause),
@@ -200,7 +197,7 @@ impl Connection {
     }
 
     async fn wait(&mut self, stopping: bool) -> Event {
-        let probe = self.probing.as_ref().map(|probing| probing.deadline());
+        let probe = self.probes.as_ref().and_then(|probes| probes.deadline());
         let deadline = self.machine.deadline().into_iter().chain(probe).min();
         // Never cancelled where nothing is published.
         let overrun = self
@@ -251,6 +248,9 @@ impl Connection {
         match event {
             Event::Socket(shell::Event::Text(text)) => {
                 self.machine.handle(now, Input::Text(text.as_str()));
+                if let Some(probes) = &mut self.probes {
+                    probes.heard(now, &self.machine);
+                }
             }
             Event::Socket(shell::Event::Binary) => self.machine.handle(now, Input::Binary),
             Event::Socket(shell::Event::Oversized) => self.machine.handle(now, Input::Oversized),
@@ -260,16 +260,15 @@ impl Connection {
             Event::Socket(shell::Event::Progress) => {}
             Event::Tick => {
                 self.machine.handle(now, Input::Tick);
-                self.probe(now);
-            }
-            Event::Command(Command::Probe { waiter }) => match &mut self.probing {
-                Some(probing) => {
-                    probing.ask(now, waiter);
-                    self.probe(now);
+                if let Some(probes) = &mut self.probes {
+                    probes.tick(now, &mut self.machine);
                 }
-                // Whoever asked may have given up.
-                None => drop(waiter.send(self.unsupported())),
-            },
+            }
+            Event::Command(Command::Probe { waiter }) => {
+                if let Some(probes) = &mut self.probes {
+                    probes.ask(now, waiter, &mut self.machine);
+                }
+            }
             Event::Command(Command::Send(body)) => match self.machine.send(&body, Class::Control) {
                 Ok(()) | Err(SendRefused::Closed) => {}
                 Err(refused) => self.close(DisconnectCode::Overloaded, refused.to_string(), None),
@@ -305,58 +304,11 @@ impl Connection {
             self.machine.handle(now, Input::Accept(acceptance));
         }
         tracing::info!(delegate = %admitted.delegate, name = admitted.name, epoch = admitted.epoch.0, "Delegate connected");
-        let (probes, epoch) = (admitted.probes, admitted.epoch.0);
-        let (seed, _) = admitted.delegate.into_untyped_uuid().as_u64_pair();
+        let clock = Arc::clone(&self.deps.clock);
+        let probes = Probes::new(&admitted, clock, now, self.deps.probe_period);
+        self.probes = Some(Box::new(probes));
         self.admitted = Some(admitted);
         self.permit = None;
-        if probes {
-            let period = self.deps.probe_period;
-            self.probing = Some(Box::new(Probing::new(now, period, seed ^ epoch)));
-        } else {
-            self.found(self.unsupported());
-        }
-    }
-
-    fn probe(&mut self, now: Instant) {
-        if let Some(probing) = &mut self.probing
-            && let Step::Told(report) = probing.tick(now, &mut self.machine)
-        {
-            self.found(report);
-        }
-    }
-
-    fn unsupported(&self) -> ProbeReport {
-        let version = self
-            .admitted
-            .as_ref()
-            .map_or("?", |admitted| &admitted.version);
-        ProbeReport {
-            hops: vec![HopReport::not_supported(
-                Hop::Delegate,
-                format!("delegate-agent is of the older version {version}, which cannot be probed"),
-            )],
-            ..ProbeReport::default()
-        }
-    }
-
-    /// For whoever asks how the delegate is.
-    fn found(&mut self, report: ProbeReport) {
-        let Some(admitted) = &self.admitted else {
-            return;
-        };
-        let broken = report.broken_at().cloned();
-        let Some(was) = admitted.slot.found(report, self.deps.clock.now()) else {
-            return;
-        };
-        let (delegate, name) = (admitted.delegate, &admitted.name);
-        match (broken, was) {
-            (Some(broken), _) => {
-                tracing::warn!(%delegate, name, hop = %broken.hop, problem = ?broken.problem, "The way through a delegate is broken; starts go to others");
-            }
-            (None, was) => {
-                tracing::info!(%delegate, name, was = was.map(tracing::field::display), "The way through a delegate is whole again");
-            }
-        }
     }
 
     fn refused(&mut self, now: Instant, refusal: Refusal) {
@@ -392,8 +344,8 @@ impl Connection {
     }
 
     async fn end(&mut self, cause: Cause) {
-        if let Some(probing) = &mut self.probing {
-            probing.lost(instant());
+        if let Some(probes) = &mut self.probes {
+            probes.lost(instant());
         }
         // Nothing is told through this connection any more, and whoever waits for its turn does not wait for the socket.
         if let Some(greeting) = self.greeting.take()

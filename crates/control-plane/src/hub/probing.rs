@@ -1,27 +1,176 @@
-//! When a delegate is probed, and what comes of it. Pure: the connection sends, waits and says what came.
+//! The probes of one live connection: when a delegate is probed, and what comes of it. The connection sends, waits and says what came.
 //!
 //! ```text
 //! resting --its time has come, or somebody asks--> asked --the answer--> resting
-//!                                                  asked --LIMIT: nothing--> resting, broken at `link` or `delegate`
+//!                                                  asked --nothing heard for LIMIT--> resting, broken at `link`
+//!                                                  asked --a sign of life, and no answer--> resting, broken at `delegate`
+//!                                                  asked --other words, for SLOW_LIMIT--> resting, and as it was
 //! ```
 //!
-//! One probe at a time. Half-way to the limit the delegate is asked for a sign of life: where that comes and the answer does not, the link
-//! works and the delegate's tasks do not.
+//! One probe at a time. After a while the delegate is asked for a sign of life. What is asked arrives in the order in which it was asked: where
+//! that sign comes, and the answer does not although there was time for it since, the link works and the delegate's tasks do not. Where other
+//! words come, and neither of the two, the road is slow: that says nothing against the host, and the answer is waited for.
 
+#[cfg(test)]
+mod tests;
+
+use super::{
+    greeting::Admitted,
+    registry::{Found, Slot},
+};
+use daemon::Clock;
 use link::{Rng, Server};
-use std::time::{Duration, Instant};
+use newtype_uuid::GenericUuid as _;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::oneshot;
-use wire::control::{Hop, HopReport, ProbeReport};
+use wire::{
+    control::{Hop, HopReport, ProbeReport},
+    ids::DelegateUuid,
+};
 
 /// More than a delegate takes to find out that its runner is silent.
 const LIMIT: Duration = Duration::from_secs(9);
-const SIGN_OF_LIFE_AFTER: Duration = Duration::from_secs(6);
+const SIGN_OF_LIFE_AFTER: Duration = Duration::from_secs(3);
+/// A delegate that has said the sign has had the question, and takes no longer for what it waits for.
+const ANSWER_LIMIT: Duration = Duration::from_secs(6);
+/// On a slow road. The next one may meet a better moment.
+const SLOW_LIMIT: Duration = Duration::from_secs(60);
 
 /// Who wants to know, beside the registry.
 pub(super) type Waiter = oneshot::Sender<ProbeReport>;
 
+/// The probes of a delegate that is in, and what they find: for whoever asks how it is.
 #[derive(Debug)]
-pub(super) struct Probing {
+pub(super) struct Probes {
+    delegate: DelegateUuid,
+    name: String,
+    slot: Arc<Slot>,
+    clock: Arc<dyn Clock>,
+    answers: Answers,
+}
+
+#[derive(Debug)]
+enum Answers {
+    Probes(Probing),
+    /// It is of an older version, which would break off.
+    Nothing {
+        version: String,
+    },
+}
+
+impl Answers {
+    fn of(admitted: &Admitted, now: Instant, period: Duration) -> Self {
+        if admitted.probes {
+            let (seed, _) = admitted.delegate.into_untyped_uuid().as_u64_pair();
+            Self::Probes(Probing::new(now, period, seed ^ admitted.epoch.0))
+        } else {
+            Self::Nothing {
+                version: admitted.version.clone(),
+            }
+        }
+    }
+}
+
+impl Probes {
+    pub(super) fn new(
+        admitted: &Admitted,
+        clock: Arc<dyn Clock>,
+        now: Instant,
+        period: Duration,
+    ) -> Self {
+        let probes = Self {
+            delegate: admitted.delegate,
+            name: admitted.name.clone(),
+            slot: Arc::clone(&admitted.slot),
+            clock,
+            answers: Answers::of(admitted, now, period),
+        };
+        if let Answers::Nothing { version } = &probes.answers {
+            probes.found(unsupported(version));
+        }
+        probes
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.answers {
+            Answers::Probes(probing) => Some(probing.deadline()),
+            Answers::Nothing { .. } => None,
+        }
+    }
+
+    /// Time went on.
+    pub(super) fn tick(&mut self, now: Instant, machine: &mut Server) {
+        if let Answers::Probes(probing) = &mut self.answers
+            && let Some(report) = probing.tick(now, machine)
+        {
+            self.found(report);
+        }
+    }
+
+    /// Somebody asks.
+    pub(super) fn ask(&mut self, now: Instant, waiter: Waiter, machine: &mut Server) {
+        match &mut self.answers {
+            Answers::Probes(probing) => probing.ask(now, waiter),
+            // Whoever asked may have given up.
+            Answers::Nothing { version } => drop(waiter.send(unsupported(version))),
+        }
+        self.tick(now, machine);
+    }
+
+    /// The delegate said something.
+    pub(super) fn heard(&mut self, now: Instant, machine: &Server) {
+        if let Answers::Probes(probing) = &mut self.answers {
+            probing.heard(now, machine);
+        }
+    }
+
+    pub(super) fn answered(&mut self, now: Instant, id: u64, report: ProbeReport) {
+        if let Answers::Probes(probing) = &mut self.answers
+            && let Some(report) = probing.answered(now, id, report)
+        {
+            self.found(report);
+        }
+    }
+
+    /// The connection ends.
+    pub(super) fn lost(&mut self, now: Instant) {
+        if let Answers::Probes(probing) = &mut self.answers {
+            probing.lost(now);
+        }
+    }
+
+    fn found(&self, report: ProbeReport) {
+        let broken = report.broken_at().cloned();
+        let Found::Changed { was } = self.slot.found(report, self.clock.now()) else {
+            return;
+        };
+        let (delegate, name) = (self.delegate, &self.name);
+        match broken {
+            Some(broken) => {
+                tracing::warn!(%delegate, name, hop = %broken.hop, problem = ?broken.problem, "The way through a delegate is broken; starts go to others");
+            }
+            None => {
+                tracing::info!(%delegate, name, was = was.map(tracing::field::display), "The way through a delegate is whole again");
+            }
+        }
+    }
+}
+
+fn unsupported(version: &str) -> ProbeReport {
+    let reason =
+        format!("delegate-agent is of the older version {version}, which cannot be probed");
+    ProbeReport::only(
+        HopReport::not_supported(Hop::Delegate, &reason),
+        Duration::ZERO,
+    )
+}
+
+/// Pure.
+#[derive(Debug)]
+struct Probing {
     period: Duration,
     rng: Rng,
     next: Instant,
@@ -35,22 +184,57 @@ pub(super) struct Probing {
 struct Asked {
     id: u64,
     at: Instant,
-    /// Number of the ping that asks for a sign of life.
-    ping: Option<u64>,
+    /// When anything was last heard, since it was asked.
+    heard: Instant,
+    sign: Sign,
     waiters: Vec<Waiter>,
 }
 
-/// What is to be done now.
+/// Of life.
 #[derive(Debug)]
-pub(super) enum Step {
-    /// This is what the last probe found.
-    Told(ProbeReport),
-    Nothing,
+enum Sign {
+    NotAsked,
+    /// By a ping of this number; none where the connection is not live.
+    Asked(Option<u64>),
+    Heard(Instant),
+}
+
+/// What it means that the answer is not there.
+enum Verdict {
+    /// Nothing yet, before this.
+    Until(Instant),
+    BrokenAt(Hop),
+    Slow,
+}
+
+impl Asked {
+    fn verdict(&self, now: Instant) -> Verdict {
+        let (until, verdict) = match self.sign {
+            Sign::NotAsked => return Verdict::Until(self.at + SIGN_OF_LIFE_AFTER),
+            Sign::Heard(at) => (
+                (self.at + LIMIT).max(at + ANSWER_LIMIT),
+                Verdict::BrokenAt(Hop::Delegate),
+            ),
+            Sign::Asked(_) => {
+                let (silent, slow) = (self.heard + LIMIT, self.at + SLOW_LIMIT);
+                if silent <= slow {
+                    (silent, Verdict::BrokenAt(Hop::Link))
+                } else {
+                    (slow, Verdict::Slow)
+                }
+            }
+        };
+        if now < until {
+            Verdict::Until(until)
+        } else {
+            verdict
+        }
+    }
 }
 
 impl Probing {
     /// Many delegates come at once: their first probes are spread over the period, too.
-    pub(super) fn new(now: Instant, period: Duration, seed: u64) -> Self {
+    fn new(now: Instant, period: Duration, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let first = rng.up_to(period);
         Self {
@@ -64,338 +248,149 @@ impl Probing {
     }
 
     /// At once, or after the one that is under way.
-    pub(super) fn ask(&mut self, now: Instant, waiter: Waiter) {
+    fn ask(&mut self, now: Instant, waiter: Waiter) {
         self.waiting.push(waiter);
         self.next = self.next.min(now);
     }
 
-    pub(super) fn deadline(&self) -> Instant {
+    fn deadline(&self) -> Instant {
         match &self.asked {
             None => self.next,
-            Some(asked) if asked.ping.is_none() => asked.at + SIGN_OF_LIFE_AFTER,
-            Some(asked) => asked.at + LIMIT,
+            Some(asked) => match asked.verdict(asked.at) {
+                Verdict::Until(until) => until,
+                Verdict::BrokenAt(_) | Verdict::Slow => asked.at,
+            },
         }
     }
 
-    /// Time went on.
-    pub(super) fn tick(&mut self, now: Instant, machine: &mut Server) -> Step {
-        match &mut self.asked {
-            None if now >= self.next => {
-                self.last_id += 1;
-                let waiters = std::mem::take(&mut self.waiting);
-                machine.probe(self.last_id, !waiters.is_empty());
-                self.asked = Some(Asked {
-                    id: self.last_id,
-                    at: now,
-                    ping: None,
-                    waiters,
-                });
-                // Between four and six fifths: delegates that came together drift apart.
-                let jitter = self.rng.up_to(self.period * 2 / 5);
-                self.next = now + self.period * 4 / 5 + jitter;
-                Step::Nothing
+    /// Time went on. The answer is what the last probe found, where its time is over.
+    fn tick(&mut self, now: Instant, machine: &mut Server) -> Option<ProbeReport> {
+        let Some(asked) = &mut self.asked else {
+            if now >= self.next {
+                self.begin(now, machine);
             }
-            None => Step::Nothing,
-            Some(asked) => {
-                let waited = now.saturating_duration_since(asked.at);
-                if waited >= LIMIT {
-                    let alive = asked
-                        .ping
-                        .is_some_and(|ping| machine.session().answered(ping));
-                    return Step::Told(self.unanswered(now, alive));
-                }
-                if waited >= SIGN_OF_LIFE_AFTER && asked.ping.is_none() {
-                    asked.ping = machine.ping();
-                }
-                Step::Nothing
-            }
-        }
-    }
-
-    /// The delegate answered. `Nothing` where that is not the answer that is waited for.
-    pub(super) fn answered(&mut self, now: Instant, id: u64, report: ProbeReport) -> Step {
-        let Some(asked) = self.asked.take_if(|asked| asked.id == id) else {
-            return Step::Nothing;
+            return None;
         };
-        let mut report = report.bounded();
+        let waited = now.saturating_duration_since(asked.at);
+        if matches!(asked.sign, Sign::NotAsked) && waited >= SIGN_OF_LIFE_AFTER {
+            asked.sign = Sign::Asked(machine.ping());
+            return None;
+        }
+        let report = match asked.verdict(now) {
+            Verdict::Until(_) => return None,
+            Verdict::Slow => {
+                let slow = HopReport::failed(
+                    Hop::Link,
+                    waited,
+                    &format!(
+                        "the road is slow: the answer is not there after {} s",
+                        waited.as_secs()
+                    ),
+                    None,
+                );
+                self.tell(now, &ProbeReport::only(slow, waited));
+                return None;
+            }
+            Verdict::BrokenAt(Hop::Delegate) => {
+                let mut report = ProbeReport::only(
+                    HopReport::failed(
+                        Hop::Delegate,
+                        waited,
+                        &format!(
+                            "the delegate answers pings, and not the probe within {} s",
+                            waited.as_secs()
+                        ),
+                        Some("on the delegate's host: `systemctl status delegate-agent`"),
+                    ),
+                    waited,
+                );
+                let link = HopReport::good(Hop::Link, Duration::ZERO);
+                report.hops.insert(0, link);
+                report
+            }
+            Verdict::BrokenAt(_) => ProbeReport::only(
+                HopReport::failed(
+                    Hop::Link,
+                    waited,
+                    &format!("nothing came back within {} s", waited.as_secs()),
+                    Some(
+                        "the network is cut, or the delegate's process hangs: on its host, `delegate-agent probe`",
+                    ),
+                ),
+                waited,
+            ),
+        };
+        self.tell(now, &report);
+        Some(report)
+    }
+
+    fn begin(&mut self, now: Instant, machine: &mut Server) {
+        self.last_id += 1;
+        let waiters = std::mem::take(&mut self.waiting);
+        machine.probe(self.last_id, !waiters.is_empty());
+        self.asked = Some(Asked {
+            id: self.last_id,
+            at: now,
+            heard: now,
+            sign: Sign::NotAsked,
+            waiters,
+        });
+        // Between four and six fifths: delegates that came together drift apart.
+        let jitter = self.rng.up_to(self.period * 2 / 5);
+        self.next = now + self.period * 4 / 5 + jitter;
+    }
+
+    fn heard(&mut self, now: Instant, machine: &Server) {
+        let Some(asked) = &mut self.asked else {
+            return;
+        };
+        asked.heard = now;
+        if let Sign::Asked(Some(ping)) = asked.sign
+            && machine.session().answered(ping)
+        {
+            asked.sign = Sign::Heard(now);
+        }
+    }
+
+    /// The delegate answered. Nothing where that is not the answer that is waited for.
+    fn answered(&mut self, now: Instant, id: u64, report: ProbeReport) -> Option<ProbeReport> {
+        let asked = self.asked.as_ref().filter(|asked| asked.id == id)?;
         let whole = now.saturating_duration_since(asked.at);
-        let beyond = Duration::from_micros(report.took_us);
-        let link = HopReport::good(Hop::Link, micros(whole.saturating_sub(beyond)));
-        report.hops.insert(0, link);
-        report.took_us = micros(whole);
-        Step::Told(self.tell(now, asked, report))
+        let report = report.bounded().through(Hop::Link, whole);
+        self.tell(now, &report);
+        Some(report)
     }
 
     /// The connection ends: who waits hears how far the way went.
-    pub(super) fn lost(&mut self, now: Instant) {
-        let waiters = self.asked.take().map(|asked| asked.waiters);
-        let report = broken(
-            HopReport::failed(Hop::Link, 0, "the link was lost meanwhile", None),
+    fn lost(&mut self, now: Instant) {
+        let lost = HopReport::failed(
+            Hop::Link,
             Duration::ZERO,
+            "the link was lost meanwhile",
+            None,
         );
-        for waiter in waiters.into_iter().flatten().chain(self.waiting.drain(..)) {
+        let report = ProbeReport::only(lost, Duration::ZERO);
+        self.tell(now, &report);
+        for waiter in self.waiting.drain(..) {
             // Whoever asked may have given up.
             drop(waiter.send(report.clone()));
         }
         self.next = now + self.period;
     }
 
-    fn unanswered(&mut self, now: Instant, alive: bool) -> ProbeReport {
-        let took = micros(LIMIT);
-        let report = if alive {
-            let mut report = broken(
-                HopReport::failed(
-                    Hop::Delegate,
-                    took,
-                    &format!(
-                        "the delegate answers pings, and not the probe within {} s",
-                        LIMIT.as_secs()
-                    ),
-                    Some("on the delegate's host: `systemctl status delegate-agent`"),
-                ),
-                LIMIT,
-            );
-            report.hops.insert(0, HopReport::good(Hop::Link, 0));
-            report
-        } else {
-            broken(
-                HopReport::failed(
-                    Hop::Link,
-                    took,
-                    &format!("nothing came back within {} s", LIMIT.as_secs()),
-                    Some(
-                        "the network is cut, or the delegate's process hangs: on its host, `delegate-agent probe`",
-                    ),
-                ),
-                LIMIT,
-            )
-        };
-        match self.asked.take() {
-            Some(asked) => self.tell(now, asked, report),
-            None => report,
-        }
-    }
-
-    fn tell(&mut self, now: Instant, asked: Asked, report: ProbeReport) -> ProbeReport {
-        for waiter in asked.waiters {
+    /// Those who wait for the probe that is under way.
+    fn tell(&mut self, now: Instant, report: &ProbeReport) {
+        for waiter in self
+            .asked
+            .take()
+            .into_iter()
+            .flat_map(|asked| asked.waiters)
+        {
             // Whoever asked may have given up.
             drop(waiter.send(report.clone()));
         }
         if !self.waiting.is_empty() {
             self.next = now;
         }
-        report
-    }
-}
-
-fn broken(hop: HopReport, took: Duration) -> ProbeReport {
-    ProbeReport {
-        took_us: micros(took),
-        hops: vec![hop],
-        ..ProbeReport::default()
-    }
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use link::{
-        Client, Timing,
-        client::{self, Stage},
-        inbox::Inbox,
-        server::{self, Acceptance},
-    };
-    use std::iter::from_fn;
-    use wire::{
-        control::{Epoch, Hello, Welcome},
-        ids::StreamUuid,
-    };
-
-    const PERIOD: Duration = Duration::from_secs(30);
-
-    /// Both ends of a live link.
-    struct Ends {
-        now: Instant,
-        server: Server,
-        client: Client,
-    }
-
-    impl Ends {
-        fn live() -> Self {
-            let now = Instant::now();
-            let timing = Timing::of_heartbeat(Duration::from_secs(60));
-            let mut ends = Self {
-                now,
-                server: Server::new(now, timing, "nonce".to_owned(), jiff::Timestamp::UNIX_EPOCH),
-                client: Client::new(StreamUuid::nil(), 1),
-            };
-            ends.client.handle(now, client::Input::Start);
-            ends.client.handle(now, client::Input::Connected);
-            while ends.client.state().stage() != Stage::Live {
-                ends.exchange(true);
-            }
-            ends
-        }
-
-        /// Whatever waits on the way. Where `answers`, what the client is asked is answered.
-        fn exchange(&mut self, answers: bool) -> Option<(u64, ProbeReport)> {
-            for text in from_fn(|| self.server.poll_transmit(self.now)) {
-                self.client.handle(self.now, client::Input::Text(&text));
-            }
-            while let Some(output) = self.client.poll_output() {
-                match output {
-                    client::Output::Challenged { .. } => {
-                        let hello: Hello = serde_json::from_value(serde_json::json!({
-                            "version": "0", "tags": [], "draining": false, "probes": true, "runner_ready": true, "tasks": [], "gitspaces": [],
-                            "inventory": {"hostname": "h", "os": "o", "kernel": "k", "arch": "a", "cpus": 1, "memory_bytes": 1,
-                                "memory_available_bytes": 1, "disk_bytes": 1, "disk_available_bytes": 1,
-                                "capacity": {"gitspaces": 1, "cpu_millis": 1, "memory_bytes": 1}}
-                        }))
-                        .unwrap();
-                        let greet = client::Input::Greet {
-                            proof: String::new(),
-                            hello: Box::new(hello),
-                        };
-                        self.client.handle(self.now, greet);
-                    }
-                    client::Output::Probe { id, .. } if answers => {
-                        let report = ProbeReport {
-                            took_us: 1_000,
-                            hops: vec![HopReport::good(Hop::Delegate, 1_000)],
-                            ..ProbeReport::default()
-                        };
-                        self.client.probed(id, report);
-                    }
-                    _ => {}
-                }
-            }
-            for text in from_fn(|| self.client.poll_transmit(self.now)) {
-                self.server.handle(self.now, server::Input::Text(&text));
-            }
-            let mut probed = None;
-            while let Some(output) = self.server.poll_output() {
-                match output {
-                    server::Output::Proof { .. } => {
-                        self.server.handle(self.now, server::Input::Proved);
-                    }
-                    server::Output::Hello { .. } => {
-                        let acceptance = Acceptance {
-                            epoch: Epoch(1),
-                            stream: StreamUuid::nil(),
-                            inbox: Inbox::resumed(StreamUuid::nil(), 0),
-                            welcome: Box::new(Welcome {
-                                version: String::new(),
-                                heartbeat_ms: 0,
-                                silence_limit_ms: 0,
-                                tasks: Vec::new(),
-                            }),
-                        };
-                        self.server
-                            .handle(self.now, server::Input::Accept(acceptance));
-                    }
-                    server::Output::Probed { id, report } => probed = Some((id, *report)),
-                    server::Output::Deliver { .. } => {}
-                    server::Output::Ended { cause } => panic!("{cause}"),
-                }
-            }
-            probed
-        }
-
-        /// Time goes on to the next deadline.
-        fn turn(&mut self, probing: &mut Probing) -> Step {
-            self.now = self.now.max(probing.deadline());
-            probing.tick(self.now, &mut self.server)
-        }
-    }
-
-    fn told(step: Step) -> ProbeReport {
-        match step {
-            Step::Told(report) => report,
-            Step::Nothing => panic!("nothing was told"),
-        }
-    }
-
-    #[test]
-    fn a_good_way_is_told_with_the_time_of_the_link_alone_and_probed_again_after_about_the_period()
-    {
-        let mut ends = Ends::live();
-        let mut probing = Probing::new(ends.now, PERIOD, 7);
-        let began = ends.now;
-        assert!(matches!(ends.turn(&mut probing), Step::Nothing));
-        assert!(ends.now <= began + PERIOD, "the first is within a period");
-        let asked = ends.now;
-        ends.now += Duration::from_millis(5);
-        let (id, report) = ends.exchange(true).expect("answered");
-        let report = told(probing.answered(ends.now, id, report));
-        assert_eq!(report.broken_at(), None);
-        let times: Vec<_> = report
-            .hops
-            .iter()
-            .map(|hop| (hop.hop, hop.took_us))
-            .collect();
-        assert_eq!(times, [(Hop::Link, 4_000), (Hop::Delegate, 1_000)]);
-        let next = probing.deadline() - asked;
-        assert!(
-            (PERIOD * 4 / 5..=PERIOD * 6 / 5).contains(&next),
-            "{next:?}"
-        );
-    }
-
-    #[test]
-    fn a_delegate_whose_tasks_hang_is_told_from_a_link_that_is_cut() {
-        for (is_cut, hop) in [(false, Hop::Delegate), (true, Hop::Link)] {
-            let mut ends = Ends::live();
-            let mut probing = Probing::new(ends.now, PERIOD, 7);
-            for _ in 0..2 {
-                assert!(matches!(ends.turn(&mut probing), Step::Nothing));
-                if !is_cut {
-                    assert!(ends.exchange(false).is_none());
-                }
-            }
-            let report = told(ends.turn(&mut probing));
-            assert_eq!(report.broken_at().map(|broken| broken.hop), Some(hop));
-        }
-    }
-
-    #[test]
-    fn who_asks_while_a_probe_is_under_way_gets_the_next_one_and_a_late_answer_counts_for_nothing()
-    {
-        let mut ends = Ends::live();
-        let mut probing = Probing::new(ends.now, PERIOD, 7);
-        assert!(matches!(ends.turn(&mut probing), Step::Nothing));
-        let (waiter, mut report) = oneshot::channel();
-        probing.ask(ends.now, waiter);
-        assert!(
-            matches!(ends.turn(&mut probing), Step::Nothing),
-            "sign of life"
-        );
-        assert_eq!(told(ends.turn(&mut probing)).hops.len(), 1);
-        assert!(report.try_recv().is_err(), "that was the probe before");
-        // The answer to the first is still on its way.
-        let (id, late) = ends.exchange(true).expect("answered");
-        assert!(matches!(
-            probing.answered(ends.now, id, late),
-            Step::Nothing
-        ));
-        assert!(matches!(ends.turn(&mut probing), Step::Nothing));
-        let (id, answer) = ends.exchange(true).expect("answered");
-        assert!(id > 1);
-        told(probing.answered(ends.now, id, answer));
-        assert_eq!(report.try_recv().expect("told").broken_at(), None);
-    }
-
-    #[test]
-    fn who_waits_hears_where_the_way_ended_when_the_link_is_lost() {
-        let now = Instant::now();
-        let mut probing = Probing::new(now, PERIOD, 7);
-        let (waiter, mut report) = oneshot::channel();
-        probing.ask(now, waiter);
-        probing.lost(now);
-        let report = report.try_recv().expect("told");
-        assert_eq!(report.broken_at().map(|broken| broken.hop), Some(Hop::Link));
     }
 }

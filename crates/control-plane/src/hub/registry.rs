@@ -162,8 +162,8 @@ impl Slot {
         self.path.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A probe of the live connection found this. The answer is where the way ended before, where that is another part.
-    pub(super) fn found(&self, report: ProbeReport, now: Timestamp) -> Option<Option<Hop>> {
+    /// A probe of the live connection found this.
+    pub(super) fn found(&self, report: ProbeReport, now: Timestamp) -> Found {
         let mut path = self.path();
         let broken_at = report.broken_at().map(|broken| broken.hop);
         let before = path.as_ref().map(|path| (path.broken_at, path.since));
@@ -177,7 +177,23 @@ impl Slot {
             report,
         }));
         let was = before.and_then(|(hop, _)| hop);
-        (was != broken_at).then_some(was)
+        if was == broken_at {
+            Found::AsBefore
+        } else {
+            Found::Changed { was }
+        }
+    }
+
+    /// A probe can wait for a better moment: a delegate that takes nothing is not cut off for it.
+    fn probe(&self, waiter: Waiter) -> Result<(), NotProbed> {
+        let live = self.lock();
+        let live = live.as_ref().ok_or(NotProbed::NotConnected)?;
+        live.commands
+            .try_send(Box::new(Command::Probe { waiter }))
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => NotProbed::TakesNothing,
+                mpsc::error::TrySendError::Closed(_) => NotProbed::NotConnected,
+            })
     }
 
     fn command(&self, command: Command) -> bool {
@@ -194,6 +210,23 @@ impl Slot {
             Err(mpsc::error::TrySendError::Closed(_)) => false,
         }
     }
+}
+
+/// What a probe's finding is beside the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    AsBefore,
+    /// The way ends at another part, or is whole again.
+    Changed {
+        was: Option<Hop>,
+    },
+}
+
+/// Why a delegate is not asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotProbed {
+    NotConnected,
+    TakesNothing,
 }
 
 /// The receiving end of a published connection.
@@ -243,9 +276,35 @@ impl Registry {
         slot.lives().cloned(now)
     }
 
+    pub(super) fn probe(&self, delegate: DelegateUuid, waiter: Waiter) -> Result<(), NotProbed> {
+        let slot = self.lock().get(&delegate).cloned();
+        slot.ok_or(NotProbed::NotConnected)?.probe(waiter)
+    }
+
     pub(super) fn data_path(&self, delegate: DelegateUuid) -> Option<DataPath> {
         let slot = self.lock().get(&delegate).cloned()?;
         slot.path().as_deref().cloned()
+    }
+
+    /// Without the single parts, which may be hundreds.
+    pub(super) fn brief_data_path(&self, delegate: DelegateUuid) -> Option<DataPath> {
+        let slot = self.lock().get(&delegate).cloned()?;
+        let path = slot.path();
+        let path = path.as_deref()?;
+        Some(DataPath {
+            at: path.at,
+            since: path.since,
+            broken_at: path.broken_at,
+            report: path.report.counts(),
+        })
+    }
+
+    /// Where the way ends, and since when.
+    pub(super) fn broken_at(&self, delegate: DelegateUuid) -> Option<(Hop, Timestamp)> {
+        let slot = self.lock().get(&delegate).cloned()?;
+        let path = slot.path();
+        let path = path.as_deref()?;
+        Some((path.broken_at?, path.since))
     }
 
     pub(super) fn agents(&self, delegate: DelegateUuid) -> (usize, usize) {
@@ -275,5 +334,59 @@ impl Registry {
     pub(super) fn is_connected(&self, delegate: DelegateUuid) -> bool {
         let slot = self.lock().get(&delegate).cloned();
         slot.is_some_and(|slot| slot.lock().is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use daemon::{IdsExt as _, SequentialIds};
+    use wire::control::HopReport;
+
+    #[test]
+    fn a_probe_for_which_there_is_no_room_is_refused_and_cuts_no_link() {
+        let (registry, delegate) = (Registry::default(), SequentialIds::default().typed());
+        let probe = || {
+            let (waiter, _report) = tokio::sync::oneshot::channel();
+            registry.probe(delegate, waiter)
+        };
+        assert_eq!(probe(), Err(NotProbed::NotConnected));
+        let published = registry.slot(delegate).publish(Epoch(1));
+        for _ in 0..MAX_COMMANDS {
+            assert_eq!(probe(), Ok(()));
+        }
+        assert_eq!(probe(), Err(NotProbed::TakesNothing));
+        assert!(!published.overrun.is_cancelled());
+        let cancel = Command::Send(Down::Cancel {
+            task: SequentialIds::default().typed(),
+        });
+        assert!(!registry.command(delegate, cancel));
+        assert!(published.overrun.is_cancelled(), "an order has to get in");
+    }
+
+    #[test]
+    fn a_list_has_how_the_way_is_without_its_parts() {
+        let (registry, delegate) = (Registry::default(), SequentialIds::default().typed());
+        let report = ProbeReport {
+            hops: vec![HopReport::failed(
+                Hop::Docker,
+                std::time::Duration::ZERO,
+                "no answer",
+                None,
+            )],
+            agents: 3,
+            silent_agents: 1,
+            ..ProbeReport::default()
+        };
+        let found = registry.slot(delegate).found(report, Timestamp::UNIX_EPOCH);
+        assert_eq!(found, Found::Changed { was: None });
+        let brief = registry.brief_data_path(delegate).unwrap();
+        assert_eq!(brief.broken_at, Some(Hop::Docker));
+        assert_eq!(
+            (brief.report.hops, brief.report.silent_agents),
+            (Vec::new(), 1)
+        );
+        let broken = (Hop::Docker, Timestamp::UNIX_EPOCH);
+        assert_eq!(registry.broken_at(delegate), Some(broken));
     }
 }

@@ -59,6 +59,10 @@ pub(crate) struct Seen {
     pub(crate) bytes: Mutex<Vec<u8>>,
     pub(crate) dials: AtomicUsize,
     pub(crate) sent: AtomicUsize,
+    /// Of its own way.
+    pub(crate) probes: AtomicUsize,
+    /// What the control plane heard after the hello.
+    pub(crate) said: Mutex<Vec<String>>,
 }
 
 impl Seen {
@@ -77,6 +81,7 @@ impl Dial for Loopback {
         &self,
         _: Vec<(wire::ids::GitspaceUuid, wire::ids::DelegateUuid)>,
     ) -> BoxFuture<'_, wire::control::ProbeReport> {
+        self.seen.probes.fetch_add(1, Ordering::SeqCst);
         Box::pin(std::future::ready(wire::control::ProbeReport::default()))
     }
 
@@ -174,7 +179,7 @@ impl World {
         let (tell, told) = mpsc::channel(16);
         let key = SigningKey::generate().unwrap();
         let grant = token::sign(&claims(), &key, GRANT_PURPOSE).unwrap();
-        work.spawn(control_plane(control, told, grant));
+        work.spawn(control_plane(control, told, grant, seen.clone()));
         let gateway = Gateway::build(
             GatewayConfig {
                 listen: Listen::Address("127.0.0.1:0".parse().unwrap()),
@@ -204,7 +209,7 @@ impl World {
         }
     }
 
-    async fn until_connected(&self) {
+    pub(crate) async fn until_connected(&self) {
         within("the snapshot", async {
             while self.get("/", "").await.starts_with("HTTP/1.1 503") {
                 tokio::task::yield_now().await;
@@ -304,6 +309,7 @@ async fn control_plane(
     listener: TcpListener,
     mut told: mpsc::Receiver<Option<ToGateway>>,
     grant: String,
+    seen: Arc<Seen>,
 ) {
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -345,7 +351,13 @@ async fn control_plane(
                     Some(None) | None => break,
                 },
                 // Pings are answered while it is polled.
-                message = socket.next() => if !matches!(message, Some(Ok(_))) { break },
+                message = socket.next() => match message {
+                    Some(Ok(Message::Text(text))) => {
+                        seen.said.lock().unwrap().push(text.as_str().to_owned());
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => break,
+                },
                 accepted = listener.accept() => exchange(&mut accepted.unwrap().0, &grant).await,
             }
         }

@@ -13,4 +13,5 @@ mod grants;
 mod harness;
 mod hostile;
 mod opening;
+mod probes;
 mod upgrade;

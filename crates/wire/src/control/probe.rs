@@ -3,7 +3,7 @@
 //! Each part asks the next one and puts itself in front of what that answers. A probe is about this moment: nothing of it is numbered, kept,
 //! or sent again.
 
-use crate::ids::GitspaceUuid;
+use crate::{ids::GitspaceUuid, shown};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -25,6 +25,9 @@ pub enum Hop {
     Docker,
     /// gitspace-agent in a gitspace that runs.
     Agent,
+    /// A part that this reader does not know.
+    #[serde(other)]
+    Other,
 }
 
 impl Hop {
@@ -37,15 +40,17 @@ impl Hop {
             Self::Runner => "runner",
             Self::Docker => "docker",
             Self::Agent => "agent",
+            Self::Other => "other",
         }
     }
 
-    /// Whether nothing can be started on the host without it. An agent is one gitspace's matter.
+    /// Whether nothing can be started on the host without it. An agent is one gitspace's matter, and of a part that is not known here nobody
+    /// can say it.
     #[must_use]
     pub const fn is_of_the_host(self) -> bool {
         match self {
             Self::Link | Self::Delegate | Self::Runner | Self::Docker => true,
-            Self::Agent => false,
+            Self::Agent | Self::Other => false,
         }
     }
 }
@@ -91,33 +96,33 @@ pub enum HopProblem {
 
 impl HopReport {
     #[must_use]
-    pub const fn good(hop: Hop, took_us: u64) -> Self {
+    pub fn good(hop: Hop, took: Duration) -> Self {
         Self {
             hop,
             gitspace: None,
-            took_us,
+            took_us: micros(took),
             problem: None,
         }
     }
 
     #[must_use]
-    pub fn failed(hop: Hop, took_us: u64, reason: &str, hint: Option<&str>) -> Self {
+    pub fn failed(hop: Hop, took: Duration, reason: &str, hint: Option<&str>) -> Self {
         Self {
             problem: Some(HopProblem::Failed {
-                reason: head(reason).to_owned(),
-                hint: hint.map(|hint| head(hint).to_owned()),
+                reason: shown::bounded(reason, MAX_PROBE_WORDS),
+                hint: hint.map(|hint| shown::bounded(hint, MAX_PROBE_WORDS)),
             }),
-            ..Self::good(hop, took_us)
+            ..Self::good(hop, took)
         }
     }
 
     #[must_use]
-    pub fn not_supported(hop: Hop, reason: impl Into<String>) -> Self {
+    pub fn not_supported(hop: Hop, reason: &str) -> Self {
         Self {
             problem: Some(HopProblem::NotSupported {
-                reason: reason.into(),
+                reason: shown::bounded(reason, MAX_PROBE_WORDS),
             }),
-            ..Self::good(hop, 0)
+            ..Self::good(hop, Duration::ZERO)
         }
     }
 
@@ -137,10 +142,10 @@ impl HopReport {
     fn bound(&mut self) {
         match &mut self.problem {
             Some(HopProblem::Failed { reason, hint }) => {
-                cut(reason);
-                hint.iter_mut().for_each(cut);
+                bound(reason);
+                hint.iter_mut().for_each(bound);
             }
-            Some(HopProblem::NotSupported { reason }) => cut(reason),
+            Some(HopProblem::NotSupported { reason }) => bound(reason),
             Some(HopProblem::Other) | None => {}
         }
     }
@@ -152,14 +157,22 @@ impl HopReport {
 pub struct ProbeReport {
     /// Microseconds until it was there.
     pub took_us: u64,
-    /// In the order of the way, as far as it went. Of the agents those that are silent, and all where that was asked for.
+    /// In the order of the way, as far as it went. Of the agents the first that are silent, and all where that was asked for.
     pub hops: Vec<HopReport>,
-    /// Agents that were asked: those of the gitspaces that run on the host.
+    /// Agents of the gitspaces that run on the host.
     #[serde(default)]
     pub agents: u32,
     /// Of these, how many did not answer.
     #[serde(default)]
     pub silent_agents: u32,
+    /// Of these, how many had no turn in the time that a probe has. They come first the next time.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unasked_agents: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl ProbeReport {
@@ -169,6 +182,47 @@ impl ProbeReport {
         self.hops
             .iter()
             .find(|report| report.hop.is_of_the_host() && report.is_failed())
+    }
+
+    /// A report of one part alone.
+    #[must_use]
+    pub fn only(hop: HopReport, took: Duration) -> Self {
+        Self {
+            took_us: micros(took),
+            hops: vec![hop],
+            ..Self::default()
+        }
+    }
+
+    /// The same without its parts.
+    #[must_use]
+    pub const fn counts(&self) -> Self {
+        Self {
+            took_us: self.took_us,
+            hops: Vec::new(),
+            agents: self.agents,
+            silent_agents: self.silent_agents,
+            unasked_agents: self.unasked_agents,
+        }
+    }
+
+    #[must_use]
+    pub fn taken(self, took: Duration) -> Self {
+        Self {
+            took_us: micros(took),
+            ..self
+        }
+    }
+
+    /// Puts the part in front that this report was asked through. `took` is what the whole took, and what of that this report does not have
+    /// is the part's own.
+    #[must_use]
+    pub fn through(mut self, hop: Hop, took: Duration) -> Self {
+        let beyond = Duration::from_micros(self.took_us);
+        self.hops
+            .insert(0, HopReport::good(hop, took.saturating_sub(beyond)));
+        self.took_us = micros(took);
+        self
     }
 
     /// The part that cannot be probed, where there is one.
@@ -186,6 +240,15 @@ impl ProbeReport {
         self.hops.truncate(MAX_PROBE_AGENTS + 4);
         self.hops.iter_mut().for_each(HopReport::bound);
         self
+    }
+
+    /// The parts of the host's, and of the rest those that failed; `most` at most.
+    #[must_use]
+    pub fn brief(mut self, most: usize) -> Self {
+        self.hops
+            .retain(|report| report.hop.is_of_the_host() || report.is_failed());
+        self.hops.truncate(most);
+        self.bounded()
     }
 }
 
@@ -207,46 +270,52 @@ impl std::fmt::Display for ProbeReport {
             }
             match &report.problem {
                 Some(HopProblem::Failed { reason, hint }) => {
-                    write!(f, ": {reason}")?;
+                    write!(f, ": {}", shown::line(reason))?;
                     if let Some(hint) = hint {
-                        write!(f, "\n          hint: {hint}")?;
+                        write!(f, "\n          hint: {}", shown::line(hint))?;
                     }
                 }
-                Some(HopProblem::NotSupported { reason }) => write!(f, ": {reason}")?,
+                Some(HopProblem::NotSupported { reason }) => {
+                    write!(f, ": {}", shown::line(reason))?;
+                }
                 Some(HopProblem::Other) | None => {}
             }
             f.write_str("\n")?;
         }
         if self.agents > 0 {
-            let answer = self.agents.saturating_sub(self.silent_agents);
-            writeln!(f, "{answer} of {} agents answer", self.agents)?;
+            let (silent, unasked) = (self.silent_agents, self.unasked_agents);
+            let answer = self.agents.saturating_sub(silent).saturating_sub(unasked);
+            write!(f, "{answer} of {} agents answer", self.agents)?;
+            if unasked > 0 {
+                write!(f, ", {unasked} were not asked in time")?;
+            }
+            f.write_str("\n")?;
         }
         Ok(())
     }
 }
 
-fn head(text: &str) -> &str {
-    let mut end = text.len().min(MAX_PROBE_WORDS);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or_default()
+/// Of times that a probe can take.
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn cut(text: &mut String) {
-    text.truncate(head(text).len());
+fn bound(text: &mut String) {
+    *text = shown::bounded(text, MAX_PROBE_WORDS);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const US: Duration = Duration::from_micros(1);
+
     #[test]
     fn a_silent_agent_does_not_break_the_way_to_its_host_and_a_silent_docker_does() {
         let report = |hop| ProbeReport {
             hops: vec![
-                HopReport::good(Hop::Runner, 1),
-                HopReport::failed(hop, 1, "no answer", None),
+                HopReport::good(Hop::Runner, US),
+                HopReport::failed(hop, US, "no answer", None),
             ],
             ..ProbeReport::default()
         };
@@ -276,12 +345,12 @@ mod tests {
         let good = ProbeReport {
             took_us: 3_456,
             hops: vec![
-                HopReport::good(Hop::Delegate, 45),
-                HopReport::good(Hop::Runner, 456),
-                HopReport::good(Hop::Docker, 1_234),
+                HopReport::good(Hop::Delegate, 45 * US),
+                HopReport::good(Hop::Runner, 456 * US),
+                HopReport::good(Hop::Docker, 1_234 * US),
             ],
             agents: 12,
-            silent_agents: 0,
+            ..ProbeReport::default()
         };
         let text = serde_json::to_string(&good).expect("writes");
         assert!(text.len() < 200, "{} bytes: {text}", text.len());
@@ -290,35 +359,118 @@ mod tests {
             good
         );
 
-        let long = "é".repeat(MAX_PROBE_WORDS);
-        let hostile = ProbeReport {
+        let text = serde_json::to_string(&hostile().bounded()).expect("writes");
+        assert!(text.len() < crate::control::MAX_FRAME, "{}", text.len());
+    }
+
+    /// As long as somebody who controls an agent can make it: a control character is six bytes of JSON, a backslash two.
+    fn hostile() -> ProbeReport {
+        let words = |c: char| c.to_string().repeat(2 * MAX_PROBE_WORDS);
+        ProbeReport {
+            hops: ['\u{1}', '\u{1b}', '\\', 'é']
+                .into_iter()
+                .cycle()
+                .take(10 * MAX_PROBE_AGENTS)
+                .map(|c| HopReport {
+                    problem: Some(HopProblem::Failed {
+                        reason: words(c),
+                        hint: Some(words('\\')),
+                    }),
+                    took_us: u64::MAX,
+                    gitspace: Some(id()),
+                    ..HopReport::good(Hop::Delegate, US)
+                })
+                .collect(),
+            took_us: u64::MAX,
+            agents: u32::MAX,
+            silent_agents: u32::MAX,
+            unasked_agents: u32::MAX,
+        }
+    }
+
+    fn id() -> GitspaceUuid {
+        "0198c0de-0000-7000-8000-000000000001"
+            .parse()
+            .expect("an id")
+    }
+
+    #[test]
+    fn the_longest_report_of_a_gateway_is_one_message() {
+        use crate::gateway::{FromGateway, MAX_FROM_GATEWAY, MAX_PROBED_HOPS};
+        let report = Box::new(hostile().brief(MAX_PROBED_HOPS));
+        assert_eq!(report.hops.len(), MAX_PROBED_HOPS);
+        let text = serde_json::to_string(&FromGateway::Probed { report }).expect("writes");
+        assert!(text.len() <= MAX_FROM_GATEWAY, "{}", text.len());
+    }
+
+    #[test]
+    fn a_brief_report_keeps_the_way_and_what_failed_on_it() {
+        let report = ProbeReport {
             hops: vec![
-                HopReport {
-                    problem: Some(HopProblem::NotSupported { reason: long }),
-                    ..HopReport::good(Hop::Agent, 0)
-                };
-                10 * MAX_PROBE_AGENTS
+                HopReport::good(Hop::Runner, US),
+                HopReport::good(Hop::Docker, US),
+                HopReport::good(Hop::Agent, US).of(id()),
+                HopReport::failed(Hop::Agent, US, "no answer", None).of(id()),
             ],
             ..ProbeReport::default()
+        };
+        let hops = |most| {
+            let brief = report.clone().brief(most);
+            brief.hops.iter().map(|hop| hop.hop).collect::<Vec<_>>()
+        };
+        assert_eq!(hops(8), [Hop::Runner, Hop::Docker, Hop::Agent]);
+        assert_eq!(hops(2), [Hop::Runner, Hop::Docker]);
+    }
+
+    #[test]
+    fn no_word_of_an_agent_reaches_a_terminal_as_a_command_to_it() {
+        let words = "\u{1}\u{1b}]0;owned\u{7}\nFAILED\u{202e}x\u{9b}2J";
+        let mut report = ProbeReport {
+            hops: vec![
+                HopReport::failed(Hop::Agent, US, words, Some(words)),
+                HopReport::not_supported(Hop::Runner, words),
+            ],
+            ..ProbeReport::default()
+        };
+        let text = serde_json::to_string(&report).expect("writes");
+        assert!(!text.contains(['\\', '\u{202e}', '\u{9b}']), "{text}");
+        let is_plain = |report: &ProbeReport| {
+            let shown = report.to_string();
+            assert_eq!(shown.lines().count(), 3, "two parts and a hint: {shown}");
+            assert!(
+                !shown.replace('\n', "").contains(shown::is_hidden),
+                "{shown}"
+            );
+        };
+        is_plain(&report);
+        // One that nobody has bounded on its way.
+        for hop in &mut report.hops {
+            hop.problem = Some(match hop.problem {
+                Some(HopProblem::NotSupported { .. }) => HopProblem::NotSupported {
+                    reason: words.to_owned(),
+                },
+                _ => HopProblem::Failed {
+                    reason: words.to_owned(),
+                    hint: Some(words.to_owned()),
+                },
+            });
         }
-        .bounded();
-        let text = serde_json::to_string(&hostile).expect("writes");
-        assert!(text.len() < crate::control::MAX_FRAME / 2, "{}", text.len());
+        is_plain(&report);
+        let bounded = report.bounded();
+        let text = serde_json::to_string(&bounded).expect("writes");
+        assert!(!text.contains(['\\', '\u{202e}', '\u{9b}']), "{text}");
     }
 
     #[test]
     fn a_person_sees_each_part_with_its_time_and_where_the_way_ends() {
-        let id: GitspaceUuid = "0198c0de-0000-7000-8000-000000000001"
-            .parse()
-            .expect("an id");
         let report = ProbeReport {
             hops: vec![
-                HopReport::good(Hop::Link, 1_234),
-                HopReport::failed(Hop::Agent, 2_000_000, "no answer", Some("wait")).of(id),
+                HopReport::good(Hop::Link, 1_234 * US),
+                HopReport::failed(Hop::Agent, 2_000_000 * US, "no answer", Some("wait")).of(id()),
             ],
             agents: 3,
             silent_agents: 1,
-            took_us: 0,
+            ..ProbeReport::default()
         };
         assert_eq!(
             report.to_string(),
@@ -333,5 +485,25 @@ mod tests {
         let text = r#"{"hop":"runner","took_us":1,"problem":{"kind":"tired"}}"#;
         let report: HopReport = serde_json::from_str(text).expect("reads");
         assert!(!report.is_failed(), "{report:?}");
+    }
+
+    #[test]
+    fn a_part_of_a_later_version_is_read_as_one_that_is_not_the_hosts() {
+        let text = r#"{"hop":"tunnel","took_us":1,"problem":{"kind":"failed","reason":"cut"}}"#;
+        let report: HopReport = serde_json::from_str(text).expect("reads");
+        assert_eq!((report.hop, report.is_failed()), (Hop::Other, true));
+        assert_eq!(ProbeReport::only(report, US).broken_at(), None);
+    }
+
+    #[test]
+    fn agents_that_had_no_turn_are_not_said_to_answer() {
+        let report = ProbeReport {
+            agents: 9,
+            silent_agents: 2,
+            unasked_agents: 3,
+            ..ProbeReport::default()
+        };
+        let shown = report.to_string();
+        assert_eq!(shown, "4 of 9 agents answer, 3 were not asked in time\n");
     }
 }

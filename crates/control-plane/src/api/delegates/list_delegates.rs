@@ -27,6 +27,7 @@ pub(crate) async fn list_delegates(
     let counts = placed(&state).await?;
     query.page_of_all(state.store.delegates().await?, |row| {
         let gitspaces = counts.get(&row.id).copied().unwrap_or_default();
-        show(&state, row, gitspaces)
+        let data_path = state.hub.brief_data_path(row.id);
+        show(&state, row, gitspaces, data_path)
     })
 }

@@ -42,5 +42,6 @@ pub(crate) async fn show_delegate(
     caller.require_admin()?;
     let record = find(&state, &delegate).await?;
     let gitspaces = placed(&state).await?.remove(&record.id).unwrap_or_default();
-    Ok(Json(show(&state, record, gitspaces)))
+    let data_path = state.hub.data_path(record.id);
+    Ok(Json(show(&state, record, gitspaces, data_path)))
 }
