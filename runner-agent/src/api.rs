@@ -57,7 +57,12 @@ impl Api {
             (&Method::GET, ["v1", "gitspaces"]) => gitspaces::list(&self),
             (&Method::GET, ["v1", "watch"]) => gitspaces::watch(&self, &uri),
             (&Method::GET, ["v1", "probe"]) => match server::query_value::<bool>(&uri, "all") {
-                Ok(all) => match self.prober.ask(all.unwrap_or(false)).await {
+                // A gateway has its turn with the other daemons, and sees no single agent that answers.
+                Ok(all) => match self
+                    .prober
+                    .ask(all.unwrap_or(false) && self.access.holds(&peer).is_none())
+                    .await
+                {
                     Some(report) => server::json(StatusCode::OK, &report),
                     None => server::problem(
                         StatusCode::SERVICE_UNAVAILABLE,

@@ -1,7 +1,7 @@
 //! The runner's part of a probe: Docker, and the agents of all gitspaces that run, at the same time.
 //!
-//! One task, which looks once at a time: whoever asks meanwhile hears what that look finds, and for [`FRESH`] after it so does whoever asks
-//! then. Where nobody asks for [`OWN_PERIOD`], it asks the agents by itself, so that a silent one is noticed also while the link is down.
+//! One task, which looks once at a time: whoever asks meanwhile hears what that look finds. For [`FRESH`] after it so does whoever asks then,
+//! but for a person, who asks for every agent and may have changed something just now. Where nobody asks for [`OWN_PERIOD`], it asks the agents by itself, so that a silent one is noticed also while the link is down.
 //!
 //! What it finds of an agent that is otherwise than what the board says is looked at by the gitspace's own task, which tries longer and
 //! publishes. An agent that stays silent for as long as the configuration says is replaced, by that task too, on a signal to the first process
@@ -35,7 +35,7 @@ const AGENTS_LIMIT: Duration = Duration::from_secs(3);
 const AGENTS_AT_ONCE: usize = 64;
 /// Silent agents that are told one by one where not all are asked for: the counters say the rest.
 const MAX_SILENT: usize = 16;
-/// What is not older need not be looked for again.
+/// What is not older need not be looked for again, for a daemon that asks now and then.
 const FRESH: Duration = Duration::from_secs(1);
 /// Longer than a control plane lets pass between two probes, unless somebody set that.
 const OWN_PERIOD: Duration = Duration::from_secs(40);
@@ -48,6 +48,13 @@ struct Question {
     /// The time of every agent.
     all: bool,
     answer: oneshot::Sender<ProbeReport>,
+}
+
+impl Question {
+    fn tell(self, found: &ProbeReport) {
+        // Whoever asked may have given up.
+        drop(self.answer.send(told(found, self.all)));
+    }
 }
 
 /// To the task. Cheap to clone.
@@ -109,37 +116,38 @@ impl ProbeTask {
             let first = match event {
                 Event::Stop => return Ok(()),
                 Event::OwnTurn => None,
-                Event::Asked(question) => Some(question),
-            };
-            let found = match last.take_if(|(at, _)| at.elapsed() < FRESH && first.is_some()) {
-                Some(found) => found,
-                None => {
-                    let look = async {
-                        let docker = async {
-                            match &first {
-                                Some(_) => Some(ask_docker(&docker).await),
-                                None => None,
-                            }
-                        };
-                        tokio::join!(docker, agents.ask(&shared, &gitspaces))
-                    };
-                    let begun = Instant::now();
-                    let Some((docker, found)) = drain.run_until_cancelled(look).await else {
-                        return Ok(());
-                    };
-                    own_turn = Instant::now() + OWN_PERIOD;
-                    let Some(docker) = docker else {
+                Event::Asked(question) => match &last {
+                    Some((at, found)) if at.elapsed() < FRESH && !question.all => {
+                        question.tell(found);
                         continue;
-                    };
-                    (Instant::now(), report(docker, found, begun.elapsed()))
-                }
+                    }
+                    Some(_) | None => Some(question),
+                },
             };
+            let begun = Instant::now();
+            let look = async {
+                let docker = async {
+                    match &first {
+                        Some(_) => Some(ask_docker(&docker).await),
+                        None => None,
+                    }
+                };
+                tokio::join!(docker, agents.ask(&shared, &gitspaces))
+            };
+            let Some((docker, found)) = drain.run_until_cancelled(look).await else {
+                return Ok(());
+            };
+            own_turn = agents.own_turn(shared.config.silence_limit(), Instant::now());
+            // Of its own turn nobody is told, and whoever asks meanwhile asks for Docker, too.
+            let Some(docker) = docker else {
+                continue;
+            };
+            let found = report(docker, found, begun.elapsed());
             let meanwhile = std::iter::from_fn(|| questions.try_recv().ok());
             for question in first.into_iter().chain(meanwhile).take(MAX_WAITING) {
-                // Whoever asked may have given up.
-                drop(question.answer.send(told(&found.1, question.all)));
+                question.tell(&found);
             }
-            last = Some(found);
+            last = Some((Instant::now(), found));
         }
     }
 }
@@ -240,6 +248,13 @@ impl Agents {
         self.begin = left.first().copied();
         asked.unasked = left.len();
         asked
+    }
+
+    /// When to ask next where nobody else does: a silence that becomes too long is not waited for.
+    fn own_turn(&self, limit: Duration, now: Instant) -> Instant {
+        let silences = self.silent.values().map(|silence| silence.since + limit);
+        let next = silences.chain([now + OWN_PERIOD]).min();
+        next.map_or(now, |next| next.max(now + FRESH))
     }
 
     /// The gitspace's own task decides; it hears where something is otherwise than it said.
@@ -361,6 +376,17 @@ mod tests {
         assert_eq!(note(362, false), None);
         assert_eq!(note(363, true), None);
         assert_eq!(note(483, true), Some(Silent::ForLong), "another silence");
+    }
+
+    #[test]
+    fn a_silence_that_becomes_too_long_is_not_waited_for() {
+        let mut agents = Agents::default();
+        let (limit, now) = (Duration::from_secs(30), Instant::now());
+        assert_eq!(agents.own_turn(limit, now), now + OWN_PERIOD);
+        agents.note(ids(1)[0], true, limit, now);
+        let later = now + Duration::from_secs(20);
+        assert_eq!(agents.own_turn(limit, later), now + limit);
+        assert_eq!(agents.own_turn(limit, now + limit), now + limit + FRESH);
     }
 
     #[test]

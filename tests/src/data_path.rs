@@ -207,8 +207,15 @@ async fn a_silent_agent_is_its_gitspaces_matter_alone_and_heals_when_it_answers(
         text(&report, "/hops/4/gitspace") == text(&host.show("one")?, "/id"),
         "the silent one first: {report:#}"
     );
-    // Their host is not blamed for it.
+    // Their host is not blamed for it, by neither command.
     ensure!(is_broken_at(&host, None)?, "{report:#}");
+    let shown = host.ok(&["delegate", "probe", "host"])?;
+    ensure!(shown.contains("1 of 2 agents answer"), "{shown}");
+    let (code, from_host) = probe_from_the_host(&host)?;
+    ensure!(
+        code == 0 && failed(&from_host) == ["agent"],
+        "{code} {from_host:#}"
+    );
     host.until("the gitspace says so", |host| is_silent(host, "one"))?;
     ensure!(!is_silent(&host, "two")?, "{:#}", host.show("two")?);
     ensure!(host.state("one")? == "running", "{:#}", host.show("one")?);
@@ -265,4 +272,27 @@ async fn an_agent_that_hangs_for_long_is_replaced_and_what_runs_beside_it_is_not
     host.until("it is healed", |host| {
         Ok(failed(&probe(host)?).is_empty() && !is_silent(host, "app")?)
     })
+}
+
+/// The control plane is in the delegate's process, which stands still.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_hangs_is_replaced_also_where_nobody_probes() -> Result<()> {
+    let host = Deployment::start_with("agent_silence_limit_s = 10").await?;
+    let url = host.git.repository("app", APP)?;
+    host.ok(&["create", &url, "--name", "app", "--wait"])?;
+    let id = text(&host.show("app")?, "/id");
+    let hangs = agent(&host, "app")?;
+    host.signal(Daemon::Delegate, Signal::SIGSTOP)?;
+    kill(hangs, Signal::SIGSTOP)?;
+    let noticed = host.until("the runner says so", |host| {
+        let said = host.daemon(Daemon::Runner, &["health"])?;
+        Ok(said.out.contains("without an agent that answers"))
+    });
+    let replaced = host.until("another agent serves", |host| {
+        Ok(agents(host)?.get(&id).is_some_and(|agent| *agent != hangs))
+    });
+    host.signal(Daemon::Delegate, Signal::SIGCONT)?;
+    noticed?;
+    replaced?;
+    host.until("it is healed", |host| Ok(!is_silent(host, "app")?))
 }

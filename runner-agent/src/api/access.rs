@@ -120,6 +120,17 @@ impl Access {
         known.missing = missing;
     }
 
+    /// The group for which the peer is held to streams.
+    pub(crate) fn holds(&self, peer: &Peer) -> Option<String> {
+        if peer.uid == 0 {
+            return None;
+        }
+        self.with(|known| {
+            let mut own = std::iter::once(&peer.gid).chain(&peer.groups);
+            own.find_map(|gid| known.gids.get(gid).cloned())
+        })
+    }
+
     /// # Errors
     /// The answer that says what the peer may.
     pub(crate) fn check(
@@ -128,14 +139,7 @@ impl Access {
         method: &Method,
         path: &[&str],
     ) -> Result<(), Box<Response<Body>>> {
-        if peer.uid == 0 {
-            return Ok(());
-        }
-        let group = self.with(|known| {
-            let mut own = std::iter::once(&peer.gid).chain(&peer.groups);
-            own.find_map(|gid| known.gids.get(gid).cloned())
-        });
-        let Some(group) = group else {
+        let Some(group) = self.holds(peer) else {
             return Ok(());
         };
         match (method, path) {
