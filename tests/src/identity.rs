@@ -15,9 +15,11 @@ fn link(host: &Deployment) -> Result<Value> {
     Ok(status.pointer("/is/link").cloned().unwrap_or_default())
 }
 
-fn enroll(host: &Deployment, args: &[&str]) -> Result<Said> {
+/// With a token that is made with `token`.
+fn enroll(host: &Deployment, token: &[&str], args: &[&str]) -> Result<Said> {
     let file = host.path("join-token");
-    std::fs::write(&file, host.ok(&["join-token", "create"])?)?;
+    let create = [&["join-token", "create"], token].concat();
+    std::fs::write(&file, host.ok(&create)?)?;
     let mut all = vec!["enroll", "--join-token-file", file.as_str()];
     all.extend(args);
     host.daemon(Daemon::Delegate, &all)
@@ -47,7 +49,7 @@ async fn a_revoked_host_is_cut_off_within_a_second_and_comes_back_by_the_steps_i
     let hint = text(&seen, "/last_error/hint");
     for step in [
         "stop delegate-agent",
-        "gitspace join-token create",
+        "gitspace join-token create --delegate NAME",
         "delegate-agent enroll --again --join-token-file FILE",
     ] {
         ensure!(hint.contains(step), "no `{step}` in `{hint}`");
@@ -59,12 +61,17 @@ async fn a_revoked_host_is_cut_off_within_a_second_and_comes_back_by_the_steps_i
     );
 
     host.stop(Daemon::Delegate)?;
-    let kept = enroll(&host, &[])?;
+    let kept = enroll(&host, &[], &[])?;
     ensure!(
         kept.code == 64 && kept.err.contains("--again"),
         "an identity is not thrown away unasked: {kept:#?}"
     );
-    let again = enroll(&host, &["--again"])?;
+    let other = enroll(&host, &[], &["--again"])?;
+    ensure!(
+        other.code == 77 && other.err.contains("join-token create --delegate"),
+        "a token for any host gets another's gitspaces: {other:#?}"
+    );
+    let again = enroll(&host, &["--delegate", "host"], &["--again"])?;
     ensure!(again.code == 0, "{again:#?}");
     host.run(Daemon::Delegate)?;
     host.until_ready()?;

@@ -251,6 +251,9 @@ pub(crate) enum JoinTokenCommand {
         /// What it is for
         #[arg(long)]
         comment: Option<String>,
+        /// For the return of this revoked delegate, with its gitspaces, and for nothing else
+        #[arg(long, value_name = "NAME")]
+        delegate: Option<String>,
     },
     /// List them
     List,

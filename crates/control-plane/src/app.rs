@@ -448,6 +448,7 @@ impl ControlPlane {
             expires_in: Some(u32::try_from(life.as_secs()).unwrap_or(u32::MAX)),
             uses: Some(1),
             comment: Some(comment.to_owned()),
+            delegate: None,
         };
         let refused = |why: String| MintError::Refused { why };
         let made = api::delegates::create_join_token::make(&self.state, wanted)

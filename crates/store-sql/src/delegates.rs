@@ -22,6 +22,7 @@ fn join_token(row: &SqliteRow) -> Result<JoinTokenRecord, StoreError> {
     Ok(JoinTokenRecord {
         id: columns.id("id")?,
         comment: columns.opt_text("comment")?,
+        delegate: columns.opt_id("delegate_id")?,
         hash: columns.hash("hash")?,
         uses_left: columns.number("uses_left")?,
         exp: columns.time("exp")?,
@@ -49,10 +50,11 @@ fn delegate(row: &SqliteRow) -> Result<DelegateRecord, StoreError> {
     })
 }
 
-/// The token's part of an enrolment: counted down, or why not.
+/// The token's part of an enrolment under the name of `known`: counted down, or why not.
 async fn use_join_token(
     transaction: &mut Transaction<'static, Sqlite>,
     hash: &Hash,
+    known: Option<&DelegateRecord>,
     now: Timestamp,
 ) -> Result<Result<(), EnrolmentDenied>, StoreError> {
     let failed = store_error("using a join token", "join token");
@@ -70,6 +72,13 @@ async fn use_join_token(
     }
     if token.exp <= now {
         return Ok(Err(EnrolmentDenied::Expired));
+    }
+    // With a delegate's id come its gitspaces and their secrets: whoever holds a token for a host of his own gets none of another's.
+    if token.delegate.is_some() && token.delegate != known.map(|known| known.id) {
+        return Ok(Err(EnrolmentDenied::OtherDelegate));
+    }
+    if token.delegate.is_none() && known.is_some_and(|known| known.revoked) {
+        return Ok(Err(EnrolmentDenied::NotForReturn));
     }
     if token.uses_left == 0 {
         return Ok(Err(EnrolmentDenied::UsedUp));
@@ -150,8 +159,8 @@ impl DelegateStore for SqlStore {
         Box::pin(async move {
             let mut transaction = self.write().await?;
             sqlx::query(
-                "INSERT INTO join_tokens (id, comment, hash, uses_left, exp, revoked, created)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                "INSERT INTO join_tokens (id, comment, hash, uses_left, exp, revoked, created, delegate_id)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             )
             .bind(token.id.to_string())
             .bind(token.comment.as_deref())
@@ -160,6 +169,7 @@ impl DelegateStore for SqlStore {
             .bind(micros(token.exp))
             .bind(i64::from(token.revoked))
             .bind(micros(token.created))
+            .bind(token.delegate.map(|id| id.to_string()))
             .execute(&mut *transaction)
             .await
             .map_err(store_error("creating a join token", "join token"))?;
@@ -213,14 +223,17 @@ impl DelegateStore for SqlStore {
                 Some(known) if !known.revoked && known.public_key == asked.public_key => {
                     // Only who knows the join token hears that.
                     return Ok(
-                        match use_join_token(&mut transaction, join_token, now).await? {
+                        match use_join_token(&mut transaction, join_token, Some(known), now).await?
+                        {
                             Ok(()) | Err(EnrolmentDenied::UsedUp) => Enrolment::Already(known.id),
                             Err(denied) => Enrolment::Denied(denied),
                         },
                     );
                 }
                 Some(_) | None => {
-                    if let Err(denied) = use_join_token(&mut transaction, join_token, now).await? {
+                    if let Err(denied) =
+                        use_join_token(&mut transaction, join_token, known.as_ref(), now).await?
+                    {
                         return Ok(Enrolment::Denied(denied));
                     }
                 }

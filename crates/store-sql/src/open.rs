@@ -21,7 +21,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
 const KEEP_JOIN_TOKENS: Duration = Duration::from_hours(30 * 24);
 
 /// In order; a file that was released is never changed.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (
         1,
         "initial",
@@ -46,6 +46,11 @@ const MIGRATIONS: [(i64, &str, &str); 5] = [
         5,
         "delegate keys",
         include_str!("../migrations/sqlite/0005_delegate_keys.sql"),
+    ),
+    (
+        6,
+        "join token delegate",
+        include_str!("../migrations/sqlite/0006_join_token_delegate.sql"),
     ),
 ];
 

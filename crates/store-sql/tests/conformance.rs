@@ -439,6 +439,7 @@ async fn delegates(store: &dyn Store) {
     let token = JoinTokenRecord {
         id: id(0x70),
         comment: Some("rack 1".to_owned()),
+        delegate: None,
         hash: [4; 32],
         uses_left: 2,
         exp: after(60),
@@ -522,13 +523,35 @@ async fn delegates(store: &dyn Store) {
     assert!(store.revoke_delegate(one.id).await.unwrap());
     assert_eq!(store.next_epochs(&[one.id]).await.unwrap(), [None]);
     assert_eq!(
-        enrol(4, one.clone(), NOW).await,
+        enrol(4, delegate(0x14, "one", 9), NOW).await,
+        denied(EnrolmentDenied::NotForReturn),
+        "a token that makes delegates takes over none"
+    );
+    let for_return = JoinTokenRecord {
+        id: id(0x72),
+        delegate: Some(one.id),
+        hash: [5; 32],
+        uses_left: 1,
+        ..token.clone()
+    };
+    store.create_join_token(&for_return).await.unwrap();
+    assert_eq!(store.join_tokens().await.unwrap().len(), 2);
+    assert_eq!(
+        enrol(5, delegate(0x16, "four", 8), NOW).await,
+        denied(EnrolmentDenied::OtherDelegate)
+    );
+    assert_eq!(
+        enrol(5, one.clone(), NOW).await,
         denied(EnrolmentDenied::KeyTaken),
         "a revoked key never comes back"
     );
     assert_eq!(
-        enrol(4, delegate(0x14, "one", 9), NOW).await,
+        enrol(5, delegate(0x14, "one", 9), NOW).await,
         Enrolment::Renewed(one.id)
+    );
+    assert_eq!(
+        enrol(4, delegate(0x17, "two", 7), NOW).await,
+        Enrolment::Enrolled(id(0x17))
     );
     assert_eq!(
         enrol(4, delegate(0x15, "three", 3), NOW).await,
@@ -539,13 +562,14 @@ async fn delegates(store: &dyn Store) {
         enrol(4, delegate(0x15, "three", 3), NOW).await,
         denied(EnrolmentDenied::Revoked)
     );
-    assert_eq!(store.delegates().await.unwrap().len(), 1);
+    assert_eq!(store.delegates().await.unwrap().len(), 2);
 }
 
 async fn delegate_keys(store: &dyn Store) {
     let token = JoinTokenRecord {
         id: id(0x71),
         comment: None,
+        delegate: None,
         hash: [6; 32],
         uses_left: 9,
         exp: after(60),
@@ -617,8 +641,19 @@ async fn delegate_keys(store: &dyn Store) {
     assert!(store.revoke_delegate(id).await.unwrap());
     assert_eq!(propose(0x30, 0x32).await, KeyProposed::NotInForce);
     assert!(!store.use_key(id, &[0x31; 32], after(7)).await.unwrap());
+    let for_return = JoinTokenRecord {
+        id: TypedUuid::from_untyped_uuid(uuid::Uuid::from_u128(0x73)),
+        delegate: Some(id),
+        hash: [7; 32],
+        ..token
+    };
+    store.create_join_token(&for_return).await.unwrap();
+    let back = delegate(0x23, "turner", 0x33);
     assert_eq!(
-        enrol(delegate(0x23, "turner", 0x33), after(8)).await,
+        store
+            .enrol_delegate(&[7; 32], &back, after(8))
+            .await
+            .unwrap(),
         Enrolment::Renewed(id)
     );
     assert_eq!(keys().await, (0x33, after(8), None));
@@ -684,7 +719,7 @@ async fn expiry(store: &dyn Store) {
     assert!(store.session_by_hash(&[2; 32]).await.unwrap().is_some());
     assert!(store.drop_expired(after(60)).await.unwrap() > 0);
     assert!(store.session_by_hash(&[2; 32]).await.unwrap().is_none());
-    assert_eq!(store.join_tokens().await.unwrap().len(), 1, "kept a month");
+    assert_eq!(store.join_tokens().await.unwrap().len(), 2, "kept a month");
 }
 
 #[tokio::test]

@@ -14,6 +14,8 @@ pub const MAX_ENDED_KEYS: u32 = 100;
 pub struct JoinTokenRecord {
     pub id: JoinTokenUuid,
     pub comment: Option<String>,
+    /// The revoked delegate that comes back by it; `None` where it makes delegates.
+    pub delegate: Option<DelegateUuid>,
     pub hash: Hash,
     pub uses_left: u32,
     pub exp: Timestamp,
@@ -110,6 +112,10 @@ pub enum EnrolmentDenied {
     UsedUp,
     #[error("another delegate has this name")]
     NameTaken,
+    #[error("the delegate of this name was revoked, and the join token is not for its return")]
+    NotForReturn,
+    #[error("the join token is for the return of another delegate")]
+    OtherDelegate,
     #[error("another delegate has this key")]
     KeyTaken,
 }

@@ -22,7 +22,7 @@ pub(super) async fn delegate(context: &Context, args: &DelegateCommand) -> Resul
             let path = format!("/delegates/{}", segment(name));
             context.api.delete(&path).await?;
             context.out.note(
-                "revoked; to let the host in again: `gitspace join-token create`, and there `delegate-agent enroll --again`",
+                "revoked; to let the host in again: `gitspace join-token create --delegate NAME`, and there `delegate-agent enroll --again`",
             );
             Ok(())
         }
@@ -295,11 +295,13 @@ pub(super) async fn join_token(context: &Context, args: JoinTokenCommand) -> Res
             uses,
             expires,
             comment,
+            delegate,
         } => {
             let body = CreateJoinToken {
                 expires_in: expires,
                 uses,
                 comment,
+                delegate,
             };
             let token: Object<JoinToken> = context.api.post("/join-tokens", &body).await?;
             once(

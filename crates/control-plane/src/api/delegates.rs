@@ -54,6 +54,7 @@ fn show_join_token(record: JoinTokenRecord) -> JoinToken {
         id: record.id,
         token: None,
         comment: record.comment,
+        delegate: record.delegate,
         uses_left: record.uses_left,
         exp: record.exp,
         revoked: record.revoked,

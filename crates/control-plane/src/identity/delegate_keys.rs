@@ -11,9 +11,9 @@ use token::{KeyError, Timed, TokenError, VerifyingKey};
 use wire::control::{DisconnectCode, KeyState};
 
 /// What lets a host in again whose delegate is not known, or was revoked.
-pub(crate) const ENROL_AGAIN: &str = "to let this host in again: stop delegate-agent, make a join token with `gitspace join-token create`, run `delegate-agent enroll --again --join-token-file FILE`, and start delegate-agent";
+pub(crate) const ENROL_AGAIN: &str = "to let this host in again: stop delegate-agent, make a join token with `gitspace join-token create --delegate NAME`, run `delegate-agent enroll --again --join-token-file FILE`, and start delegate-agent";
 
-const SUPERSEDED_KEY: &str = "put the newest `identity.json` back into the delegate's state folder; where there is none, run `gitspace delegate revoke NAME` and `gitspace join-token create`, then stop delegate-agent, run `delegate-agent enroll --again --join-token-file FILE`, and start it";
+const SUPERSEDED_KEY: &str = "put the newest `identity.json` back into the delegate's state folder; where there is none, run `gitspace delegate revoke NAME` and `gitspace join-token create --delegate NAME`, then stop delegate-agent, run `delegate-agent enroll --again --join-token-file FILE`, and start it";
 
 /// Why a delegate is refused, as it is told.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -214,3 +214,21 @@ async fn a_question_changes_nothing_and_the_first_use_ends_the_key_before() {
         .await;
     assert_eq!((status, answer["code"].as_str()), (403, Some("revoked")));
 }
+
+#[tokio::test]
+async fn a_token_for_a_return_is_made_for_a_revoked_delegate_alone() {
+    let host = Host::enrolled().await;
+    let plane = &host.plane;
+    let make = async |body| plane.post(&plane.admin, "/join-tokens", body).await;
+    make(json!({"delegate": "host-1"})).await.expect(400);
+    make(json!({"delegate": "nobody"})).await.expect(400);
+    plane
+        .delete(&plane.admin, "/delegates/host-1")
+        .await
+        .expect(204);
+    make(json!({"delegate": "host-1", "uses": 2}))
+        .await
+        .expect(400);
+    let made = make(json!({"delegate": "host-1"})).await.expect(201);
+    assert_eq!(made.json()["delegate"], json!(host.id));
+}

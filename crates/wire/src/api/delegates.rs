@@ -119,6 +119,9 @@ pub struct CreateJoinToken {
     pub uses: Option<u32>,
     #[serde(default)]
     pub comment: Option<String>,
+    /// Name of a revoked delegate that is to come back, with its gitspaces; good for nothing else then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegate: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -132,6 +135,10 @@ pub struct JoinToken {
     pub token: Option<Secret>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
+    /// The delegate that comes back by it; missing where it makes delegates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<uuid::Uuid>))]
+    pub delegate: Option<DelegateUuid>,
     pub uses_left: u32,
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub exp: Timestamp,

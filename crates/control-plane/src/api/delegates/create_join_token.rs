@@ -19,7 +19,9 @@ use store::JoinTokenRecord;
 use token::{OpaqueToken, TokenKind};
 use wire::{
     api::{CreateJoinToken, JoinToken},
+    ids::DelegateUuid,
     problem::Problem,
+    shown,
 };
 
 const DAY: u32 = 24 * 3600;
@@ -63,12 +65,17 @@ pub(crate) async fn make(state: &AppState, body: CreateJoinToken) -> Result<Join
             format!("it is {uses}; 1 to {MAX_USES} are taken"),
         ));
     }
+    let delegate = match &body.delegate {
+        Some(name) => Some(returning(state, name, uses).await?),
+        None => None,
+    };
     let token = OpaqueToken::generate(TokenKind::Join)
         .map_err(|error| ApiError::internal("making a join token", error))?;
     let now = state.now();
     let record = JoinTokenRecord {
         id: state.ids.typed(),
         comment: body.comment,
+        delegate,
         hash: *token.hash().as_bytes(),
         uses_left: uses,
         exp: now
@@ -82,4 +89,28 @@ pub(crate) async fn make(state: &AppState, body: CreateJoinToken) -> Result<Join
         token: Some(token.to_secret()),
         ..show_join_token(record)
     })
+}
+
+/// The delegate of this name, which can come back.
+async fn returning(state: &AppState, name: &str, uses: u32) -> Result<DelegateUuid, ApiError> {
+    let wrong = |why: String| ApiError::invalid("`delegate`", why);
+    let Some(record) = state.store.delegate_by_name(name).await? else {
+        return Err(wrong(format!(
+            "there is no delegate `{}`",
+            shown::line(name)
+        )));
+    };
+    if !record.revoked {
+        return Err(wrong(format!(
+            "`{}` is not revoked; run `gitspace delegate revoke` first",
+            record.name
+        )));
+    }
+    if uses != 1 {
+        return Err(ApiError::invalid(
+            "`uses`",
+            "a delegate comes back once by a token",
+        ));
+    }
+    Ok(record.id)
 }

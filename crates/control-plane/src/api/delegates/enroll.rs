@@ -147,6 +147,14 @@ fn denied(reason: EnrolmentDenied) -> ApiError {
             "delegate_name_taken",
             "choose another name, or revoke that delegate first",
         ),
+        EnrolmentDenied::NotForReturn => (
+            "join_token_not_for_return",
+            "choose another name; or, if it is that host that comes back, make a token with `gitspace join-token create --delegate NAME`",
+        ),
+        EnrolmentDenied::OtherDelegate => (
+            "join_token_other_delegate",
+            "make one for this host with `gitspace join-token create`",
+        ),
         EnrolmentDenied::KeyTaken => (
             "delegate_key_taken",
             "delete the delegate's key, so that it makes its own: the host was cloned",

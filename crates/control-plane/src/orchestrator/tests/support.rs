@@ -250,6 +250,7 @@ impl World {
             .create_join_token(&JoinTokenRecord {
                 id: id(3),
                 comment: None,
+                delegate: None,
                 hash: [3; 32],
                 uses_left: 9,
                 exp: now + Duration::from_hours(1),
