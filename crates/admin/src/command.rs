@@ -17,6 +17,8 @@ use std::{
 
 /// A check may wait for something that does not answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// Longer than the checks of `readyz` take, each of which has a limit of its own.
+const LOOK_LIMIT: Duration = Duration::from_secs(12);
 /// Between looks at a drain that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -130,6 +132,9 @@ impl Hint for CommandError {
                         "run it as root, or as a member of the admin socket's group (`{daemon}`'s)"
                     )
                 }
+                ClientError::Timeout { .. } => format!(
+                    "it takes connections and hangs; its service manager replaces it, or `systemctl restart {daemon}` does"
+                ),
                 _ => {
                     format!("is it running? see `systemctl status {daemon}` and `{daemon} doctor`")
                 }
@@ -140,7 +145,8 @@ impl Hint for CommandError {
             Self::Refused { source, .. } => {
                 source.problem().and_then(|problem| problem.hint.clone())
             }
-            Self::Write { .. } => Some("name a file that does not exist yet".to_owned()),
+            Self::Write { source, .. } => (source.kind() == io::ErrorKind::AlreadyExists)
+                .then(|| "name a file that does not exist yet".to_owned()),
         }
     }
 
@@ -187,7 +193,7 @@ pub async fn run(command: Command, at: RunAdmin<'_>) -> Result<ExitCode, Command
     let caller = Caller {
         daemon: at.daemon,
         client: Client::new(at.socket)
-            .with_deadline(ANSWER_LIMIT)
+            .with_deadline(command.limit())
             .with_max_response(MAX_ANSWER),
     };
     match command {
@@ -238,6 +244,21 @@ pub async fn run(command: Command, at: RunAdmin<'_>) -> Result<ExitCode, Command
             })?;
             say(&format!("wrote {output} ({} bytes)\n", bytes.len()));
             Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+impl Command {
+    /// How long an answer is waited for. A daemon that hangs is told soon from one that is busy.
+    const fn limit(&self) -> Duration {
+        match self {
+            Self::Status { .. }
+            | Self::Tasks { .. }
+            | Self::Health { .. }
+            | Self::Metrics
+            | Self::LogLevel { .. }
+            | Self::Reconnect => LOOK_LIMIT,
+            Self::Drain { .. } | Self::Undrain | Self::SupportBundle { .. } => ANSWER_LIMIT,
         }
     }
 }
@@ -345,8 +366,12 @@ fn write_new(path: &Utf8Path, bytes: &[u8]) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // A part of it is in the way of the next try.
+        drop(std::fs::remove_file(path));
+    }
+    written
 }
 
 /// A value to whoever ran the command.
