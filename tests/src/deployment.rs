@@ -221,6 +221,11 @@ admin_socket = "{root}/gateway-admin.sock"
         )?;
         deployment.run(Daemon::Gateway)?;
         deployment.until_ready()?;
+        // Until then the link is made anew, with a hello that says what the runner has.
+        deployment.until("the control plane knows of the runner", |deployment| {
+            let host = deployment.json(&["delegate", "show", "host"])?;
+            Ok(host.pointer("/runner_ready") == Some(&Value::Bool(true)))
+        })?;
         deployment.until("the gateway is connected", |deployment| {
             let gateways = deployment.json(&["gateway", "list"])?;
             Ok(gateways.pointer("/0/connected") == Some(&Value::Bool(true)))
