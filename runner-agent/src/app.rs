@@ -21,17 +21,10 @@ use admin::{AdminSocket, BoundAdmin, DrainFile, DrainFileError};
 use camino::{Utf8Path, Utf8PathBuf};
 use daemon::{
     ActivationError, Clock, ErrorChain, Exit, Hint, Ids, Lifecycle, PassedSockets, Pulse,
-    logging::LogHandle,
+    StateLock, StateLockError, logging::LogHandle,
 };
 use local_rpc::{BindError, BindOptions, Client, Listener, PeerPolicy, ServerConfig, server};
-use nix::fcntl::{Flock, FlockArg};
-use std::{
-    convert::Infallible,
-    fs::File,
-    io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    sync::Arc,
-};
+use std::{convert::Infallible, io, os::unix::fs::DirBuilderExt as _, sync::Arc};
 use tokio::sync::{Notify, OnceCell};
 use tokio_util::sync::CancellationToken;
 
@@ -45,7 +38,7 @@ pub(crate) enum BuildError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot lock the state folder `{path}`")]
+    #[error("cannot lock the state folder: cannot open `{path}`")]
     Lock {
         path: Utf8PathBuf,
         #[source]
@@ -159,7 +152,7 @@ pub(crate) struct App {
     log: LogHandle,
     config_files: Vec<Utf8PathBuf>,
     /// Held as long as the process lives: two runners on one ledger would tear it apart.
-    lock: Flock<File>,
+    lock: StateLock,
 }
 
 /// What the runner is given.
@@ -406,27 +399,10 @@ fn make_dir(path: &Utf8Path, mode: u32) -> Result<(), BuildError> {
         })
 }
 
-fn lock(state_dir: &Utf8Path) -> Result<Flock<File>, BuildError> {
-    let path = state_dir.join("lock");
-    let fail = |source| BuildError::Lock {
-        path: path.clone(),
-        source,
-    };
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(fail)?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-        if errno == nix::errno::Errno::EWOULDBLOCK {
-            BuildError::InUse {
-                path: state_dir.to_owned(),
-            }
-        } else {
-            fail(errno.into())
-        }
+fn lock(state_dir: &Utf8Path) -> Result<StateLock, BuildError> {
+    StateLock::take(state_dir).map_err(|error| match error {
+        StateLockError::InUse { path } => BuildError::InUse { path },
+        StateLockError::Open { path, source } => BuildError::Lock { path, source },
     })
 }
 

@@ -70,7 +70,7 @@ pub fn write_atomic(path: &Utf8Path, bytes: &[u8], mode: u32) -> Result<(), Writ
 }
 
 /// What root writes into the folder of a daemon's own user, as at an enrolment, is for that daemon to read.
-fn give_to_owner_of(dir: &Utf8Path, file: &File) -> io::Result<()> {
+pub(crate) fn give_to_owner_of(dir: &Utf8Path, file: &File) -> io::Result<()> {
     let owner = fs::metadata(dir)?;
     if geteuid().is_root() && owner.uid() != 0 {
         std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))?;

@@ -4,7 +4,7 @@
 //! that the service manager bound ([`PassedSockets`]), configuration files
 //! ([`settings`]), logs ([`logging`]), words and exit codes for people ([`report`]), time and ids as parameters
 //! ([`Clock`], [`Ids`]), secrets that the service manager hands over ([`Credentials`]), files that are whole or not
-//! there ([`write_atomic`]), and places to be killed at ([`fail_point`]).
+//! there ([`write_atomic`]), one process for one state folder ([`StateLock`]), and places to be killed at ([`fail_point`]).
 //!
 //! Invariant: nothing here reads a clock, an environment variable or randomness but through the types named for it
 //! (a build with the feature `fail-points`, which is for tests alone, reads one variable of its own).
@@ -23,6 +23,7 @@ mod lifecycle;
 pub mod logging;
 mod pulse;
 pub mod settings;
+mod state_lock;
 
 pub use activation::{ActivationError, PassedSockets};
 pub use atomic_file::{WriteError, write_atomic};
@@ -35,3 +36,4 @@ pub use ids::{Ids, IdsExt, RandomIds, SequentialIds};
 pub use lifecycle::{Lifecycle, Reloaded, Tasks};
 pub use pulse::{Pulse, Pulses, Question};
 pub use settings::{Loaded, Loader, SettingsError};
+pub use state_lock::{StateLock, StateLockError};
