@@ -11,6 +11,7 @@ use crate::{
     link_task::{LinkTask, Who},
     probe::Prober,
     runner::Runner,
+    state_folder::{self, StateFolderError},
     status::Board,
     tasks::TasksTask,
     transport::{ProxyEnv, Transport, TransportError},
@@ -21,7 +22,7 @@ use crate::{
 use ::admin::{AdminSocket, DrainFile, DrainFileError};
 use camino::Utf8PathBuf;
 use daemon::{
-    ActivationError, Clock, Exit, Hint, Ids, IdsExt as _, Lifecycle, PassedSockets,
+    ActivationError, Clock, Exit, Hint, Ids, IdsExt as _, Lifecycle, PassedSockets, StateLock,
     logging::LogHandle,
 };
 use local_rpc::BindError;
@@ -34,6 +35,8 @@ use wire::{ids::DelegateUuid, secret::Secret};
 pub enum StartError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    #[error(transparent)]
+    StateFolder(#[from] StateFolderError),
     #[error("this host is not enrolled: `{path}` holds no delegate")]
     NotEnrolled { path: Utf8PathBuf },
     #[error("this host is enrolled at `{enrolled}`, and `control_plane_url` is `{configured}`")]
@@ -65,6 +68,7 @@ impl Hint for StartError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Identity(error) => error.hint(),
+            Self::StateFolder(error) => error.hint(),
             Self::NotEnrolled { .. } => Some(
                 "make a join token with `gitspace join-token create`, and run `delegate-agent enroll --url URL --join-token-file FILE`; or put the token into the credential `join-token`, and the host enrols itself".to_owned(),
             ),
@@ -83,6 +87,7 @@ impl Hint for StartError {
     fn exit(&self) -> Exit {
         match self {
             Self::Identity(error) => error.exit(),
+            Self::StateFolder(error) => error.exit(),
             Self::NotEnrolled { .. } | Self::OtherControlPlane { .. } => Exit::Config,
             Self::Transport(error) => error.exit(),
             Self::Admin { .. } => Exit::Unavailable,
@@ -109,11 +114,14 @@ pub struct Sources {
     pub config_files: Vec<Utf8PathBuf>,
 }
 
-/// What was started.
+/// What was started. To be kept until the lifecycle has run.
 #[derive(Debug)]
+#[must_use = "the state folder is another's to take once it is dropped"]
 pub struct Started {
     pub board: Board,
     pub link: LinkHandle,
+    /// Two delegates in one folder would take the identity from each other.
+    pub state_lock: StateLock,
 }
 
 /// Starts everything the configuration asks for on `lifecycle`.
@@ -145,6 +153,7 @@ pub async fn start(
     .bind()
     .map_err(|source| StartError::Admin { source })?;
     sockets.finish()?;
+    let state_lock = state_folder::take(&config.state_dir)?;
     let drain_file = DrainFile::open(config.state_dir.join("drain.json"))?;
 
     let embedded = match config.embedded.clone() {
@@ -291,6 +300,7 @@ pub async fn start(
     let started = Started {
         board: board.clone(),
         link: handle.clone(),
+        state_lock,
     };
     let admin = Admin {
         name: who.name().to_owned(),

@@ -130,6 +130,18 @@ impl CallError {
     pub fn is_unknown_call(&self) -> bool {
         matches!(self, Self::Refused { problem, .. } if problem.code == "no_route")
     }
+
+    /// Whether it is sure that the control plane has done nothing. Elsewhere an answer may have been lost.
+    #[must_use]
+    pub fn is_without_effect(&self) -> bool {
+        match self {
+            Self::Ask(AskError::Connect { .. }) | Self::Request { .. } => true,
+            Self::Ask(AskError::Http { .. } | AskError::TooLong { .. }) => false,
+            Self::Refused { status, .. } | Self::NotAControlPlane { status, .. } => {
+                !status.is_server_error() && !status.is_success()
+            }
+        }
+    }
 }
 
 impl Hint for CallError {

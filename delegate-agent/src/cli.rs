@@ -8,6 +8,7 @@ use crate::{
     enrol::{Enrolment, enrol},
     identity::IdentityFile,
     rotate::{RotateError, Rotated, Rotation},
+    state_folder::{self, StateFolderError},
     transport::{ProxyEnv, Transport, TransportError},
 };
 use admin::{Program, ProgramError, RuntimeError};
@@ -33,7 +34,8 @@ const MAX_TOKEN_FILE: u64 = 4096;
 
 /// Connects this host to its Gitspaces control plane.
 ///
-/// Exit codes: 0 done, or stopped when told to; 1 failed; 64 wrong command line; 69 something it needs is not there; 75 try again later; 77
+/// Exit codes: 0 done, or stopped when told to; 1 failed; 64 wrong command line; 69 something it needs is not there, or its state folder is in
+/// use; 75 try again later; 77
 /// refused; 78 wrong configuration, or not enrolled.
 #[derive(Debug, Parser)]
 #[command(name = "delegate-agent", version = VERSION)]
@@ -54,7 +56,7 @@ pub struct Cli {
 enum Command {
     /// Run the daemon (the default).
     Run,
-    /// Register this host at a control plane with a join token.
+    /// Register this host at a control plane with a join token. Exit code 69 while the daemon runs.
     Enroll(EnrollArgs),
     /// Find what is wrong on this host: every step to a running delegate is tried, and nothing changed.
     Doctor {
@@ -97,7 +99,7 @@ struct EnrollArgs {
     /// Separated by commas.
     #[arg(long, value_delimiter = ',')]
     tags: Option<Vec<String>>,
-    /// Throw the identity of before away and make a new key.
+    /// Make a new key. It takes the place of the identity of before once the control plane has taken it.
     #[arg(long)]
     again: bool,
 }
@@ -175,6 +177,8 @@ pub enum CliError {
     #[error(transparent)]
     Rotate(#[from] RotateError),
     #[error(transparent)]
+    StateFolder(#[from] StateFolderError),
+    #[error(transparent)]
     Start(#[from] app::StartError),
     #[error(transparent)]
     Passed(#[from] daemon::ActivationError),
@@ -191,6 +195,7 @@ impl CliError {
             Self::Credential(error) => error,
             Self::Enrol(error) => error,
             Self::Rotate(error) => error,
+            Self::StateFolder(error) => error,
             Self::Start(error) => error,
             Self::Passed(error) => error,
         }
@@ -270,7 +275,7 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
     };
     admin::runtime()?.block_on(async {
         let lifecycle = admin::lifecycle::<Settings>(GRACE, path, &log);
-        Box::pin(app::start(config, sources, &lifecycle)).await?;
+        let _started = Box::pin(app::start(config, sources, &lifecycle)).await?;
         Ok(lifecycle.run().await)
     })
 }
@@ -286,6 +291,7 @@ fn enroll(path: Option<&Utf8Path>, args: EnrollArgs) -> Result<ExitCode, CliErro
         source,
     })?;
     let transport = transport(&config)?;
+    let _lock = state_folder::take(&config.state_dir)?;
     let file = IdentityFile::new(config.state_dir.clone());
     let enrolment = Enrolment {
         transport: &transport,
@@ -312,6 +318,8 @@ fn rotate(path: Option<&Utf8Path>, output: admin::Output) -> Result<ExitCode, Cl
         None => {
             let config = admin::load::<Settings>(path)?.value.check()?;
             let transport = transport(&config)?;
+            // One that serves another socket has it in use all the same.
+            let _lock = state_folder::take(&config.state_dir)?;
             let rotation = Rotation {
                 transport: &transport,
                 file: &IdentityFile::new(config.state_dir),

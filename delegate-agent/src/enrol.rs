@@ -1,6 +1,7 @@
 //! Enrolment: a join token for the registration of a key this host made itself.
 //!
-//! The key is kept before the control plane is asked. Where the answer gets lost, the same name and key are registered once.
+//! The key is kept before the control plane is asked. Where the answer gets lost, the same name and key are registered once. A key that is to
+//! take the place of an identity lies beside it until the control plane has taken it: whatever is refused, the identity stays as it is.
 
 use crate::{
     ask::{CallError, call},
@@ -71,7 +72,7 @@ pub struct Enrolment<'a> {
     pub name: &'a str,
     pub tags: &'a [String],
     pub join_token: Secret,
-    /// Throw an identity of before away, and make a new key.
+    /// In place of an identity of before, with a key of its own.
     pub again: bool,
 }
 
@@ -94,8 +95,14 @@ pub async fn enrol(
     } = enrolment;
     let control_plane = transport.origin().ascii();
     let known = file.load()?;
-    let mut identity = match known {
-        Some(identity) if !again => match identity.delegate {
+    let is_beside = again && known.is_some();
+    let begun = match known {
+        None => None,
+        Some(identity) if again => {
+            file.tidy(&identity)?;
+            file.load_enrolling()?
+        }
+        Some(identity) => match identity.delegate {
             Some(delegate) => {
                 return Err(EnrolError::AlreadyEnrolled {
                     control_plane: identity.control_plane,
@@ -103,22 +110,30 @@ pub async fn enrol(
                     delegate,
                 });
             }
-            None => {
-                step("using the key that an unfinished enrolment made");
-                Identity {
-                    name: name.to_owned(),
-                    control_plane: control_plane.clone(),
-                    ..identity
-                }
-            }
+            None => Some(identity),
         },
-        Some(_) | None => {
+    };
+    let mut identity = match begun {
+        Some(begun) => {
+            step("using the key that an unfinished enrolment made");
+            Identity {
+                name: name.to_owned(),
+                control_plane: control_plane.clone(),
+                ..begun
+            }
+        }
+        None => {
             step("making a key");
             Identity::generate(name, &control_plane)?
         }
     };
-    step(&format!("keeping the key in {}", file.path()));
-    file.save(&identity)?;
+    if is_beside {
+        step(&format!("keeping the key in {}", file.next_path()));
+        file.save_next(&identity)?;
+    } else {
+        step(&format!("keeping the key in {}", file.path()));
+        file.save(&identity)?;
+    }
 
     let Validity { iat, exp } = Validity::starting(clock.now(), PROOF_LIFE);
     let claims = EnrolClaims {
@@ -137,14 +152,19 @@ pub async fn enrol(
         proof,
     };
     step(&format!("connecting to {control_plane}"));
-    let answer: EnrolResponse = call(transport, Method::POST, PATH, &request, || {
-        step("registering the key");
-    })
-    .await?;
+    let answer: Result<EnrolResponse, CallError> =
+        call(transport, Method::POST, PATH, &request, || {
+            step("registering the key");
+        })
+        .await;
+    if is_beside && matches!(&answer, Err(error) if error.is_without_effect()) {
+        file.forget_next()?;
+    }
+    let answer = answer?;
     identity.delegate = Some(answer.delegate);
     identity.name = answer.name;
     file.save(&identity)?;
-    // Of the identity before.
+    // This key, or one of the identity before.
     file.forget_next()?;
     step(&format!(
         "enrolled as `{}` ({})",

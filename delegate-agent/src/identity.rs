@@ -1,6 +1,7 @@
 //! Who this delegate is: a key it made itself, and the id the control plane gave it. One file, mode 0600.
 
-use camino::{Utf8Path, Utf8PathBuf};
+use crate::state_folder::make_private;
+use camino::Utf8PathBuf;
 use daemon::{Exit, Hint, WriteError, write_atomic};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use wire::ids::DelegateUuid;
 
 const FORMAT: u32 = 1;
 const FILE: &str = "identity.json";
-/// Beside it, while the key is rotated.
+/// Beside it, while the key is rotated, or one is enrolled in its place: that one has no delegate.
 const NEXT_FILE: &str = "identity.next.json";
 /// Larger is not ours.
 const MAX_FILE: u64 = 64 * 1024;
@@ -134,7 +135,15 @@ impl IdentityFile {
     /// # Errors
     /// As [`IdentityFile::load`].
     pub fn load_next(&self) -> Result<Option<Identity>, IdentityError> {
-        read(self.next_path())
+        Ok(read(self.next_path())?.filter(|next| next.delegate.is_some()))
+    }
+
+    /// The key of an enrolment in place of this identity, where one was begun.
+    ///
+    /// # Errors
+    /// As [`IdentityFile::load`].
+    pub fn load_enrolling(&self) -> Result<Option<Identity>, IdentityError> {
+        Ok(read(self.next_path())?.filter(|next| next.delegate.is_none()))
     }
 
     /// # Errors
@@ -146,7 +155,7 @@ impl IdentityFile {
         Ok(())
     }
 
-    /// The rotation is over. Whether there was one.
+    /// The rotation, or the enrolment, is over. Whether there was one.
     ///
     /// # Errors
     /// The file stays.
@@ -167,19 +176,20 @@ impl IdentityFile {
         }
     }
 
-    /// What a rotation that was killed has left is taken away where the next key is in force already. What is left then is a rotation that
+    /// What a rotation or an enrolment that was killed has left is taken away where the next key is in force already. What is left then is a rotation that
     /// was begun and not finished: the key before is the one in force.
     ///
     /// # Errors
     /// As [`IdentityFile::load_next`].
     pub fn tidy(&self, identity: &Identity) -> Result<Rotating, IdentityError> {
-        match self.load_next()? {
+        match read(self.next_path())? {
             None => Ok(Rotating::No),
             Some(next) if next.key.public() == identity.key.public() => {
                 self.forget_next()?;
                 Ok(Rotating::No)
             }
-            Some(_) => Ok(Rotating::Begun),
+            Some(next) if next.delegate.is_some() => Ok(Rotating::Begun),
+            Some(_) => Ok(Rotating::No),
         }
     }
 
@@ -193,7 +203,7 @@ impl IdentityFile {
     }
 
     fn write(&self, path: Utf8PathBuf, identity: &Identity) -> Result<(), IdentityError> {
-        make_private_dir(&self.dir).map_err(|source| IdentityError::File {
+        make_private(&self.dir).map_err(|source| IdentityError::File {
             doing: "make",
             path: self.dir.clone(),
             source,
@@ -296,14 +306,6 @@ impl Identity {
     }
 }
 
-fn make_private_dir(dir: &Utf8Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,13 +349,32 @@ mod tests {
         let identity = Identity::generate("host", "http://x").unwrap();
         file.save(&identity).unwrap();
         assert_eq!(file.tidy(&identity).unwrap(), Rotating::No);
-        let next = Identity::generate("host", "http://x").unwrap();
+        let next = Identity {
+            delegate: Some(DelegateUuid::nil()),
+            ..Identity::generate("host", "http://x").unwrap()
+        };
         file.save_next(&next).unwrap();
         let mode = std::fs::metadata(file.next_path()).unwrap().permissions();
         assert_eq!(mode.mode() & 0o777, 0o600);
         assert_eq!(file.tidy(&identity).unwrap(), Rotating::Begun);
         assert!(file.load_next().unwrap().is_some());
         assert_eq!(file.tidy(&next).unwrap(), Rotating::No);
+        assert!(!file.next_path().exists());
+    }
+
+    #[test]
+    fn the_key_of_an_enrolment_in_place_of_the_identity_is_no_rotation() {
+        let (_guard, file) = file();
+        let mut identity = Identity::generate("host", "http://x").unwrap();
+        let enrolling = Identity::generate("host", "http://x").unwrap();
+        file.save_next(&enrolling).unwrap();
+        assert!(file.load_next().unwrap().is_none());
+        assert!(file.load_enrolling().unwrap().is_some());
+        assert_eq!(file.tidy(&identity).unwrap(), Rotating::No);
+        assert!(file.next_path().exists(), "its answer may have been lost");
+        // Killed after the switch.
+        identity.key = enrolling.key;
+        assert_eq!(file.tidy(&identity).unwrap(), Rotating::No);
         assert!(!file.next_path().exists());
     }
 

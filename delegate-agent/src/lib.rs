@@ -1,6 +1,6 @@
 //! delegate-agent: connects one host to its control plane, from the inside out.
 //!
-//! Responsible for: the delegate's identity ([`identity`], [`enrol`], [`rotate`]), the outbound link ([`uplink`], the shell around `link::client`) over
+//! Responsible for: the delegate's identity ([`identity`], [`enrol`], [`rotate`]) in a folder of its own ([`state_folder`]), the outbound link ([`uplink`], the shell around `link::client`) over
 //! any way out of the host ([`transport`]: direct, HTTP proxy, TLS with private roots), carrying tasks to the runner and their events back
 //! ([`tasks`]), what the runner observes ([`watch`]), and, on one host, the embedded control plane and gateway ([`embedded`]).
 //!
@@ -35,6 +35,7 @@ mod link_task;
 pub mod probe;
 pub mod rotate;
 pub mod runner;
+pub mod state_folder;
 pub mod status;
 pub mod tasks;
 pub mod transport;

@@ -11,6 +11,8 @@
 mod control_plane;
 #[path = "host/delegate.rs"]
 mod delegate;
+#[path = "host/enrolment.rs"]
+mod enrolment;
 #[path = "host/faults.rs"]
 mod faults;
 #[path = "host/faulty_road.rs"]

@@ -87,6 +87,13 @@ impl TestControlPlane {
             .unwrap()
     }
 
+    /// For a revoked delegate of this name.
+    pub(crate) async fn return_token(&self, name: &str) -> Secret {
+        let body = serde_json::json!({ "comment": "test", "delegate": name });
+        let made = self.call("POST", "/join-tokens", Some(body)).await;
+        Secret::new(made["token"].as_str().unwrap())
+    }
+
     async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Value {
         let request = Request::builder()
             .method(method)

@@ -59,6 +59,15 @@ impl TestDelegate {
     }
 
     pub(crate) async fn enrol_with(&self, join_token: &str) -> Result<(), String> {
+        self.enrol_as(join_token, false).await
+    }
+
+    /// As `delegate-agent enroll --again` does.
+    pub(crate) async fn enrol_again_with(&self, join_token: &str) -> Result<(), String> {
+        self.enrol_as(join_token, true).await
+    }
+
+    async fn enrol_as(&self, join_token: &str, again: bool) -> Result<(), String> {
         let transport = Transport::new(
             self.origin.clone(),
             self.proxy.clone(),
@@ -72,7 +81,7 @@ impl TestDelegate {
             name: "host-1",
             tags: &["zone=test".to_owned()],
             join_token: Secret::new(join_token),
-            again: false,
+            again,
         };
         enrol(enrolment, &SystemClock, |_| {})
             .await
@@ -135,6 +144,22 @@ impl TestDelegate {
 
     pub(crate) fn identity(&self) -> IdentityFile {
         IdentityFile::new(self.path("state"))
+    }
+
+    /// Runs the command with the same state folder and another admin socket, so that nothing but the folder tells of the daemon.
+    pub(crate) fn command(&self, args: &[&str]) -> std::process::Output {
+        let text = format!(
+            "control_plane_url = \"{}\"\nstate_dir = \"{}\"\nadmin_socket = \"{}\"\n",
+            self.origin.ascii(),
+            self.path("state"),
+            self.path("other.sock"),
+        );
+        std::process::Command::new(env!("CARGO_BIN_EXE_delegate-agent"))
+            .args(args)
+            .arg("--config")
+            .arg(self.write("other.toml", &text))
+            .output()
+            .unwrap()
     }
 
     /// Through the admin socket, as `delegate-agent rotate` does.
