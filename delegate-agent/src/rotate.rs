@@ -123,10 +123,10 @@ impl Rotation<'_> {
             });
         }
         file.tidy(&identity)?;
-        let next = match file.load_next()? {
+        let (next, is_fresh) = match file.load_next()? {
             Some(next) if next.delegate == identity.delegate => {
                 step("using the key that an unfinished rotation made");
-                next
+                (next, false)
             }
             Some(_) | None => {
                 step("making a key");
@@ -136,7 +136,7 @@ impl Rotation<'_> {
                 };
                 step(&format!("keeping the key in {}", file.next_path()));
                 file.save_next(&next)?;
-                next
+                (next, true)
             }
         };
         step(&format!("proposing the key to {configured}"));
@@ -146,8 +146,11 @@ impl Rotation<'_> {
             clock,
         };
         if let Err(error) = prover.propose(&identity.key, &next.key).await {
-            // A control plane that knows no rotation has heard of no key: nothing was begun.
-            if matches!(&error, RotateError::NotAccepted { source } if source.is_unknown_call()) {
+            // A control plane that knows no rotation has heard of no key, and one that refuses has not taken the one made here: nothing
+            // was begun.
+            if matches!(&error, RotateError::NotAccepted { source }
+                if source.is_unknown_call() || (is_fresh && source.is_without_effect()))
+            {
                 file.forget_next()?;
             }
             return Err(error);

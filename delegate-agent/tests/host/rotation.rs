@@ -43,6 +43,7 @@ async fn a_rotation_leaves_the_link_alone_and_an_old_copy_is_named_as_that() {
     );
     let hint = error.hint.expect("says what to do");
     assert!(hint.contains("gitspace delegate revoke"), "{hint}");
+    assert!(hint.contains("restart delegate-agent after"), "{hint}");
     let pause = status
         .next_try
         .expect("dials again")
@@ -50,6 +51,7 @@ async fn a_rotation_leaves_the_link_alone_and_an_old_copy_is_named_as_that() {
     assert!(pause.as_secs() > 30, "not in a loop: {pause}");
     let refused = old_copy.rotate().await.expect_err("it is an old copy");
     assert!(refused.contains("superseded"), "{refused}");
+    assert!(!old_copy.identity().next_path().exists());
     assert_eq!(
         delegate.until_state(Stage::Live).await.connections,
         before.connections,
