@@ -528,6 +528,7 @@ impl GitspaceTask {
         } else {
             self.look().await
         };
+        let outcome = as_seen(outcome, observed.failure.as_ref());
         match &outcome {
             TaskOutcome::Done {} => tracing::info!(task = %task.id, "Task done"),
             TaskOutcome::Cancelled {} => tracing::info!(task = %task.id, "Task cancelled"),
@@ -551,5 +552,44 @@ impl GitspaceTask {
         let sighting =
             look::look(&self.shared, self.id, &self.credentials, self.out_of_memory).await;
         self.shared.board.publish(sighting)
+    }
+}
+
+/// What may be said of a task after the look that follows it. Where Docker went away in between, what was last seen is from before the task, and
+/// nobody knows that it worked: it is asked for again.
+fn as_seen(outcome: TaskOutcome, seen: Option<&Failure>) -> TaskOutcome {
+    match (outcome, seen) {
+        (TaskOutcome::Done {}, Some(failure)) if failure.code == FailureCode::DockerUnavailable => {
+            TaskOutcome::Failed {
+                failure: failure.clone(),
+            }
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_not_done_where_nobody_can_see_that_it_is() {
+        let gone = Failure::new(FailureCode::DockerUnavailable, "Docker does not answer");
+        let done = as_seen(TaskOutcome::Done {}, Some(&gone));
+        assert!(
+            matches!(&done, TaskOutcome::Failed { failure } if failure.code.is_transient()),
+            "{done:?}"
+        );
+        let silent = Failure::new(FailureCode::AgentSilent, "its agent does not answer");
+        for seen in [None, Some(&silent)] {
+            assert!(matches!(
+                as_seen(TaskOutcome::Done {}, seen),
+                TaskOutcome::Done {}
+            ));
+        }
+        assert!(matches!(
+            as_seen(TaskOutcome::Cancelled {}, Some(&gone)),
+            TaskOutcome::Cancelled {}
+        ));
     }
 }
