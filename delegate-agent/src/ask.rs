@@ -7,17 +7,13 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{borrow::Cow, time::Duration};
-use wire::{control::DisconnectCode, problem::Problem};
+use std::time::Duration;
+use wire::problem::Problem;
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const MAX_ANSWER: usize = 64 * 1024;
 /// Of an answer that is not ours.
 const MAX_QUOTE: usize = 300;
-
-/// Of an identity that was put back.
-const RESTART: &str =
-    "restart delegate-agent after a newer `identity.json` was put back: it is read at the start";
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -155,9 +151,7 @@ impl Hint for CallError {
             Self::Refused { .. } if self.is_unknown_call() => {
                 Some("the control plane is older than this delegate; upgrade it first".to_owned())
             }
-            Self::Refused { problem, .. } => {
-                own_hint(&problem.code, problem.hint.as_deref()).map(Cow::into_owned)
-            }
+            Self::Refused { problem, .. } => problem.hint.clone(),
             Self::NotAControlPlane { .. } => {
                 Some("check the URL: it is that of the control plane, without a path".to_owned())
             }
@@ -178,17 +172,6 @@ impl Hint for CallError {
             Self::Request { .. } => Exit::Failure,
         }
     }
-}
-
-/// What a person can do about a refusal with `code`: `hint` of the control plane, and what this process knows of itself.
-#[must_use]
-pub fn own_hint<'a>(code: &str, hint: Option<&'a str>) -> Option<Cow<'a, str>> {
-    let hint = hint?;
-    Some(if code == DisconnectCode::SupersededKey.as_str() {
-        Cow::Owned(format!("{hint}; {RESTART}"))
-    } else {
-        Cow::Borrowed(hint)
-    })
 }
 
 /// Sends `body` as JSON to a path of the API, and reads the answer.

@@ -78,16 +78,21 @@ pub(crate) fn give_to_owner_of(dir: &Utf8Path, file: &File) -> io::Result<()> {
     Ok(())
 }
 
+/// A file to be locked: made where it is missing, and not looked for behind a link.
+pub(crate) fn open_to_lock(path: &Utf8Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .open(path)
+}
+
 /// The temporary file, locked, and still the one with that name.
 fn lock_temporary(path: &Utf8Path) -> io::Result<Flock<File>> {
     for _ in 0..MAX_TURNS {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(OFlag::O_NOFOLLOW.bits())
-            .open(path)?;
+        let file = open_to_lock(path)?;
         let file = Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, errno)| io::Error::from(errno))?;
         // Whoever had the lock before has renamed the file that this one waited for.

@@ -1,12 +1,12 @@
 //! One process for one state folder.
 
-use crate::atomic_file::give_to_owner_of;
+use crate::atomic_file::{give_to_owner_of, open_to_lock};
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg, OFlag},
+    fcntl::{Flock, FlockArg},
 };
-use std::{fs::File, io, os::unix::fs::OpenOptionsExt as _};
+use std::{fs::File, io};
 
 const FILE: &str = "lock";
 
@@ -40,14 +40,7 @@ impl StateLock {
             path: path.clone(),
             source,
         };
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .custom_flags(OFlag::O_NOFOLLOW.bits())
-            .open(&path)
-            .map_err(fail)?;
+        let file = open_to_lock(&path).map_err(fail)?;
         give_to_owner_of(state_dir, &file).map_err(fail)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => Ok(Self { _file: file }),

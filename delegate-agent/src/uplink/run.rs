@@ -6,7 +6,7 @@ use super::{
     hello::{Greeting, Told},
     socket::{DialError, Socket, Tungstenite, dial},
 };
-use crate::{ask::own_hint, status::LastError};
+use crate::status::LastError;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use link::{
     Class, SendRefused,
@@ -14,7 +14,6 @@ use link::{
     shell::{self, some},
 };
 use std::{
-    borrow::Cow,
     collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
@@ -219,9 +218,8 @@ impl Run {
         }
         let now = self.uplink.clock.now();
         let next_try = retry_in.and_then(|delay| now.checked_add(delay).ok());
-        let hint = own_hint(cause.code().as_str(), cause.hint());
         if !matches!(cause, Cause::Asked | Cause::Stopping) {
-            tracing::warn!(code = %cause.code(), error = %cause, hint = hint.as_deref(), retry_in_ms = retry_in.map(|delay| delay.as_millis()), "Not connected");
+            tracing::warn!(code = %cause.code(), error = %cause, hint = cause.hint(), retry_in_ms = retry_in.map(|delay| delay.as_millis()), "Not connected");
         }
         self.uplink.board.update_link(|status| {
             status.epoch = None;
@@ -230,7 +228,7 @@ impl Run {
             status.last_error = Some(LastError {
                 code: Some(cause.code()),
                 message: cause.to_string(),
-                hint: hint.map(Cow::into_owned),
+                hint: cause.hint().map(str::to_owned),
                 at: now,
             });
         });

@@ -43,7 +43,10 @@ async fn a_rotation_leaves_the_link_alone_and_an_old_copy_is_named_as_that() {
     );
     let hint = error.hint.expect("says what to do");
     assert!(hint.contains("gitspace delegate revoke"), "{hint}");
-    assert!(hint.contains("restart delegate-agent after"), "{hint}");
+    assert!(
+        hint.contains("restart delegate-agent, which reads it at its start"),
+        "{hint}"
+    );
     let pause = status
         .next_try
         .expect("dials again")

@@ -10,10 +10,16 @@ use store::{DelegateRecord, Hash, Store};
 use token::{KeyError, Timed, TokenError, VerifyingKey};
 use wire::control::{DisconnectCode, KeyState};
 
-/// What lets a host in again whose delegate is not known, or was revoked.
+/// What makes a delegate of a host that has an identity which nobody knows.
+const ENROL: &str = "to let this host in: stop delegate-agent, make a join token with `gitspace join-token create`, run `delegate-agent enroll --again --join-token-file FILE`, and start delegate-agent";
+
+/// What lets a revoked delegate in again.
 pub(crate) const ENROL_AGAIN: &str = "to let this host in again: stop delegate-agent, make a join token with `gitspace join-token create --delegate NAME`, run `delegate-agent enroll --again --join-token-file FILE`, and start delegate-agent";
 
-const SUPERSEDED_KEY: &str = "put the newest `identity.json` back into the delegate's state folder; where there is none, run `gitspace delegate revoke NAME` and `gitspace join-token create --delegate NAME`, then stop delegate-agent, run `delegate-agent enroll --again --join-token-file FILE`, and start it";
+/// What gives a delegate that is not revoked another key than the one it has lost.
+const GIVE_ANOTHER_KEY: &str = "run `gitspace delegate revoke NAME` and `gitspace join-token create --delegate NAME`, then stop delegate-agent, run `delegate-agent enroll --again --join-token-file FILE`, and start it";
+
+const SUPERSEDED_KEY: &str = "put the newest `identity.json` back into the delegate's state folder, and restart delegate-agent, which reads it at its start; where there is none, run `gitspace delegate revoke NAME` and `gitspace join-token create --delegate NAME`, then stop delegate-agent, run `delegate-agent enroll --again --join-token-file FILE`, and start it";
 
 /// Why a delegate is refused, as it is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +42,7 @@ impl Refusal {
         Self::new(
             DisconnectCode::UnknownDelegate,
             "this control plane does not know the delegate",
-            Some(ENROL_AGAIN),
+            Some(ENROL),
         )
     }
 
@@ -72,7 +78,7 @@ impl Refusal {
         Self::new(
             DisconnectCode::BadProof,
             format!("the delegate's registered key is damaged: {error}"),
-            Some(ENROL_AGAIN),
+            Some(GIVE_ANOTHER_KEY),
         )
     }
 
@@ -101,7 +107,7 @@ impl Refusal {
             | TokenError::NoLifetime => Self::new(
                 DisconnectCode::BadProof,
                 error.to_string(),
-                Some("the delegate's key is not the one that was enrolled; enrol it again"),
+                Some(GIVE_ANOTHER_KEY),
             ),
         }
     }
