@@ -161,6 +161,7 @@ impl EmbeddedControlPlane {
         let join_token = self
             .control_plane
             .mint_join_token(
+                name,
                 "the delegate in the control plane's process",
                 JOIN_TOKEN_LIFE,
             )

@@ -80,6 +80,26 @@ async fn a_revoked_host_is_cut_off_within_a_second_and_comes_back_by_the_steps_i
     Ok(())
 }
 
+/// Its control plane is in the same process, and is gone while that one is stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_host_with_its_control_plane_inside_comes_back_when_its_identity_is_removed()
+-> Result<()> {
+    let mut host = Deployment::start().await?;
+    let id = text(&host.json(&["delegate", "show", "host"])?, "/id");
+    host.ok(&["delegate", "revoke", "host"])?;
+    host.stop(Daemon::Delegate)?;
+    std::fs::remove_file(host.path("delegate/identity.json"))?;
+    host.run(Daemon::Delegate)?;
+    host.until_ready()?;
+    let delegate = host.json(&["delegate", "show", "host"])?;
+    ensure!(text(&delegate, "/id") == id, "it is another: {delegate:#}");
+    ensure!(
+        delegate.pointer("/revoked") == Some(&Value::Bool(false)),
+        "{delegate:#}"
+    );
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_key_is_shown_everywhere_and_a_restored_backup_is_named_as_one() -> Result<()> {
     let mut host = Deployment::start_apart().await?;

@@ -435,20 +435,24 @@ impl ControlPlane {
         })
     }
 
-    /// A join token for the delegate in the same process; good for one enrolment within `life`.
+    /// A join token for the delegate in the same process; good for one enrolment as `name` within `life`, and for its return where that delegate
+    /// was revoked: whoever owns this process owns its host.
     ///
     /// # Errors
     /// The store does not answer.
     pub async fn mint_join_token(
         &self,
+        name: &str,
         comment: &str,
         life: Duration,
     ) -> Result<Secret, MintError> {
+        let known = self.state.store.delegate_by_name(name).await;
+        let known = known.map_err(|source| MintError::Store { source })?;
         let wanted = CreateJoinToken {
             expires_in: Some(u32::try_from(life.as_secs()).unwrap_or(u32::MAX)),
             uses: Some(1),
             comment: Some(comment.to_owned()),
-            delegate: None,
+            delegate: known.filter(|known| known.revoked).map(|known| known.name),
         };
         let refused = |why: String| MintError::Refused { why };
         let made = api::delegates::create_join_token::make(&self.state, wanted)

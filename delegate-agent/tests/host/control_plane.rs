@@ -82,7 +82,7 @@ impl TestControlPlane {
 
     pub(crate) async fn join_token(&self) -> Secret {
         self.inner
-            .mint_join_token("test", Duration::from_secs(60))
+            .mint_join_token("none that is revoked", "test", Duration::from_secs(60))
             .await
             .unwrap()
     }
