@@ -4,7 +4,7 @@ use crate::{
     api,
     config::{ConfigError, ControlPlaneConfig},
     gateways::feed::GatewayFeed,
-    hub::{self, HubDeps, HubHandle},
+    hub::{self, HubDeps, HubHandle, Pace},
     identity::{
         bootstrap::Bootstrap,
         credentials::CredentialVault,
@@ -286,7 +286,7 @@ impl ControlPlane {
                 ids: Arc::clone(&deps.ids),
                 public: public.clone(),
                 timing,
-                probe_period,
+                pace: Pace::new(probe_period),
                 stop: stop.clone(),
                 tasks: links.clone(),
             },

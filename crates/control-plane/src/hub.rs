@@ -18,6 +18,7 @@ mod dialect;
 mod epochs;
 mod greeting;
 mod lives;
+mod pace;
 mod probing;
 mod proof;
 mod registry;
@@ -38,6 +39,7 @@ use daemon::{Clock, Ids};
 use http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 use link::Timing;
+pub(crate) use pace::Pace;
 use registry::{Command, NotProbed, Registry};
 use std::{sync::Arc, time::Duration};
 use store::Store;
@@ -199,8 +201,7 @@ pub(crate) struct HubDeps {
     /// The audience of proofs.
     pub(crate) public: PublicOrigin,
     pub(crate) timing: Timing,
-    /// About so often each delegate is probed.
-    pub(crate) probe_period: Duration,
+    pub(crate) pace: Arc<Pace>,
     /// Cancelled at the stop: delegates are told to dial again later.
     pub(crate) stop: CancellationToken,
     /// Waited for at the stop.

@@ -305,7 +305,7 @@ impl Connection {
         }
         tracing::info!(delegate = %admitted.delegate, name = admitted.name, epoch = admitted.epoch.0, "Delegate connected");
         let clock = Arc::clone(&self.deps.clock);
-        let probes = Probes::new(&admitted, clock, now, self.deps.probe_period);
+        let probes = Probes::new(&admitted, clock, now, &self.deps.pace);
         self.probes = Some(Box::new(probes));
         self.admitted = Some(admitted);
         self.permit = None;

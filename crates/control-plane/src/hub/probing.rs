@@ -16,6 +16,7 @@ mod tests;
 
 use super::{
     greeting::Admitted,
+    pace::{Pace, Paced},
     registry::{Found, Slot},
 };
 use daemon::Clock;
@@ -62,10 +63,10 @@ enum Answers {
 }
 
 impl Answers {
-    fn of(admitted: &Admitted, now: Instant, period: Duration) -> Self {
+    fn of(admitted: &Admitted, now: Instant, pace: &Arc<Pace>) -> Self {
         if admitted.probes {
             let (seed, _) = admitted.delegate.into_untyped_uuid().as_u64_pair();
-            Self::Probes(Probing::new(now, period, seed ^ admitted.epoch.0))
+            Self::Probes(Probing::new(now, pace.join(), seed ^ admitted.epoch.0))
         } else {
             Self::Nothing {
                 version: admitted.version.clone(),
@@ -79,14 +80,14 @@ impl Probes {
         admitted: &Admitted,
         clock: Arc<dyn Clock>,
         now: Instant,
-        period: Duration,
+        pace: &Arc<Pace>,
     ) -> Self {
         let probes = Self {
             delegate: admitted.delegate,
             name: admitted.name.clone(),
             slot: Arc::clone(&admitted.slot),
             clock,
-            answers: Answers::of(admitted, now, period),
+            answers: Answers::of(admitted, now, pace),
         };
         if let Answers::Nothing { version } = &probes.answers {
             probes.found(unsupported(version));
@@ -171,7 +172,7 @@ fn unsupported(version: &str) -> ProbeReport {
 /// Pure.
 #[derive(Debug)]
 struct Probing {
-    period: Duration,
+    pace: Paced,
     rng: Rng,
     next: Instant,
     last_id: u64,
@@ -234,11 +235,11 @@ impl Asked {
 
 impl Probing {
     /// Many delegates come at once: their first probes are spread over the period, too.
-    fn new(now: Instant, period: Duration, seed: u64) -> Self {
+    fn new(now: Instant, pace: Paced, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let first = rng.up_to(period);
+        let first = rng.up_to(pace.period());
         Self {
-            period,
+            pace,
             rng,
             next: now + first,
             last_id: 0,
@@ -336,8 +337,9 @@ impl Probing {
             waiters,
         });
         // Between four and six fifths: delegates that came together drift apart.
-        let jitter = self.rng.up_to(self.period * 2 / 5);
-        self.next = now + self.period * 4 / 5 + jitter;
+        let period = self.pace.period();
+        let jitter = self.rng.up_to(period * 2 / 5);
+        self.next = now + period * 4 / 5 + jitter;
     }
 
     fn heard(&mut self, now: Instant, machine: &Server) {
@@ -375,7 +377,7 @@ impl Probing {
             // Whoever asked may have given up.
             drop(waiter.send(report.clone()));
         }
-        self.next = now + self.period;
+        self.next = now + self.pace.period();
     }
 
     /// Those who wait for the probe that is under way.

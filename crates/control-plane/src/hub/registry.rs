@@ -163,7 +163,9 @@ impl Slot {
     }
 
     /// A probe of the live connection found this.
-    pub(super) fn found(&self, report: ProbeReport, now: Timestamp) -> Found {
+    pub(super) fn found(&self, mut report: ProbeReport, now: Timestamp) -> Found {
+        // Kept until the next one, of each of thousands.
+        report.hops.shrink_to_fit();
         let mut path = self.path();
         let broken_at = report.broken_at().map(|broken| broken.hop);
         let before = path.as_ref().map(|path| (path.broken_at, path.since));

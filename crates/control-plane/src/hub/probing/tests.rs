@@ -16,6 +16,10 @@ use wire::{
 
 const PERIOD: Duration = Duration::from_secs(30);
 
+fn paced() -> Paced {
+    Pace::new(PERIOD).join()
+}
+
 /// Both ends of a live link.
 struct Ends {
     now: Instant,
@@ -118,7 +122,7 @@ fn told(report: Option<ProbeReport>) -> ProbeReport {
 #[test]
 fn a_good_way_is_told_with_the_time_of_the_link_alone_and_probed_again_after_about_the_period() {
     let mut ends = Ends::live();
-    let mut probing = Probing::new(ends.now, PERIOD, 7);
+    let mut probing = Probing::new(ends.now, paced(), 7);
     let began = ends.now;
     assert_eq!(ends.turn(&mut probing), None);
     assert!(ends.now <= began + PERIOD, "the first is within a period");
@@ -144,7 +148,7 @@ fn a_good_way_is_told_with_the_time_of_the_link_alone_and_probed_again_after_abo
 fn a_delegate_whose_tasks_hang_is_told_from_a_link_that_is_cut() {
     for (is_cut, hop) in [(false, Hop::Delegate), (true, Hop::Link)] {
         let mut ends = Ends::live();
-        let mut probing = Probing::new(ends.now, PERIOD, 7);
+        let mut probing = Probing::new(ends.now, paced(), 7);
         for _ in 0..2 {
             assert_eq!(ends.turn(&mut probing), None);
             if !is_cut {
@@ -162,7 +166,7 @@ fn a_delegate_whose_tasks_hang_is_told_from_a_link_that_is_cut() {
 #[test]
 fn a_slow_road_is_not_a_broken_one_and_its_late_answer_counts() {
     let mut ends = Ends::live();
-    let mut probing = Probing::new(ends.now, PERIOD, 7);
+    let mut probing = Probing::new(ends.now, paced(), 7);
     for _ in 0..2 {
         assert_eq!(ends.turn(&mut probing), None);
     }
@@ -181,7 +185,7 @@ fn a_slow_road_is_not_a_broken_one_and_its_late_answer_counts() {
 #[test]
 fn a_road_on_which_the_answer_never_comes_is_given_up_as_slow_and_probed_again() {
     let mut ends = Ends::live();
-    let mut probing = Probing::new(ends.now, PERIOD, 7);
+    let mut probing = Probing::new(ends.now, paced(), 7);
     let (waiter, mut report) = oneshot::channel();
     probing.ask(ends.now, waiter);
     for _ in 0..2 {
@@ -204,7 +208,7 @@ fn a_road_on_which_the_answer_never_comes_is_given_up_as_slow_and_probed_again()
 #[test]
 fn a_delegate_that_had_the_question_late_has_its_time_for_the_answer() {
     let mut ends = Ends::live();
-    let mut probing = Probing::new(ends.now, PERIOD, 7);
+    let mut probing = Probing::new(ends.now, paced(), 7);
     for _ in 0..2 {
         assert_eq!(ends.turn(&mut probing), None);
     }
@@ -240,7 +244,7 @@ fn a_delegate_that_does_not_say_that_it_answers_probes_is_sent_none() {
     };
     for (answers, is_asked) in [
         (old, false),
-        (Answers::Probes(Probing::new(now, PERIOD, 7)), true),
+        (Answers::Probes(Probing::new(now, paced(), 7)), true),
     ] {
         let mut ends = Ends::live();
         let mut probes = probes(answers);
@@ -262,7 +266,7 @@ fn a_delegate_that_does_not_say_that_it_answers_probes_is_sent_none() {
 #[test]
 fn who_asks_while_a_probe_is_under_way_gets_the_next_one_and_a_late_answer_counts_for_nothing() {
     let mut ends = Ends::live();
-    let mut probing = Probing::new(ends.now, PERIOD, 7);
+    let mut probing = Probing::new(ends.now, paced(), 7);
     assert_eq!(ends.turn(&mut probing), None);
     let (waiter, mut report) = oneshot::channel();
     probing.ask(ends.now, waiter);
@@ -282,7 +286,7 @@ fn who_asks_while_a_probe_is_under_way_gets_the_next_one_and_a_late_answer_count
 #[test]
 fn who_waits_hears_where_the_way_ended_when_the_link_is_lost() {
     let now = Instant::now();
-    let mut probing = Probing::new(now, PERIOD, 7);
+    let mut probing = Probing::new(now, paced(), 7);
     let (waiter, mut report) = oneshot::channel();
     probing.ask(now, waiter);
     probing.lost(now);
