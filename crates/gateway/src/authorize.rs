@@ -86,7 +86,8 @@ pub(crate) fn authorize(
     }
     let allowed = match site.to {
         DialTarget::Port(port) => claims.ports.contains(port),
-        DialTarget::Workspace => claims.workspace,
+        // A shell is a shell, by whatever way.
+        DialTarget::Workspace | DialTarget::Ssh => claims.workspace,
     };
     if !allowed {
         return Err(Refusal::OtherPort);

@@ -81,7 +81,7 @@ impl Codes {
             slug: site.slug.clone(),
             port: match site.to {
                 DialTarget::Port(port) => Some(port),
-                DialTarget::Workspace => None,
+                DialTarget::Workspace | DialTarget::Ssh => None,
             },
         };
         let json = serde_json::to_vec(&question).map_err(|source| CodeError::Json { source })?;

@@ -365,7 +365,9 @@ fn undialled(target: &Target, error: &DialError) -> Notice {
         DialError::PortClosed { listening } => {
             let message = match target.to {
                 DialTarget::Port(port) => format!("nothing listens on port {port} in the gitspace"),
-                DialTarget::Workspace => "the gitspace's own service does not answer".to_owned(),
+                DialTarget::Workspace | DialTarget::Ssh => {
+                    "the gitspace's own service does not answer".to_owned()
+                }
             };
             let mut lines: Vec<String> = listening
                 .iter()

@@ -9,6 +9,7 @@ use crate::{
     dial::Dialled,
     environment::{self, Environment},
     job::Jobs,
+    ssh::{HostKey, HostKeyError},
 };
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
@@ -36,6 +37,7 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub(crate) struct Agent {
     pub(crate) run_dir: Utf8PathBuf,
+    volume: Utf8PathBuf,
     /// This binary, as processes of this container can call it.
     pub(crate) binary: Utf8PathBuf,
     pub(crate) started: Instant,
@@ -46,6 +48,7 @@ pub(crate) struct Agent {
     pub(crate) tasks: TaskTracker,
     config: Mutex<Configured>,
     last_exec: Mutex<Option<Timestamp>>,
+    host_key: tokio::sync::OnceCell<HostKey>,
 }
 
 #[derive(Debug, Default)]
@@ -65,10 +68,11 @@ struct KeptConfig {
 const KEPT_FORMAT: u32 = 1;
 
 impl Agent {
-    pub(crate) fn new(run_dir: Utf8PathBuf, binary: Utf8PathBuf) -> Self {
+    pub(crate) fn new(run_dir: Utf8PathBuf, volume: Utf8PathBuf, binary: Utf8PathBuf) -> Self {
         let config = read_kept(&run_dir).unwrap_or_default();
         Self {
             run_dir,
+            volume,
             binary,
             started: Instant::now(),
             inherited: environment::inherited(std::env::vars_os()),
@@ -77,6 +81,7 @@ impl Agent {
             tasks: TaskTracker::new(),
             config: Mutex::new(config),
             last_exec: Mutex::new(None),
+            host_key: tokio::sync::OnceCell::new(),
         }
     }
 
@@ -119,6 +124,17 @@ impl Agent {
             helper.push_str(job);
         }
         helper
+    }
+
+    /// Of the gitspace's SSH server.
+    pub(crate) async fn host_key(&self) -> Result<HostKey, HostKeyError> {
+        let volume = self.volume.clone();
+        let made = self.host_key.get_or_try_init(|| async {
+            tokio::task::spawn_blocking(move || HostKey::open_or_make(&volume))
+                .await
+                .map_err(|_| HostKeyError::Interrupted)?
+        });
+        made.await.cloned()
     }
 
     pub(crate) fn note_exec(&self) {

@@ -2,18 +2,24 @@
 
 use camino::Utf8PathBuf;
 use std::ffi::OsString;
-use wire::{agent::AGENT_RUN_DIR, ids::TerminalUuid};
+use wire::{
+    agent::{AGENT_RUN_DIR, WORKSPACES_DIR},
+    ids::TerminalUuid,
+};
 
 pub(crate) const HELP: &str = "\
 gitspace-agent: the one process put into every gitspace
 
   gitspace-agent init [-- SERVE OPTIONS]     PID 1 of the container
-  gitspace-agent serve [--run-dir DIR]       control socket and workspace service
+  gitspace-agent serve [--run-dir DIR] [--volume DIR]
+                                             control socket, workspace service, SSH server
   gitspace-agent credential [--run-dir DIR] [--job ID] get|store|erase
                                              git's credential helper
+  gitspace-agent sftp                        an SFTP session on standard input and output
+  gitspace-agent socket PATH                 standard input and output, joined to a Unix socket
   gitspace-agent version | help
 
-DIR is /.gitspaces/run where not given. GITSPACES_LOG sets the log filter.
+The run folder is /.gitspaces/run where not given, the volume /workspaces. GITSPACES_LOG sets the log filter.
 ";
 
 #[derive(Debug, PartialEq, Eq)]
@@ -25,6 +31,10 @@ pub(crate) enum Invocation {
         id: TerminalUuid,
     },
     Credential(CredentialRequest),
+    Sftp,
+    Socket {
+        path: String,
+    },
     Version,
     Help,
 }
@@ -32,6 +42,8 @@ pub(crate) enum Invocation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServeOptions {
     pub(crate) run_dir: Utf8PathBuf,
+    /// Keeps what stays as long as the gitspace's files do.
+    pub(crate) volume: Utf8PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +79,7 @@ pub(crate) enum UsageError {
 /// Options in any order, then words.
 struct Parsed {
     run_dir: Utf8PathBuf,
+    volume: Utf8PathBuf,
     id: Option<String>,
     job: Option<String>,
     words: Vec<String>,
@@ -109,10 +122,33 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocat
                 })?,
             }))
         }
+        "sftp" => words("sftp", arguments, 0).map(|_| Invocation::Sftp),
+        "socket" => {
+            let path = words("socket", arguments, 1)?.into_iter().next();
+            path.map(|path| Invocation::Socket { path })
+                .ok_or(UsageError::Missing {
+                    command: "socket",
+                    what: "a path",
+                })
+        }
         "version" | "--version" => Ok(Invocation::Version),
         "help" | "--help" | "-h" => Ok(Invocation::Help),
         _ => Err(UsageError::Unknown(command)),
     }
+}
+
+/// At most so many, and no options: a path may begin with a dash.
+fn words(
+    command: &'static str,
+    arguments: impl Iterator<Item = String>,
+    most: usize,
+) -> Result<Vec<String>, UsageError> {
+    let mut words: Vec<String> = arguments.collect();
+    if words.len() > most {
+        let argument = words.swap_remove(most);
+        return Err(UsageError::Argument { command, argument });
+    }
+    Ok(words)
 }
 
 fn serve_options(
@@ -124,6 +160,7 @@ fn serve_options(
         Some(argument) => Err(UsageError::Argument { command, argument }),
         None => Ok(ServeOptions {
             run_dir: parsed.run_dir,
+            volume: parsed.volume,
         }),
     }
 }
@@ -134,6 +171,7 @@ fn options(
 ) -> Result<Parsed, UsageError> {
     let mut parsed = Parsed {
         run_dir: Utf8PathBuf::from(AGENT_RUN_DIR),
+        volume: Utf8PathBuf::from(WORKSPACES_DIR),
         id: None,
         job: None,
         words: Vec::new(),
@@ -146,6 +184,7 @@ fn options(
         };
         match argument.as_str() {
             "--run-dir" => parsed.run_dir = value()?.into(),
+            "--volume" if matches!(command, "init" | "serve") => parsed.volume = value()?.into(),
             "--id" if command == "terminal-holder" => parsed.id = Some(value()?),
             "--job" if command == "credential" => parsed.job = Some(value()?),
             option if option.starts_with('-') => {
@@ -169,12 +208,16 @@ mod tests {
     fn init_takes_the_options_of_serve_after_two_dashes() {
         let options = ServeOptions {
             run_dir: "/x".into(),
+            volume: "/y".into(),
         };
         assert_eq!(
-            parsed("init -- --run-dir /x"),
+            parsed("init -- --run-dir /x --volume /y"),
             Ok(Invocation::Init(options.clone()))
         );
-        assert_eq!(parsed("serve --run-dir /x"), Ok(Invocation::Serve(options)));
+        assert_eq!(
+            parsed("serve --volume /y --run-dir /x"),
+            Ok(Invocation::Serve(options))
+        );
     }
 
     #[test]

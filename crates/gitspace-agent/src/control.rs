@@ -38,6 +38,7 @@ async fn answer(
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 uptime_ms: u64::try_from(agent.started.elapsed().as_millis()).unwrap_or(u64::MAX),
                 configured: agent.is_configured(),
+                ssh_host_key: host_key(agent).await,
             },
         ),
         (&Method::PUT, ["v1", "config"]) => {
@@ -79,6 +80,18 @@ async fn answer(
         (&Method::POST, ["v1", "dial"]) => dial::answer(agent, request).await?,
         _ => server::no_route(&request.into_parts().0),
     })
+}
+
+/// Of a gitspace: a sandbox has no SSH server.
+async fn host_key(agent: &Agent) -> Option<String> {
+    agent.config()?;
+    match agent.host_key().await {
+        Ok(key) => Some(key.public_line()),
+        Err(error) => {
+            tracing::warn!(%error, "The gitspace cannot be reached over SSH");
+            None
+        }
+    }
 }
 
 fn events(job: Arc<Job>, after: u64) -> impl futures_util::Stream<Item = JobEvent> + Send {

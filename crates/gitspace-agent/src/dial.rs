@@ -2,7 +2,7 @@
 
 use crate::{
     agent::{Agent, lock},
-    clock, ports, workspace,
+    clock, ports, ssh, workspace,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -93,7 +93,7 @@ pub(crate) async fn answer(
             StatusCode::BAD_REQUEST,
             &Problem::new(
                 "invalid_query",
-                "`target` is missing: a port or `workspace`",
+                "`target` is missing: a port, `workspace` or `ssh`",
             ),
         ));
     };
@@ -112,13 +112,17 @@ pub(crate) async fn answer(
             }
             Err(error) => Ok(refused(agent, port, &error).await),
         },
-        DialTarget::Workspace => {
+        DialTarget::Workspace | DialTarget::Ssh => {
             let (ours, theirs) = match UnixStream::pair() {
                 Ok(pair) => pair,
                 Err(error) => return Ok(internal(&error)),
             };
-            let serving = workspace::serve(Arc::clone(agent), ours);
-            agent.tasks.spawn(serving);
+            let shared = Arc::clone(agent);
+            if target == DialTarget::Ssh {
+                agent.tasks.spawn(ssh::serve(shared, ours));
+            } else {
+                agent.tasks.spawn(workspace::serve(shared, ours));
+            }
             Ok(hand_over(
                 agent,
                 upgrade,
@@ -158,7 +162,7 @@ fn hand_over(
 }
 
 /// Over IPv4, then over IPv6: a server may listen on either loopback address alone.
-async fn connect(port: u16) -> io::Result<TcpStream> {
+pub(crate) async fn connect(port: u16) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::ConnectionRefused);
     for address in [
         IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -186,6 +186,7 @@ impl Init<'_> {
 fn spawn(options: &ServeOptions) -> io::Result<Pid> {
     let child = Command::new(std::env::current_exe()?)
         .args(["serve", "--run-dir", options.run_dir.as_str()])
+        .args(["--volume", options.volume.as_str()])
         .stdin(Stdio::null())
         .spawn()?;
     // Reaped with all others.

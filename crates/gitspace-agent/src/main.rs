@@ -6,6 +6,7 @@
 //! | `serve` | control socket, workspace service, jobs, dialling |
 //! | `terminal-holder` | one per terminal: owns its PTY, outlives `serve` |
 //! | `credential` | git's credential helper; asks `serve` |
+//! | `sftp`, `socket` | of the user: one SFTP session, one forwarded Unix socket |
 //!
 //! Invariants: everything it does for the user it does as the user's account, but for cloning, which happens in a sandbox as root;
 //! credentials are in the memory of `serve` alone.
@@ -26,7 +27,11 @@ mod job;
 mod ports;
 mod pty;
 mod serve;
+mod sftp;
+mod shell;
+mod socket;
 mod spawn;
+mod ssh;
 mod terminal;
 mod workspace;
 
@@ -49,8 +54,10 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    if !matches!(invocation, Invocation::Credential(_)) {
-        init_log();
+    match invocation {
+        // Their standard error is the user's.
+        Invocation::Credential(_) | Invocation::Sftp | Invocation::Socket { .. } => {}
+        _ => init_log(),
     }
     match invocation {
         Invocation::Help => {
@@ -68,6 +75,8 @@ fn main() -> ExitCode {
         Invocation::Serve(options) => serve::run(options),
         Invocation::TerminalHolder { run_dir, id } => terminal::holder::run(&run_dir, id),
         Invocation::Credential(request) => credential::helper::run(&request),
+        Invocation::Sftp => sftp::run(),
+        Invocation::Socket { path } => socket::run(&path),
     }
 }
 

@@ -75,15 +75,22 @@ impl Pty {
         }
     }
 
-    pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
+    /// Writes some of them. Dropped before it is done, it has written none.
+    pub(crate) async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
             let mut ready = self.master.writable().await?;
             match ready.try_io(|master| Ok(write(master.get_ref(), bytes)?)) {
-                Ok(Ok(written)) => bytes = bytes.get(written..).unwrap_or_default(),
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(Err(error)) => return Err(error),
+                Ok(done) => return done,
                 Err(_would_block) => {}
             }
+        }
+    }
+
+    pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = self.write(bytes).await?;
+            bytes = bytes.get(written..).unwrap_or_default();
         }
         Ok(())
     }

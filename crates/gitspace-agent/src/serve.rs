@@ -8,7 +8,7 @@
 //! The workspace service has no socket: the runner dials it. It may be killed at any time: `init` starts it again, terminals live on in
 //! their holders, and running jobs die with it.
 
-use crate::{agent::Agent, command_line::ServeOptions, control, credential, terminal};
+use crate::{agent::Agent, command_line::ServeOptions, control, credential, ssh, terminal};
 use camino::{Utf8Path, Utf8PathBuf};
 use local_rpc::{BindError, BindOptions, Listener, PeerPolicy, ServerConfig, server::ServeError};
 use nix::sys::signal::SigSet;
@@ -100,7 +100,7 @@ async fn serve(options: ServeOptions) -> Result<(), ServeFailure> {
         .and_then(|path| Utf8PathBuf::try_from(path).map_err(io::Error::other))
         .map_err(ServeFailure::Binary)?;
     let stop = CancellationToken::new();
-    let agent = Arc::new(Agent::new(run_dir.clone(), binary));
+    let agent = Arc::new(Agent::new(run_dir.clone(), options.volume, binary));
     tracing::info!(%run_dir, "Serving");
 
     let mut config = ServerConfig::new(PeerPolicy::owner());
@@ -147,5 +147,6 @@ fn prepare(run_dir: &Utf8Path) -> io::Result<()> {
         ));
     }
     std::fs::set_permissions(run_dir, Permissions::from_mode(0o711))?;
+    ssh::sweep(run_dir);
     terminal::prepare(run_dir)
 }

@@ -7,7 +7,7 @@ mod attach;
 mod exec;
 mod socket;
 
-use crate::{agent::Agent, git_state, ports, terminal};
+use crate::{agent::Agent, git_state, ports, ssh, terminal};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -107,6 +107,7 @@ async fn answer(
             Err(_) => no_terminal(),
         },
         (&Method::GET, ["api", "v1", "exec"]) => exec::answer(agent, request),
+        (&Method::GET, ["api", "v1", "ssh"]) => ssh::answer(agent, request)?,
         (&Method::GET, ["api", "v1", "ports"]) => {
             server::json(StatusCode::OK, &ports::listening(agent).await)
         }

@@ -104,7 +104,7 @@ impl RunnerDial {
             (_, Some("port_closed"), DialTarget::Port(_)) => DialError::PortClosed {
                 listening: self.listening(target.gitspace).await,
             },
-            (_, _, DialTarget::Port(_) | DialTarget::Workspace) => {
+            (_, _, DialTarget::Port(_) | DialTarget::Workspace | DialTarget::Ssh) => {
                 unreachable(ErrorChain(error).to_string())
             }
         }

@@ -90,6 +90,9 @@ pub struct DevContainer {
     pub forward_ports: Vec<u16>,
     /// Whether its once-only lifecycle commands have all ended well.
     pub initialized: bool,
+    /// Public host key of its SSH server, as `known_hosts` has it: `ssh-ed25519 AAAA…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_host_key: Option<String>,
 }
 
 /// State as a user sees it, derived from what is desired and observed.

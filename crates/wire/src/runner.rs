@@ -14,7 +14,7 @@
 //! | `GET /v1/gitspaces/{gitspace}/ports` | | `[ListeningPort]` |
 //! | `GET /v1/gitspaces/{gitspace}/activity` | | [`crate::agent::Activity`] |
 //! | `GET /v1/gitspaces/{gitspace}/git` | | [`crate::agent::GitState`] |
-//! | `POST /v1/gitspaces/{gitspace}/dial?target=T` | | upgrade [`DIAL_PROTOCOL`]; `T` is a port or `workspace` |
+//! | `POST /v1/gitspaces/{gitspace}/dial?target=T` | | upgrade [`DIAL_PROTOCOL`]; `T` is a port, `workspace` or `ssh` |
 
 pub use crate::control::TaskStatus;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,8 @@ pub enum DialTarget {
     Port(u16),
     /// gitspace-agent's own HTTP service: terminal, exec, ports.
     Workspace,
+    /// gitspace-agent's own SSH server. It takes the method `none` for any user: whoever can dial is authorised.
+    Ssh,
 }
 
 impl std::fmt::Display for DialTarget {
@@ -42,23 +44,25 @@ impl std::fmt::Display for DialTarget {
         match self {
             Self::Port(port) => port.fmt(f),
             Self::Workspace => f.write_str("workspace"),
+            Self::Ssh => f.write_str("ssh"),
         }
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a dial target is a port from 1 to 65535 or `workspace`")]
+#[error("a dial target is a port from 1 to 65535, `workspace` or `ssh`")]
 pub struct DialTargetError;
 
 impl std::str::FromStr for DialTarget {
     type Err = DialTargetError;
     fn from_str(text: &str) -> Result<Self, DialTargetError> {
-        if text == "workspace" {
-            return Ok(Self::Workspace);
-        }
-        match text.parse::<u16>() {
-            Ok(port) if port != 0 => Ok(Self::Port(port)),
-            _ => Err(DialTargetError),
+        match text {
+            "workspace" => Ok(Self::Workspace),
+            "ssh" => Ok(Self::Ssh),
+            text => match text.parse::<u16>() {
+                Ok(port) if port != 0 => Ok(Self::Port(port)),
+                _ => Err(DialTargetError),
+            },
         }
     }
 }

@@ -8,6 +8,7 @@
 //! | `DELETE /api/v1/terminals/{id}` | SIGHUP to it |
 //! | `GET /api/v1/terminals/{id}/attach` | WebSocket, see below |
 //! | `GET /api/v1/exec` | WebSocket, see below |
+//! | `GET /api/v1/ssh` | `Upgrade:` [`SSH_PROTOCOL`]: the gitspace's SSH server, which takes whoever comes this far |
 //! | `GET /api/v1/ports` | `[ListeningPort]` |
 //! | `GET /api/v1/git` | [`crate::agent::GitState`] |
 //!
@@ -27,6 +28,9 @@ use crate::ids::TerminalUuid;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// `Upgrade:` of a connection that goes on as SSH.
+pub const SSH_PROTOCOL: &str = "gitspaces-ssh";
 
 /// Ports as the workspace service lists them.
 pub type Ports = Vec<ListeningPort>;

@@ -115,6 +115,7 @@ mod tests {
                 workspace_folder: worst(text),
                 forward_ports: vec![u16::MAX; 64],
                 initialized: true,
+                ssh_host_key: None,
             }),
         }
     }

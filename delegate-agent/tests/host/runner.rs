@@ -116,6 +116,7 @@ fn observed(task: &Task) -> Observed {
             workspace_folder: "/workspaces/demo".to_owned(),
             forward_ports: Vec::new(),
             initialized: true,
+            ssh_host_key: None,
         }),
     }
 }

@@ -42,14 +42,23 @@ pub(super) async fn look(
         task: None,
         dev_container: dev_container(&record),
     };
-    let (state, failure) = match state(shared, &record, credentials, out_of_memory).await {
+    let last = shared.board.get(gitspace);
+    // One that does not run keeps its key.
+    let mut host_key = last
+        .as_ref()
+        .and_then(|last| last.dev_container.as_ref()?.ssh_host_key.clone());
+    let seen = state(shared, &record, credentials, out_of_memory, &mut host_key).await;
+    let (state, failure) = match seen {
         Ok(seen) => seen,
         Err(failure) => {
             // Docker does not answer: what was last seen is the best there is.
-            let last = shared.board.get(gitspace).map(|last| last.state);
+            let last = last.map(|last| last.state);
             (last.unwrap_or_else(|| assumed(&record)), Some(failure))
         }
     };
+    if let Some(dev_container) = &mut sighting.dev_container {
+        dev_container.ssh_host_key = host_key;
+    }
     sighting.state = state;
     sighting.failure = failure;
     sighting
@@ -72,6 +81,7 @@ pub(super) fn dev_container(record: &Record) -> Option<DevContainer> {
         workspace_folder: container.workspace_folder.clone(),
         forward_ports: container.forward_ports.clone(),
         initialized: container.initialized(),
+        ssh_host_key: None,
     })
 }
 
@@ -80,6 +90,7 @@ async fn state(
     record: &Record,
     credentials: &[GitCredential],
     out_of_memory: Option<Timestamp>,
+    host_key: &mut Option<String>,
 ) -> Result<(ObservedState, Option<Failure>), Failure> {
     let docker = shared.machine.docker(record.gitspace).await?;
     let (Some(machine), Some(_)) = (&record.machine, &record.clone) else {
@@ -91,7 +102,7 @@ async fn state(
         return match docker.container(id).await? {
             Some(facts) if facts.running => {
                 let agent = Agent::new(&shared.names.dev_run_dir(&machine.key));
-                let failure = check_agent(&agent, record, container, credentials).await;
+                let failure = check_agent(&agent, record, container, credentials, host_key).await;
                 // It may have ended while its agent was asked.
                 if failure.is_some()
                     && let Some(after) = docker.container(id).await?
@@ -197,11 +208,15 @@ async fn check_agent(
     record: &Record,
     container: &ContainerRecord,
     credentials: &[GitCredential],
+    host_key: &mut Option<String>,
 ) -> Option<Failure> {
     let mut last = None;
     for _ in 0..TRIES {
         match agent.health().await {
             Ok(health) => {
+                if let Some(key) = health.ssh_host_key.filter(|key| is_host_key(key)) {
+                    *host_key = Some(key);
+                }
                 if !health.configured
                     && let Some(spec) = &record.spec
                 {
@@ -228,9 +243,39 @@ async fn check_agent(
     })
 }
 
+/// What an agent says goes into files of users, as a line.
+fn is_host_key(text: &str) -> bool {
+    const KIND: &str = "ssh-ed25519 ";
+    /// Of 51 bytes in base64.
+    const LENGTH: usize = 68;
+    text.strip_prefix(KIND).is_some_and(|key| {
+        key.len() == LENGTH
+            && key
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_key_is_one_line_and_nothing_else() {
+        let key =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPeL2T4l3d8QyqmX0JW1t1y0b1m1cQm1l8b2Y0oC5Wm1";
+        assert!(is_host_key(key));
+        for bad in [
+            "",
+            "ssh-ed25519 ",
+            "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIPeL2T4l3d8QyqmX0JW1t1y0b1m1cQm1l8b2Y0oC5Wm1",
+            &format!("{key}\n* {key}"),
+            &format!("{key} comment"),
+            &key.replace('P', "\n"),
+        ] {
+            assert!(!is_host_key(bad), "{bad:?}");
+        }
+    }
 
     #[test]
     fn an_end_is_put_down_to_memory_only_where_the_kill_was_its_cause() {

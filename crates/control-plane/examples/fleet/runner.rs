@@ -143,6 +143,7 @@ impl Runner {
                 workspace_folder: "/workspaces/app".to_owned(),
                 forward_ports: Vec::new(),
                 initialized: true,
+                ssh_host_key: None,
             }),
         };
         self.gitspaces.insert(task.gitspace, observed.clone());

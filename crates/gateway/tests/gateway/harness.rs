@@ -89,7 +89,7 @@ impl Dial for Loopback {
         Box::pin(async move {
             assert_eq!(target.get().gitspace, uuid(7));
             match target.get().to {
-                DialTarget::Port(8000) | DialTarget::Workspace => {}
+                DialTarget::Port(8000) | DialTarget::Workspace | DialTarget::Ssh => {}
                 DialTarget::Port(8002) => return Err(DialError::NotRunning),
                 DialTarget::Port(8003) => {
                     return Err(DialError::Unreachable {

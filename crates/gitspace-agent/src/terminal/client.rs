@@ -5,7 +5,7 @@ use super::{
     protocol::{Attach, MAX_FROM_HOLDER, MAX_TO_HOLDER, Spec, Started, Status, ask, tell},
     socket,
 };
-use crate::{agent::Agent, environment, spawn::Program};
+use crate::{agent::Agent, environment, shell, spawn::Program};
 use camino::Utf8Path;
 use local_rpc::{
     connect::connect,
@@ -33,8 +33,6 @@ const MAX_STARTED: u64 = 64 * 1024;
 /// Each is a process with an emulator of some megabytes.
 const MAX_TERMINALS: usize = 32;
 const DEFAULT_SIZE: Size = Size { rows: 24, cols: 80 };
-/// In the order of preference, where the account names none that exists.
-const SHELLS: [&str; 3] = ["/bin/bash", "/bin/sh", "/bin/ash"];
 
 pub(crate) type Reader = FrameReader<OwnedReadHalf>;
 pub(crate) type Writer = FrameWriter<OwnedWriteHalf>;
@@ -58,13 +56,7 @@ pub(crate) async fn create(
         .hint("close some of them"));
     }
     let argv = if request.argv.is_empty() {
-        vec![shell(account.shell.as_deref()).ok_or_else(|| {
-            Failure::new(
-                FailureCode::ToolMissing,
-                "there is no shell in the image: neither the user's own nor /bin/sh",
-            )
-            .hint("use an image with a shell, or run a program of the image with `gitspace exec`")
-        })?]
+        vec![shell::of(&account)?]
     } else {
         request.argv
     };
@@ -79,7 +71,7 @@ pub(crate) async fn create(
     let spec = Spec {
         program: Program {
             argv,
-            cwd: folder(&config.workspace_folder, &account.home),
+            cwd: shell::folder(&config.workspace_folder, &account.home),
             env: environment::of_user(agent, &account, Some(&config), [&terminal]),
             account,
         },
@@ -100,23 +92,6 @@ pub(crate) async fn create(
 /// The one place where ids are made here.
 fn fresh_id() -> TerminalUuid {
     TerminalUuid::new_v4()
-}
-
-/// The first of the account's and the usual shells that exists.
-fn shell(own: Option<&str>) -> Option<String> {
-    own.into_iter()
-        .chain(SHELLS)
-        .find(|shell| fs::metadata(shell).is_ok_and(|found| found.is_file()))
-        .map(str::to_owned)
-}
-
-/// A terminal has to open even where the workspace is gone, to mend it.
-fn folder(workspace: &str, home: &str) -> String {
-    [workspace, home]
-        .into_iter()
-        .find(|folder| fs::metadata(folder).is_ok_and(|found| found.is_dir()))
-        .unwrap_or("/")
-        .to_owned()
 }
 
 async fn start(agent: &Arc<Agent>, id: TerminalUuid, spec: &Spec) -> Result<(), Failure> {

@@ -244,7 +244,8 @@ fn stop_holder(id: &str) {
 
 fn spawn(run_dir: &Utf8Path) -> Child {
     Command::new(BINARY)
-        .args(["serve", "--run-dir", run_dir.as_str()])
+        .args(["serve", "--run-dir", run_dir.as_str(), "--volume"])
+        .arg(run_dir.parent().unwrap())
         .env("GITSPACES_LOG", "warn")
         .stdin(Stdio::null())
         .spawn()

@@ -15,4 +15,5 @@ mod git_server;
 mod harness;
 mod init;
 mod jobs;
+mod ssh;
 mod terminals;

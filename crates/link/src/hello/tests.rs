@@ -42,6 +42,7 @@ fn observed(n: usize, detail: usize) -> Observed {
             workspace_folder: "/workspaces/project".to_owned(),
             forward_ports: vec![3000, 8080],
             initialized: true,
+            ssh_host_key: None,
         }),
     }
 }

@@ -182,6 +182,9 @@ pub struct Grant {
     pub exp: Timestamp,
     /// Origin of the workspace, `http(s)://<slug>.<domain>[:port]`.
     pub url: String,
+    /// Public host key of the gitspace's SSH server, `ssh-ed25519 AAAA…`, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_host_key: Option<String>,
 }
 
 /// `POST /gitspaces/{..}/links`: a URL with a one-time code, for a browser that is not logged in.

@@ -98,6 +98,7 @@ fn observed() -> Observed {
             workspace_folder: "/workspaces/app".to_owned(),
             forward_ports: vec![3000],
             initialized: true,
+            ssh_host_key: None,
         }),
     }
 }

@@ -72,6 +72,9 @@ pub(crate) async fn create_grant(
             ports: claims.ports,
             exp: claims.exp,
             url: state.gateway_origins.of(&record.slug, None),
+            ssh_host_key: record
+                .observed
+                .and_then(|observed| observed.dev_container?.ssh_host_key),
         }),
     ))
 }

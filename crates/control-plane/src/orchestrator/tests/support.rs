@@ -119,6 +119,7 @@ pub(crate) fn observed(
             workspace_folder: "/workspaces/app".to_owned(),
             forward_ports: Vec::new(),
             initialized: true,
+            ssh_host_key: None,
         }),
     }
 }
