@@ -255,7 +255,8 @@ async fn exec_brings_output_input_and_the_exit_code() {
 async fn a_process_dies_with_its_connection_and_of_its_signal() {
     let agent = Agent::start().await;
     agent.configure(Vec::new()).await;
-    let script = "echo $$ > pid; echo up; sleep 1000";
+    // A shell that waits for its child may take the signal and go on waiting, where the child has just been forked.
+    let script = "echo $$ > pid; echo up; exec sleep 1000";
     let mut socket = agent
         .socket("/api/v1/exec", &exec(&["/bin/sh", "-c", script], None))
         .await;
