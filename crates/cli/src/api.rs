@@ -3,7 +3,7 @@
 use crate::{
     config::Login,
     error::CliError,
-    net::{Call, Client, Connector, Origin, Reply, RequestError, Socket, open_websocket},
+    net::{Call, Client, Connector, Origin, Reply, RequestError, Socket, Stream, open_websocket},
 };
 use bytes::Bytes;
 use daemon::Ids;
@@ -141,7 +141,7 @@ impl Api {
     pub(crate) async fn grant(&self, name: &str) -> Result<Entry, CliError> {
         let path = format!("/gitspaces/{}/grants", segment(name));
         let grant: Object<Grant> = self.post(&path, &CreateGrant::default()).await?;
-        Entry::new(grant.it.grant, &grant.it.url)
+        Entry::new(grant.it)
     }
 
     async fn send<B: Serialize>(
@@ -188,18 +188,41 @@ impl Api {
 pub(crate) struct Entry {
     origin: Origin,
     grant: Secret,
+    ssh_host_key: Option<String>,
 }
 
 impl Entry {
-    fn new(grant: Secret, url: &str) -> Result<Self, CliError> {
+    fn new(grant: Grant) -> Result<Self, CliError> {
+        let url = &grant.url;
         let origin = Url::parse(url)
             .ok()
             .and_then(|url| Origin::of(&url).ok())
             .ok_or_else(|| CliError::Line {
-                name: url.to_owned(),
+                name: url.clone(),
                 why: "the control plane gave no URL of it that can be used".to_owned(),
             })?;
-        Ok(Self { origin, grant })
+        Ok(Self {
+            origin,
+            grant: grant.grant,
+            ssh_host_key: grant.ssh_host_key,
+        })
+    }
+
+    /// As the control plane publishes it.
+    pub(crate) fn ssh_host_key(&self) -> Option<&str> {
+        self.ssh_host_key.as_deref()
+    }
+
+    /// A connection that goes on as something else than HTTP.
+    pub(crate) async fn upgrade(
+        &self,
+        client: &Client,
+        path: &str,
+        protocol: &'static str,
+    ) -> Result<Stream, RequestError> {
+        client
+            .upgrade(self.call(Method::GET, path)?, protocol)
+            .await
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(

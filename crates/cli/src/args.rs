@@ -4,7 +4,7 @@ use crate::{exit, output::Format};
 use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 use wire::{
     api::Role,
     ids::{AccessTokenUuid, GitCredentialUuid, GitspaceUuid, JoinTokenUuid, TerminalUuid},
@@ -69,6 +69,13 @@ pub(crate) enum Command {
     Exec(Exec),
     /// Open a terminal in a gitspace; `~.` after a line break leaves it running
     Shell(ShellArgs),
+    /// Open SSH to a gitspace with the `ssh` of this host
+    #[command(
+        after_help = "Whatever follows the name is for ssh: `gitspace ssh demo -L 8080:localhost:80`, `gitspace ssh demo make test`."
+    )]
+    Ssh(SshArgs),
+    /// Let `ssh NAME.gitspace`, editors, scp and rsync reach gitspaces
+    ConfigSsh(ConfigSshArgs),
     /// List the ports that listen in a gitspace
     Ports(Named),
     /// Print the URL of a gitspace, or of a port in it
@@ -113,6 +120,39 @@ pub(crate) enum Command {
 pub(crate) struct Named {
     /// Name or id of the gitspace
     pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SshArgs {
+    /// Be the ProxyCommand of ssh: carry its bytes over stdin and stdout
+    #[arg(long)]
+    pub(crate) stdio: bool,
+    /// Fail where the gitspace does not run, instead of starting it
+    #[arg(long)]
+    pub(crate) no_start: bool,
+    /// Name of the gitspace, also as NAME.gitspace
+    pub(crate) name: String,
+    /// Options and command for ssh
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGUMENT",
+        conflicts_with = "stdio"
+    )]
+    pub(crate) arguments: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigSshArgs {
+    /// Configuration of ssh; ~/.ssh/config where missing
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<Utf8PathBuf>,
+    /// Take the block of gitspaces out again
+    #[arg(long)]
+    pub(crate) remove: bool,
+    /// Do not start a gitspace that ssh is opened to
+    #[arg(long)]
+    pub(crate) no_start: bool,
 }
 
 #[derive(Debug, Args)]

@@ -16,7 +16,7 @@ use crate::{
     config::{Environment, Login, Overrides},
     error::CliError,
     output::Output,
-    session,
+    session, ssh,
 };
 use daemon::{Clock, RandomIds, SystemClock};
 use std::{process::ExitCode, sync::Arc};
@@ -75,6 +75,10 @@ pub(crate) async fn run(cli: Cli, environment: Environment) -> Result<ExitCode, 
         Command::Events(args) => follow::events(&context()?, &args).await?,
         Command::Exec(args) => return session::exec::run(&context()?, args).await,
         Command::Shell(args) => return session::shell::run(&context()?, args).await,
+        Command::Ssh(args) => return ssh::ssh(&context()?, &overrides, &environment, args).await,
+        Command::ConfigSsh(args) => {
+            ssh::config_ssh(out, context, &overrides, &environment, args).await?;
+        }
         Command::Ports(args) => reach::ports(&context()?, &args.name).await?,
         Command::Url(args) => reach::url(&context()?, &args).await?,
         Command::Delegate(args) => delegates::delegate(&context()?, &args).await?,

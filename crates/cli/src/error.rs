@@ -68,7 +68,16 @@ pub(crate) enum CliError {
     NotStarted { name: String, failure: Box<Failure> },
     #[error("cannot attach to the terminal in gitspace `{name}`: {failure}")]
     NotAttached { name: String, failure: Box<Failure> },
-    /// Exec and shell: the line is gone for good.
+    #[error("cannot run {what}")]
+    Program {
+        what: &'static str,
+        hint: Option<&'static str>,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the SSH host key of gitspace `{name}` is not known")]
+    NoHostKey { name: String },
+    /// Exec, shell and ssh: the line is gone for good.
     #[error("the line to gitspace `{name}` was cut: {why}")]
     Line { name: String, why: String },
 }
@@ -90,9 +99,9 @@ impl CliError {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Pipe,
             Self::Overtaken { .. } | Self::Broken { .. } => Exit::TryAgain,
             Self::Interrupted { .. } => Exit::Interrupted,
-            Self::NotStarted { .. } => Exit::CannotStart,
+            Self::NotStarted { .. } | Self::Program { .. } => Exit::CannotStart,
             Self::NotAttached { .. } => Exit::NotFound,
-            Self::Line { .. } | Self::NoToken { .. } => Exit::Unavailable,
+            Self::Line { .. } | Self::NoToken { .. } | Self::NoHostKey { .. } => Exit::Unavailable,
             Self::Output(_)
             | Self::Input { .. }
             | Self::Write { .. }
@@ -121,6 +130,10 @@ impl CliError {
             Self::Usage { hint, .. } => hint.clone(),
             Self::Ended { name, .. } => Some(format!(
                 "`gitspace logs {name}` has the whole output, `gitspace show {name}` what can be done from here"
+            )),
+            Self::Program { hint, .. } => hint.map(str::to_owned),
+            Self::NoHostKey { name } => Some(format!(
+                "its agent is of an older version, or cannot write to its volume: `gitspace stop {name}` and start it again; `gitspace shell {name}` works without"
             )),
             Self::NoToken { .. } => Some(
                 "check that nothing between here and the control plane changes its answers; revoke what was made and ask for another one"

@@ -17,6 +17,7 @@ mod net;
 mod output;
 mod progress;
 mod session;
+mod ssh;
 #[cfg(test)]
 mod test_server;
 mod text;
@@ -37,7 +38,10 @@ fn main() -> ExitCode {
         Err(error) => return error::report(&error::CliError::Signals(error)),
     };
     let environment = config::Environment::of_process();
-    match runtime.block_on(cmd::run(cli, environment)) {
+    let done = runtime.block_on(cmd::run(cli, environment));
+    // A read of a terminal cannot be cancelled, and must not hold up the end.
+    runtime.shutdown_background();
+    match done {
         Ok(code) => code,
         Err(error) => error::report(&error),
     }

@@ -17,7 +17,7 @@ mod websocket;
 mod tests;
 
 pub(crate) use client::{Call, Client, Reply};
-pub(crate) use connect::Connector;
+pub(crate) use connect::{Connector, Stream};
 pub(crate) use error::RequestError;
 pub(crate) use origin::{Base, Origin};
 pub(crate) use sse::SseParser;

@@ -1,6 +1,6 @@
 //! One HTTP client: requests with deadlines, sent again after a cut connection, over one connection that is kept while it is idle.
 
-use super::{Connector, Origin, RequestError};
+use super::{Connector, Origin, RequestError, Stream};
 use bytes::Bytes;
 use daemon::Ids;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -155,6 +155,36 @@ impl Client {
         let mut sender = self.connect(&call.origin).await?;
         let answer = send(&mut sender, call).await?;
         checked(call, answer).await
+    }
+
+    /// Sends `call` once and gives the bare connection, which speaks `protocol` from there on. The server says the first word of it.
+    pub(crate) async fn upgrade(
+        &self,
+        call: Call,
+        protocol: &'static str,
+    ) -> Result<Stream, RequestError> {
+        let url = call.origin.to_string();
+        let call = call
+            .header(header::CONNECTION, HeaderValue::from_static("Upgrade"))
+            .header(header::UPGRADE, HeaderValue::from_static(protocol));
+        let answer = self.open(&call).await?;
+        let agreed = answer
+            .headers()
+            .get(header::UPGRADE)
+            .is_some_and(|agreed| agreed == protocol);
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS || !agreed {
+            return Err(RequestError::Handshake { url });
+        }
+        let upgraded = hyper::upgrade::on(answer)
+            .await
+            .map_err(|source| RequestError::Cut {
+                url: url.clone(),
+                source,
+            })?;
+        let parts = upgraded
+            .downcast::<TokioIo<Stream>>()
+            .map_err(|_| RequestError::Handshake { url })?;
+        Ok(parts.io.into_inner().after(parts.read_buf))
     }
 
     /// Between 0 and 1.

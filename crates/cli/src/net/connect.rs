@@ -5,6 +5,7 @@ use super::{
     origin::{Origin, is_localhost},
     tls,
 };
+use bytes::Bytes;
 use camino::Utf8PathBuf;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -50,7 +51,7 @@ impl Connector {
                 source,
             })?;
         if !origin.https {
-            return Ok(Stream::Plain(tcp));
+            return Ok(Line::Plain(tcp).into());
         }
         let fail = |source| RequestError::Tls {
             url: origin.to_string(),
@@ -65,7 +66,7 @@ impl Connector {
         };
         let connector = TlsConnector::from(self.tls_config()?);
         match timeout(STEP_LIMIT, connector.connect(name, tcp)).await {
-            Ok(stream) => Ok(Stream::Tls(Box::new(stream.map_err(fail)?))),
+            Ok(stream) => Ok(Line::Tls(Box::new(stream.map_err(fail)?)).into()),
             Err(_) => Err(fail(io::ErrorKind::TimedOut.into())),
         }
     }
@@ -123,9 +124,33 @@ async fn addresses(origin: &Origin) -> Result<Vec<SocketAddr>, RequestError> {
 
 /// A connected stream.
 #[derive(Debug)]
-pub(crate) enum Stream {
+pub(crate) struct Stream {
+    /// Read already; comes first.
+    ahead: Bytes,
+    line: Line,
+}
+
+#[derive(Debug)]
+enum Line {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// The same, with something read from it put back.
+    pub(crate) fn after(mut self, ahead: Bytes) -> Self {
+        self.ahead = ahead;
+        self
+    }
+}
+
+impl From<Line> for Stream {
+    fn from(line: Line) -> Self {
+        Self {
+            ahead: Bytes::new(),
+            line,
+        }
+    }
 }
 
 impl AsyncRead for Stream {
@@ -134,9 +159,15 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        let this = self.get_mut();
+        if !this.ahead.is_empty() {
+            let count = this.ahead.len().min(buf.remaining());
+            buf.put_slice(&this.ahead.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
+        match &mut this.line {
+            Line::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Line::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -147,23 +178,23 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        match &mut self.get_mut().line {
+            Line::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Line::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut self.get_mut().line {
+            Line::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Line::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().line {
+            Line::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Line::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
