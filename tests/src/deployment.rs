@@ -661,7 +661,7 @@ pub(crate) fn pause() {
     std::thread::sleep(Duration::from_millis(50));
 }
 
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
         .local_addr()?
         .port())

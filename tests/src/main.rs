@@ -31,5 +31,6 @@ mod identity;
 mod isolation;
 mod lifecycle;
 mod processes_apart;
+mod ssh;
 mod stopped;
 mod units;

@@ -7,7 +7,7 @@ use crate::{
 };
 use bytes::Bytes;
 use daemon::Ids;
-use http::{HeaderName, HeaderValue, Method, Response, header};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use hyper::body::Incoming;
 use serde::{Serialize, Serializer, de::DeserializeOwned};
 use serde_json::Value;
@@ -140,7 +140,17 @@ impl Api {
     /// A grant to work in gitspace `name`.
     pub(crate) async fn grant(&self, name: &str) -> Result<Entry, CliError> {
         let path = format!("/gitspaces/{}/grants", segment(name));
-        let grant: Object<Grant> = self.post(&path, &CreateGrant::default()).await?;
+        let made = self.post(&path, &CreateGrant::default()).await;
+        let grant: Object<Grant> = made.map_err(|error| {
+            if error.status() == Some(StatusCode::NOT_FOUND) {
+                CliError::NotFound {
+                    what: "gitspace",
+                    name: name.to_owned(),
+                }
+            } else {
+                error.into()
+            }
+        })?;
         Entry::new(grant.it)
     }
 
