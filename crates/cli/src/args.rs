@@ -7,7 +7,9 @@ use clap_complete::Shell;
 use std::{ffi::OsString, process::ExitCode};
 use wire::{
     api::Role,
-    ids::{AccessTokenUuid, GitCredentialUuid, GitspaceUuid, JoinTokenUuid, TerminalUuid},
+    ids::{
+        AccessTokenUuid, GitCredentialUuid, GitspaceUuid, JoinTokenUuid, SshKeyUuid, TerminalUuid,
+    },
     text::{GitRef, GitspaceName, RepoUrl},
 };
 
@@ -101,6 +103,9 @@ pub(crate) enum Command {
     /// Credentials for private repositories
     #[command(subcommand)]
     GitCredential(GitCredentialCommand),
+    /// SSH public keys, with which you reach your gitspaces by ssh
+    #[command(subcommand)]
+    SshKey(SshKeyCommand),
     /// Show the version of this command and of the control plane
     Version,
     /// Print a completion script
@@ -386,6 +391,23 @@ pub(crate) enum GitCredentialCommand {
     List,
     /// Forget one
     Delete { id: GitCredentialUuid },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SshKeyCommand {
+    /// Register one
+    Add {
+        /// File with the public key, as ~/.ssh/id_ed25519.pub; `-` is stdin
+        #[arg(default_value = "-")]
+        file: Utf8PathBuf,
+        /// What to call it [default: the key's comment]
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// List them
+    List,
+    /// Forget one, and end the sessions that were opened with it
+    Delete { id: SshKeyUuid },
 }
 
 /// Usage errors have a code of their own; `--help` and `--version` are none.

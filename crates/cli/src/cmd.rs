@@ -9,6 +9,7 @@ mod input;
 mod login;
 mod pages;
 mod reach;
+mod ssh_keys;
 
 use crate::{
     api::Api,
@@ -88,6 +89,7 @@ pub(crate) async fn run(cli: Cli, environment: Environment) -> Result<ExitCode, 
         Command::Token(args) => access::token(&context()?, args).await?,
         Command::User(args) => access::user(&context()?, args).await?,
         Command::GitCredential(args) => access::git_credential(&context()?, args).await?,
+        Command::SshKey(args) => ssh_keys::ssh_key(&context()?, args).await?,
         Command::Version => pages::version(&context()?).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -16,6 +16,8 @@ pub(crate) mod meta;
 pub(crate) mod page;
 pub(crate) mod revoke_grant;
 pub(crate) mod sse;
+pub(crate) mod ssh_keys;
+pub(crate) mod ssh_known_hosts;
 pub(crate) mod users;
 
 use crate::{gateways as links, pages, state::AppState};
@@ -100,6 +102,12 @@ fn private(state: &AppState) -> OpenApiRouter<AppState> {
             users::put_git_credential::put_git_credential
         ))
         .routes(routes!(users::delete_git_credential::delete_git_credential))
+        .routes(routes!(
+            ssh_keys::list_ssh_keys::list_ssh_keys,
+            ssh_keys::create_ssh_key::create_ssh_key
+        ))
+        .routes(routes!(ssh_keys::delete_ssh_key::delete_ssh_key))
+        .routes(routes!(ssh_known_hosts::ssh_known_hosts))
         // The last one added runs first.
         .route_layer(middleware::from_fn_with_state(
             state.clone(),
@@ -121,6 +129,7 @@ fn public() -> OpenApiRouter<AppState> {
         .routes(routes!(delegates::check_key::check_delegate_key))
         .routes(routes!(links::connect::connect_gateway))
         .routes(routes!(links::exchange::exchange_code))
+        .routes(routes!(links::ssh::ask_ssh))
         .routes(routes!(meta::healthz))
         .routes(routes!(meta::version))
 }

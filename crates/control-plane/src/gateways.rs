@@ -1,8 +1,9 @@
-//! Gateways: what they hear over their link, and the exchange of one-time codes for grants.
+//! Gateways: what they hear over their link, the exchange of one-time codes for grants, and of SSH credentials.
 
 pub(crate) mod connect;
 pub(crate) mod exchange;
 pub(crate) mod feed;
+pub(crate) mod ssh;
 
 use crate::{
     api::{error::ApiError, guard::PeerAddress},

@@ -9,4 +9,5 @@ mod gateways;
 mod gitspaces;
 mod hostile;
 mod repeated;
+mod ssh;
 mod support;

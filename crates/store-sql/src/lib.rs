@@ -13,6 +13,7 @@ mod error;
 mod gitspaces;
 mod open;
 mod row;
+mod ssh_keys;
 mod users;
 
 pub use open::{OpenError, SqlStore};

@@ -21,7 +21,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
 const KEEP_JOIN_TOKENS: Duration = Duration::from_hours(30 * 24);
 
 /// In order; a file that was released is never changed.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (
         1,
         "initial",
@@ -51,6 +51,11 @@ const MIGRATIONS: [(i64, &str, &str); 6] = [
         6,
         "join token delegate",
         include_str!("../migrations/sqlite/0006_join_token_delegate.sql"),
+    ),
+    (
+        7,
+        "ssh keys",
+        include_str!("../migrations/sqlite/0007_ssh_keys.sql"),
     ),
 ];
 

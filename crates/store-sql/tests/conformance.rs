@@ -10,6 +10,8 @@
 
 #[path = "conformance/gitspaces.rs"]
 mod gitspaces;
+#[path = "conformance/ssh_keys.rs"]
+mod ssh_keys;
 
 use camino::Utf8PathBuf;
 use jiff::Timestamp;
@@ -140,6 +142,7 @@ async fn suite(store: Arc<dyn Store>) {
     store.ping().await.unwrap();
     users(&*store).await;
     access(&*store).await;
+    ssh_keys::ssh_keys(&*store).await;
     catalog(&*store).await;
     delegates(&*store).await;
     gitspaces::gitspaces(&*store).await;

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`UserStore`] | users |
 //! | [`AccessStore`] | access tokens, browser sessions, one-time codes, idempotency keys, Git credentials |
+//! | [`SshKeyStore`] | users' SSH public keys |
 //! | [`DelegateStore`] | join tokens and delegates |
 //! | [`CatalogStore`] | infra providers, machines, gateways, settings, revocations |
 //! | [`GitspaceStore`] | gitspaces with their tasks, timeline and logs |
@@ -19,6 +20,7 @@ mod delegates;
 mod error;
 mod gitspaces;
 mod page;
+mod ssh_keys;
 mod users;
 
 pub use access::{
@@ -37,6 +39,7 @@ pub use gitspaces::{
     TaskState,
 };
 pub use page::{Cursor, CursorError, PageRequest};
+pub use ssh_keys::{SshKeyRecord, SshKeyStore};
 pub use users::{UserRecord, UserStore};
 
 use std::pin::Pin;
@@ -49,7 +52,15 @@ pub type Hash = [u8; 32];
 
 /// All of it behind one handle.
 pub trait Store:
-    UserStore + AccessStore + DelegateStore + CatalogStore + GitspaceStore + Send + Sync + 'static
+    UserStore
+    + AccessStore
+    + SshKeyStore
+    + DelegateStore
+    + CatalogStore
+    + GitspaceStore
+    + Send
+    + Sync
+    + 'static
 {
     /// Drops what has expired: sessions, codes, idempotency keys, revocations, and join tokens expired for a month.
     fn drop_expired(&self, now: jiff::Timestamp) -> Answer<'_, u64>;

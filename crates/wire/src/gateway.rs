@@ -1,14 +1,15 @@
 //! Control plane and gateways: grants, routes, revocations.
 //!
 //! A gateway opens `GET /api/v1/gateways/connect` (WebSocket, subprotocol [`SUBPROTOCOL`], `Authorization: Bearer <gateway token>`) and hears
-//! [`ToGateway`]. It exchanges one-time codes at `POST /api/v1/gateways/exchange`. It verifies grants offline with the keys it was sent.
+//! [`ToGateway`]. It exchanges one-time codes at `POST /api/v1/gateways/exchange`, and asks about SSH credentials at
+//! `POST /api/v1/gateways/ssh` ([`SshQuestion`] → [`SshVerdict`]). It verifies grants offline with the keys it was sent.
 
 use crate::{
     control::ProbeReport,
     gitspace::GitspaceState,
     ids::{DelegateUuid, GatewayUuid, GitspaceUuid, GrantUuid, UserUuid},
     secret::Secret,
-    text::Slug,
+    text::{Slug, SshPublicKey},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -96,9 +97,46 @@ pub enum ToGateway {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum FromGateway {
     /// First message, and again when it changes.
-    Hello { version: String, domain: String },
+    Hello {
+        version: String,
+        domain: String,
+        /// Where it takes SSH. A control plane that is older leaves it unread.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ssh: Option<SshEndpoint>,
+    },
     /// What its own probe of the way into its host's gitspaces found, from the runner on: [`ProbeReport::brief`] with [`MAX_PROBED_HOPS`].
     Probed { report: Box<ProbeReport> },
+}
+
+/// Where a gateway takes SSH, as users dial it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SshEndpoint {
+    pub host: String,
+    pub port: u16,
+    pub host_key: SshPublicKey,
+}
+
+impl SshEndpoint {
+    /// Its line of a `known_hosts` file. `None` where the host is no host's name: it could say something else there.
+    #[must_use]
+    pub fn known_hosts_line(&self) -> Option<String> {
+        let is_host = !self.host.is_empty()
+            && self.host.len() <= 253
+            && self
+                .host
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':'))
+            && !self.host.starts_with('-');
+        let Self {
+            host,
+            port,
+            host_key,
+        } = self;
+        is_host.then(|| match port {
+            22 => format!("{host} {host_key}"),
+            port => format!("[{host}]:{port} {host_key}"),
+        })
+    }
 }
 
 /// How to reach a gitspace and what to tell who cannot.
@@ -151,4 +189,47 @@ pub struct ExchangeResponse {
     pub exp: Timestamp,
     /// Path and query to go on at, always starting with one `/`.
     pub return_to: String,
+}
+
+/// Body of `POST /api/v1/gateways/ssh`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SshQuestion {
+    pub credential: SshCredential,
+    /// Whether the client has shown that it has the credential; else it is asked only whether it may go on to show it.
+    pub proven: bool,
+    /// What the client wrote: the slug, or the name of an own one.
+    #[serde(default)]
+    pub gitspace: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SshCredential {
+    Key {
+        key: SshPublicKey,
+    },
+    /// A personal access token, given as password.
+    Token {
+        token: Secret,
+    },
+}
+
+/// Of a credential that is taken. Empty where it was not proven.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SshVerdict {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserUuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_name: Option<String>,
+    /// `None` where there is no such gitspace for this user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<SshGrant>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SshGrant {
+    pub grant: Secret,
+    pub exp: Timestamp,
+    pub slug: Slug,
 }

@@ -34,6 +34,8 @@ kinds! {
     GatewayKind, GatewayUuid, "gateway";
     GrantKind, GrantUuid, "grant";
     GitCredentialKind, GitCredentialUuid, "git_credential";
+    /// A registered SSH public key; also the id of every grant that is given for it.
+    SshKeyKind, SshKeyUuid, "ssh_key";
     /// One user action, through every process it touches.
     TraceKind, TraceUuid, "trace";
     /// One life of a link's sender; its sequence numbers belong to it.

@@ -4,9 +4,11 @@
 
 mod git;
 mod name;
+mod ssh_key;
 
 pub use git::{GitRef, GitRefError, MAX_REF, MAX_URL, RepoUrl, RepoUrlError};
 pub use name::{GitspaceName, MAX_NAME, MAX_SLUG, NameError, Slug};
+pub use ssh_key::{MAX_SSH_KEY, SshKeyError, SshPublicKey};
 
 /// `Serialize` as the text, `Deserialize` through `TryFrom<String>`, `Display`, `FromStr`, `AsRef<str>`.
 macro_rules! checked_text {

@@ -70,6 +70,8 @@ pub(crate) enum ApiError {
     },
     #[error("the one-time code is not taken")]
     CodeRefused,
+    #[error("the SSH credential is not taken")]
+    SshRefused,
     #[error("{what} is not available")]
     Unavailable {
         what: &'static str,
@@ -121,7 +123,9 @@ impl ApiError {
             | Self::CrossSite
             | Self::EnrolmentDenied { .. }
             | Self::DelegateKey { .. } => StatusCode::FORBIDDEN,
-            Self::NotFound { .. } | Self::NoRoute | Self::CodeRefused => StatusCode::NOT_FOUND,
+            Self::NotFound { .. } | Self::NoRoute | Self::CodeRefused | Self::SshRefused => {
+                StatusCode::NOT_FOUND
+            }
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Invalid { .. } | Self::TooDeep => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -168,6 +172,7 @@ impl ApiError {
             Self::KeyInProgress => "idempotency_key_in_progress",
             Self::Misdirected { .. } => "misdirected",
             Self::CodeRefused => "code_refused",
+            Self::SshRefused => "ssh_refused",
             Self::Unavailable { .. } => "unavailable",
             Self::TooMany { .. } => "too_many",
             Self::Store(error) => match error {
@@ -210,6 +215,7 @@ impl ApiError {
             Self::CodeRefused => problem
                 .cause("it is unknown, used, expired, or for another origin")
                 .hint("open the gitspace again from the control plane"),
+            Self::SshRefused => problem.cause("it is nobody's, or its user is disabled"),
             Self::Unavailable { why, hint, .. } => with_hint(problem.cause(why), hint.as_ref()),
             Self::TooMany { .. } => problem.hint("close some, or try again later"),
             Self::Store(error) => match error {

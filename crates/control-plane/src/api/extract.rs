@@ -6,7 +6,10 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use http::{header, request::Parts};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
-use wire::api::{MAX_BODY, MAX_DEPTH};
+use wire::{
+    api::{MAX_BODY, MAX_DEPTH},
+    text::{SshKeyError, SshPublicKey},
+};
 
 /// For all of a body, which is small.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
@@ -176,6 +179,14 @@ fn check_text(value: &serde_json::Value, at: &str) -> Result<(), ApiError> {
     use serde_json::Value;
     match value {
         Value::String(text) => match text.chars().find(|c| is_deceptive(*c)) {
+            // Their line breaks would be all that is said of them.
+            Some(_) if SshPublicKey::parse_line(text) == Err(SshKeyError::Private) => {
+                Err(ApiError::Invalid {
+                    what: format!("`{at}`"),
+                    why: SshKeyError::Private.to_string(),
+                    hint: Some(SshKeyError::Private.hint().to_owned()),
+                })
+            }
             Some(found) => Err(ApiError::invalid(
                 format!("`{at}`"),
                 format!("it holds the control character U+{:04X}", u32::from(found)),

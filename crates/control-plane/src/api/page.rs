@@ -5,7 +5,7 @@ use axum::Json;
 use serde::Deserialize;
 use store::{
     AccessTokenRecord, Cursor, DelegateRecord, GatewayRecord, GitCredentialRecord, GitspaceRecord,
-    InfraProviderRecord, JoinTokenRecord, MachineRecord, PageRequest, UserRecord,
+    InfraProviderRecord, JoinTokenRecord, MachineRecord, PageRequest, SshKeyRecord, UserRecord,
 };
 use wire::api::{MAX_PAGE, Page};
 
@@ -104,6 +104,7 @@ listed!(
     InfraProviderRecord,
     JoinTokenRecord,
     MachineRecord,
+    SshKeyRecord,
     UserRecord,
 );
 

@@ -215,8 +215,12 @@ impl Connection {
             Message::Text(text) => {
                 let said = serde_json::from_str(&text)
                     .map_err(|source| ConnectionError::Message { source })?;
-                let (version, domain) = match said {
-                    FromGateway::Hello { version, domain } => (version, domain),
+                let (version, domain, ssh) = match said {
+                    FromGateway::Hello {
+                        version,
+                        domain,
+                        ssh,
+                    } => (version, domain, ssh),
                     FromGateway::Probed { report } => {
                         self.state.gateways.probed(self.gateway, report.bounded());
                         return Ok(());
@@ -231,7 +235,7 @@ impl Connection {
                     );
                 }
                 tracing::debug!(version, domain, "Gateway said hello");
-                self.state.gateways.said_hello(self.gateway, domain);
+                self.state.gateways.said_hello(self.gateway, domain, ssh);
                 Ok(())
             }
             Message::Binary(_) => Err(ConnectionError::NotText),

@@ -7,7 +7,11 @@ use std::{
 };
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
-use wire::{control::ProbeReport, gateway::Revocation, ids::GatewayUuid};
+use wire::{
+    control::ProbeReport,
+    gateway::{Revocation, SshEndpoint},
+    ids::GatewayUuid,
+};
 
 /// Revocations a connection may lag behind before it gets a snapshot again.
 const MAX_REVOCATIONS: usize = 256;
@@ -23,6 +27,8 @@ struct Connected {
     connections: usize,
     /// What its users' URLs end with, as it said itself.
     domain: Option<String>,
+    /// Where it takes SSH, as it said itself.
+    ssh: Option<SshEndpoint>,
     /// What its last probe found.
     data_path: Option<Box<ProbeReport>>,
     /// Cancelled when its token is revoked.
@@ -106,8 +112,27 @@ impl GatewayFeed {
         });
     }
 
-    pub(crate) fn said_hello(&self, gateway: GatewayUuid, domain: String) {
-        self.lock(|connected| connected.entry(gateway).or_default().domain = Some(domain));
+    pub(crate) fn said_hello(
+        &self,
+        gateway: GatewayUuid,
+        domain: String,
+        ssh: Option<SshEndpoint>,
+    ) {
+        self.lock(|connected| {
+            let found = connected.entry(gateway).or_default();
+            found.domain = Some(domain);
+            found.ssh = ssh;
+        });
+    }
+
+    /// Where the connected ones take SSH.
+    pub(crate) fn ssh_endpoints(&self) -> Vec<SshEndpoint> {
+        self.lock(|connected| {
+            connected
+                .values()
+                .filter_map(|found| found.ssh.clone())
+                .collect()
+        })
     }
 
     fn lock<T>(&self, change: impl FnOnce(&mut BTreeMap<GatewayUuid, Connected>) -> T) -> T {

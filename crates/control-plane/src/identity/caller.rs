@@ -10,7 +10,7 @@ use token::{OpaqueToken, TokenHash, TokenKind};
 use wire::{api::Role, ids::AccessTokenUuid};
 
 /// How old `last_used` may be before it is written again: a write for each request would cost more than the request.
-const TOUCH_EVERY: SignedDuration = SignedDuration::from_secs(60);
+pub(crate) const TOUCH_EVERY: SignedDuration = SignedDuration::from_secs(60);
 
 /// Header in which a browser's script repeats its session's CSRF token.
 pub(crate) const CSRF_HEADER: &str = "gitspaces-csrf";

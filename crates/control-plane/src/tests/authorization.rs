@@ -28,6 +28,7 @@ fn endpoints() -> Vec<(&'static str, &'static str, For)> {
         ("post", "/delegates/{delegate}/key/use", Anybody),
         ("get", "/gateways/connect", Gateways),
         ("post", "/gateways/exchange", Gateways),
+        ("post", "/gateways/ssh", Gateways),
         ("get", "/me", Users),
         ("get", "/gitspaces", Users),
         ("post", "/gitspaces", Users),
@@ -71,6 +72,10 @@ fn endpoints() -> Vec<(&'static str, &'static str, For)> {
         ("get", "/git-credentials", Users),
         ("put", "/git-credentials", Users),
         ("delete", "/git-credentials/{credential}", Users),
+        ("get", "/ssh-keys", Users),
+        ("post", "/ssh-keys", Users),
+        ("delete", "/ssh-keys/{key}", Users),
+        ("get", "/ssh/known-hosts", Users),
     ]
 }
 
@@ -88,6 +93,7 @@ fn body_of(method: &str, path: &str) -> Value {
         ("put", "/git-credentials") => {
             json!({"host": "example.com", "username": "a", "secret": "b"})
         }
+        ("post", "/ssh-keys") => json!({"key": super::ssh::KEY}),
         _ => json!({}),
     }
 }

@@ -11,13 +11,13 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, client::IntoClientRequest as _},
 };
 use wire::{
-    gateway::{FromGateway, RevokedSubject, SUBPROTOCOL, ToGateway},
+    gateway::{FromGateway, RevokedSubject, SUBPROTOCOL, SshEndpoint, ToGateway},
     gitspace::GitspaceState,
 };
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-async fn dial(plane: &TestPlane, token: &str, protocol: &str) -> Result<Socket, u16> {
+pub(super) async fn dial(plane: &TestPlane, token: &str, protocol: &str) -> Result<Socket, u16> {
     let url = format!("ws://{}/api/v1/gateways/connect", plane.address);
     let mut request = url.into_client_request().unwrap();
     let headers = request.headers_mut();
@@ -30,7 +30,7 @@ async fn dial(plane: &TestPlane, token: &str, protocol: &str) -> Result<Socket, 
     }
 }
 
-async fn heard(socket: &mut Socket) -> ToGateway {
+pub(super) async fn heard(socket: &mut Socket) -> ToGateway {
     loop {
         let message = tokio::time::timeout(Duration::from_secs(10), socket.next())
             .await
@@ -75,6 +75,11 @@ async fn a_gateway_hears_a_snapshot_and_then_what_changes() {
     let hello = FromGateway::Hello {
         version: "1".to_owned(),
         domain: "localhost:7080".to_owned(),
+        ssh: Some(SshEndpoint {
+            host: "localhost".to_owned(),
+            port: 7022,
+            host_key: super::ssh::KEY.parse().unwrap(),
+        }),
     };
     let hello = serde_json::to_string(&hello).unwrap();
     socket.send(Message::Text(hello.into())).await.unwrap();
@@ -84,6 +89,15 @@ async fn a_gateway_hears_a_snapshot_and_then_what_changes() {
         ToGateway::Route { route } => assert_eq!(route.slug.as_str(), fresh),
         other => panic!("{other:?}"),
     }
+    let known = plane
+        .get(&plane.admin, "/ssh/known-hosts")
+        .await
+        .expect(200);
+    assert_eq!(
+        known.text,
+        format!("[localhost]:7022 {}\n", super::ssh::KEY),
+        "it was said before the gitspace was made"
+    );
     plane
         .delete(&plane.admin, "/gitspaces/fresh")
         .await

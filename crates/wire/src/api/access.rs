@@ -1,8 +1,8 @@
-//! Users, personal access tokens, Git credentials.
+//! Users, personal access tokens, Git credentials, SSH public keys.
 
 use crate::{
     gitspace::GitScheme,
-    ids::{AccessTokenUuid, GitCredentialUuid, UserUuid},
+    ids::{AccessTokenUuid, GitCredentialUuid, SshKeyUuid, UserUuid},
     secret::Secret,
 };
 use jiff::Timestamp;
@@ -108,6 +108,37 @@ pub struct GitCredentialInfo {
     pub scheme: GitScheme,
     pub host: String,
     pub username: String,
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub created: Timestamp,
+}
+
+/// `POST /ssh-keys`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CreateSshKey {
+    /// The key's comment where missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// One line, as in an `id_*.pub` file. A secret, because a private key that is pasted by mistake is one.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub key: Secret,
+}
+
+/// A registered SSH public key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SshKey {
+    #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
+    pub id: SshKeyUuid,
+    pub name: String,
+    /// `ssh-ed25519`, for instance.
+    pub key_type: String,
+    /// `SHA256:` and base64, as `ssh-keygen -l` shows it.
+    pub fingerprint: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub last_used: Option<Timestamp>,
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub created: Timestamp,
 }
