@@ -9,11 +9,12 @@ use crate::{
     dial::Dialled,
     environment::{self, Environment},
     job::Jobs,
-    ssh::{HostKey, HostKeyError},
+    ssh::{self, HostKeyError},
 };
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use ssh_transport::HostKey;
 use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -48,7 +49,7 @@ pub(crate) struct Agent {
     pub(crate) tasks: TaskTracker,
     config: Mutex<Configured>,
     last_exec: Mutex<Option<Timestamp>>,
-    host_key: tokio::sync::OnceCell<HostKey>,
+    host_key: tokio::sync::OnceCell<Arc<HostKey>>,
 }
 
 #[derive(Debug, Default)]
@@ -127,12 +128,13 @@ impl Agent {
     }
 
     /// Of the gitspace's SSH server.
-    pub(crate) async fn host_key(&self) -> Result<HostKey, HostKeyError> {
+    pub(crate) async fn host_key(&self) -> Result<Arc<HostKey>, HostKeyError> {
         let volume = self.volume.clone();
         let made = self.host_key.get_or_try_init(|| async {
-            tokio::task::spawn_blocking(move || HostKey::open_or_make(&volume))
+            tokio::task::spawn_blocking(move || ssh::open_or_make(&volume))
                 .await
                 .map_err(|_| HostKeyError::Interrupted)?
+                .map(Arc::new)
         });
         made.await.cloned()
     }

@@ -86,7 +86,7 @@ async fn answer(
 async fn host_key(agent: &Agent) -> Option<String> {
     agent.config()?;
     match agent.host_key().await {
-        Ok(key) => Some(key.public_line()),
+        Ok(key) => key.public().map(|key| key.to_string()),
         Err(error) => {
             tracing::warn!(%error, "The gitspace cannot be reached over SSH");
             None

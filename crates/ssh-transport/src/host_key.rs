@@ -114,7 +114,7 @@ impl HostKey {
             .string(TYPE)
             .string(public)
             .string([&self.seed, public].concat())
-            .string("gitspaces gateway")
+            .string("gitspaces")
             .finish();
         for pad in 1..=BLOCK {
             if private.len() % BLOCK == 0 {

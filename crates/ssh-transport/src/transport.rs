@@ -20,7 +20,7 @@ use crate::{
     negotiation::{self, Agreed, HOST_KEY, Side},
     verify::{SIGNATURE_ALGORITHMS, verify},
 };
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 use std::{collections::VecDeque, ops::Deref, sync::Arc};
 
@@ -45,6 +45,12 @@ const SMALL: usize = 4 * 1024;
 #[derive(Debug)]
 pub struct Packet(BytesMut);
 
+impl From<&[u8]> for Packet {
+    fn from(message: &[u8]) -> Self {
+        Self(BytesMut::from(message))
+    }
+}
+
 impl Packet {
     #[must_use]
     pub fn number(&self) -> u8 {
@@ -55,6 +61,13 @@ impl Packet {
     #[must_use]
     pub fn fields(&self) -> Reader<'_> {
         Reader::new(self.0.get(1..).unwrap_or_default())
+    }
+
+    /// Its last `length` bytes, without a copy; all of it where it has fewer.
+    #[must_use]
+    pub fn tail(mut self, length: usize) -> Bytes {
+        let start = self.0.len().saturating_sub(length);
+        self.0.split_off(start).freeze()
     }
 }
 

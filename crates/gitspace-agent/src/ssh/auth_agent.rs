@@ -1,9 +1,9 @@
 //! A client's SSH agent, as a socket of the remote user.
 
+use super::channels::Channels;
 use crate::agent::Agent;
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::unistd::Uid;
-use russh::server::Handle;
 use std::{
     fs::Permissions,
     io,
@@ -43,7 +43,10 @@ pub(super) struct AuthAgent {
 }
 
 impl AuthAgent {
-    pub(super) fn open(agent: &Arc<Agent>, handle: Handle) -> Result<Arc<Self>, AuthAgentError> {
+    pub(super) fn open(
+        agent: &Arc<Agent>,
+        channels: Channels,
+    ) -> Result<Arc<Self>, AuthAgentError> {
         let (_, account) = agent
             .remote_user()
             .map_err(|problem| AuthAgentError::NoUser(problem.message))?;
@@ -66,9 +69,9 @@ impl AuthAgent {
                     };
                     match listener.accept().await {
                         Ok((stream, _)) => {
-                            let handle = handle.clone();
+                            let channels = channels.clone();
                             tasks.spawn(async move {
-                                carry(stream, &handle).await;
+                                carry(stream, &channels).await;
                                 drop(place);
                             });
                         }
@@ -122,16 +125,19 @@ pub(crate) fn sweep(run_dir: &Utf8Path) {
     }
 }
 
-async fn carry(mut stream: UnixStream, handle: &Handle) {
-    let channel = match handle.channel_open_agent().await {
+async fn carry(mut stream: UnixStream, channels: &Channels) {
+    let opened = channels
+        .open("auth-agent@openssh.com", |message| message)
+        .await;
+    let channel = match opened {
         Ok(channel) => channel,
         Err(error) => {
             tracing::debug!(%error, "A client does not let its SSH agent be asked");
             return;
         }
     };
-    let mut channel = channel.into_stream();
-    if let Err(error) = tokio::io::copy_bidirectional(&mut channel, &mut stream).await {
+    let (from, to) = stream.split();
+    if let Err(error) = channel.join(from, to).await {
         tracing::debug!(%error, "A question to a client's SSH agent broke off");
     }
 }

@@ -1,350 +1,258 @@
-//! One client: what it asks for, and who does it.
+//! One client: its packets, in and out.
 
 use super::{
-    auth_agent::AuthAgent,
-    environment::{self, MAX_VARIABLES},
-    forward,
-    listen::{Listeners, Place},
-    modes,
-    process::{self, Asked, Terminal},
+    channels::{ChannelError, Channels, Offered},
+    requests::Requests,
 };
-use crate::{agent::Agent, pty::Pty as Terminals};
-use russh::{
-    Channel, ChannelId, ChannelOpenFailure, Pty,
-    server::{Auth, ChannelOpenHandle, Handler, Msg, Session},
+use crate::agent::Agent;
+use ssh_transport::{
+    Disconnect, FieldError, HostKey, Packet, Transport, TransportError, Writer, number,
 };
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
+use std::{io, sync::Arc, time::Duration};
+use tokio::{
+    net::UnixStream,
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until},
 };
-use tokio::sync::Semaphore;
-use wire::workspace::Size;
 
-/// Open at once: shells, forwarded connections, transfers.
-const MAX_CHANNELS: usize = 512;
+const SOFTWARE: &str = concat!("gitspaces_", env!("CARGO_PKG_VERSION"));
+/// From the first byte to the right to open channels.
+const LOGIN_LIMIT: Duration = Duration::from_secs(30);
+/// A client that says nothing for so long is asked for a sign of life.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const UNANSWERED_KEEPALIVES: u32 = 4;
+/// RFC 4253 asks for new keys after an hour.
+const REKEY_AFTER: Duration = Duration::from_hours(1);
+/// Sealed and not sent. More would only be in the way of what is more urgent.
+const AHEAD: usize = 64 * 1024;
 
-pub(super) struct Connection {
-    agent: Arc<Agent>,
-    /// Sessions whose program has not been named yet.
-    waiting: HashMap<ChannelId, Waiting>,
-    channels: Arc<Semaphore>,
-    listeners: Listeners,
-    auth_agent: Option<Arc<AuthAgent>>,
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectionError {
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error("a message of the client is malformed")]
+    Field(#[from] FieldError),
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    #[error("the connection broke: {0}")]
+    Broken(#[from] io::Error),
+    #[error("message {number} is not expected")]
+    Unexpected { number: u8 },
+    #[error("the login took longer than {} s", LOGIN_LIMIT.as_secs())]
+    Slow,
+    #[error("the client does not answer any more")]
+    Silent,
 }
 
-struct Waiting {
-    channel: Channel<Msg>,
-    variables: BTreeMap<String, Option<String>>,
-    terminal: Option<Terminal>,
-    auth_agent: Option<Arc<AuthAgent>>,
-    place: Place,
+impl ConnectionError {
+    /// What the client is told.
+    const fn reason(&self) -> Option<Disconnect> {
+        match self {
+            Self::Transport(error) => error.reason(),
+            Self::Field(_) | Self::Channel(_) | Self::Unexpected { .. } => {
+                Some(Disconnect::ProtocolError)
+            }
+            Self::Slow | Self::Silent => Some(Disconnect::ConnectionLost),
+            Self::Broken(_) => None,
+        }
+    }
+}
+
+/// How far a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    New,
+    LoggingIn,
+    In,
+}
+
+pub(super) struct Connection {
+    stream: UnixStream,
+    transport: Transport,
+    stage: Stage,
+    channels: Channels,
+    requests: Requests,
+    /// Signs of life that were asked for since the client last said anything.
+    unanswered: u32,
+    heard: Instant,
 }
 
 impl Connection {
-    pub(super) fn new(agent: Arc<Agent>) -> Self {
-        Self {
-            listeners: Listeners::new(Arc::clone(&agent)),
-            agent,
-            waiting: HashMap::new(),
-            channels: Arc::new(Semaphore::new(MAX_CHANNELS)),
-            auth_agent: None,
+    pub(super) fn new(
+        agent: Arc<Agent>,
+        key: Arc<HostKey>,
+        stream: UnixStream,
+    ) -> Result<Self, ConnectionError> {
+        let channels = Channels::default();
+        Ok(Self {
+            stream,
+            transport: Transport::server(key, SOFTWARE)?,
+            stage: Stage::New,
+            requests: Requests::new(agent, channels.clone()),
+            channels,
+            unanswered: 0,
+            heard: Instant::now(),
+        })
+    }
+
+    /// To its end.
+    pub(super) async fn run(mut self) -> Result<(), ConnectionError> {
+        let done = self.serve().await;
+        self.channels.end();
+        if let Err(error) = &done
+            && let Some(reason) = error.reason()
+        {
+            self.transport.disconnect(reason, &error.to_string());
+            // What the socket takes at once: nobody waits for a client that is in the wrong.
+            drop(self.stream.try_write(self.transport.output()));
+        }
+        match done {
+            // An orderly goodbye.
+            Err(ConnectionError::Transport(TransportError::Disconnected { .. })) => Ok(()),
+            done => done,
         }
     }
 
-    /// A channel's place, until it is dropped.
-    fn place(&self) -> Option<Place> {
-        Arc::clone(&self.channels).try_acquire_owned().ok()
+    async fn serve(&mut self) -> Result<(), ConnectionError> {
+        let began = Instant::now();
+        let mut keepalive = interval_at(began + KEEPALIVE, KEEPALIVE);
+        keepalive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut rekey = interval_at(began + REKEY_AFTER, REKEY_AFTER);
+        rekey.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            while let Some(packet) = self.transport.next()? {
+                self.take(packet)?;
+            }
+            self.fill()?;
+            let has_output = !self.transport.output().is_empty();
+            tokio::select! {
+                ready = self.stream.readable(), if self.transport.wants_input() => {
+                    ready?;
+                    match self.stream.try_read_buf(self.transport.inbound()) {
+                        Ok(0) => return Ok(()),
+                        Ok(_) => {
+                            self.unanswered = 0;
+                            self.heard = Instant::now();
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                ready = self.stream.writable(), if has_output => {
+                    ready?;
+                    match self.stream.try_write(self.transport.output()) {
+                        Ok(count) => self.transport.sent(count),
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                () = self.channels.woken() => {}
+                () = sleep_until(began + LOGIN_LIMIT), if self.stage != Stage::In => {
+                    return Err(ConnectionError::Slow);
+                }
+                _ = keepalive.tick() => self.stay_awake()?,
+                _ = rekey.tick() => self.transport.rekey()?,
+            }
+        }
     }
 
-    /// The program of a session is named. A second one is refused.
-    fn start(
-        &mut self,
-        id: ChannelId,
-        asked: Asked,
-        session: &mut Session,
-    ) -> Result<(), russh::Error> {
-        let Some(waiting) = self.waiting.remove(&id) else {
-            return session.channel_failure(id);
-        };
-        session.channel_success(id)?;
-        let mut variables = waiting.variables;
-        if let Some(auth_agent) = &waiting.auth_agent {
-            variables.insert(
-                "SSH_AUTH_SOCK".to_owned(),
-                Some(auth_agent.path().to_string()),
-            );
+    /// Seals what is to be sent, as far as it is good to.
+    fn fill(&mut self) -> Result<(), ConnectionError> {
+        while self.transport.can_send() && self.transport.output().len() < AHEAD {
+            match self.channels.next() {
+                Some(message) => self.transport.send(&message)?,
+                None => return Ok(()),
+            }
         }
-        // Started here and not in its task, so that programs start in the order in which they were asked for.
-        let started = process::start(&self.agent, asked, &variables, waiting.terminal);
-        let (agent, handle) = (Arc::clone(&self.agent), session.handle());
-        let (channel, place) = (waiting.channel, waiting.place);
-        self.agent.tasks.spawn(async move {
-            agent.note_exec();
-            process::run(started, channel, handle).await;
-            agent.note_exec();
-            drop((place, waiting.auth_agent));
-        });
         Ok(())
     }
-}
 
-impl Handler for Connection {
-    type Error = russh::Error;
+    fn stay_awake(&mut self) -> Result<(), ConnectionError> {
+        self.transport.relax();
+        if self.stage != Stage::In || self.heard.elapsed() < KEEPALIVE {
+            return Ok(());
+        }
+        if self.unanswered >= UNANSWERED_KEEPALIVES {
+            return Err(ConnectionError::Silent);
+        }
+        self.unanswered += 1;
+        self.channels.send(
+            Writer::message(number::GLOBAL_REQUEST)
+                .string("keepalive@openssh.com")
+                .boolean(true)
+                .finish(),
+        );
+        Ok(())
+    }
+
+    fn take(&mut self, packet: Packet) -> Result<(), ConnectionError> {
+        let number = packet.number();
+        match (self.stage, number) {
+            (Stage::New, number::SERVICE_REQUEST) => {
+                let mut fields = packet.fields();
+                let service = fields.text()?;
+                fields.end()?;
+                if service != "ssh-userauth" {
+                    return Err(ConnectionError::Unexpected { number });
+                }
+                self.stage = Stage::LoggingIn;
+                let accepted = Writer::message(number::SERVICE_ACCEPT).string(service);
+                Ok(self.transport.send(&accepted.finish())?)
+            }
+            (Stage::LoggingIn, number::USERAUTH_REQUEST) => self.log_in(&packet),
+            // Requests that were on their way when the first was granted: RFC 4252 has them ignored.
+            (Stage::In, number::USERAUTH_REQUEST) => Ok(()),
+            (Stage::In, number::GLOBAL_REQUEST) => {
+                let answer = self.requests.global(&mut packet.fields())?;
+                if let Some(answer) = answer {
+                    self.channels.send(answer);
+                }
+                Ok(())
+            }
+            // Of our signs of life.
+            (Stage::In, number::REQUEST_SUCCESS | number::REQUEST_FAILURE) => Ok(()),
+            (Stage::In, number::CHANNEL_OPEN) => {
+                let mut fields = packet.fields();
+                let kind = fields.text()?;
+                let offered: Offered = self.channels.offered(&mut fields)?;
+                Ok(self.requests.open(kind, offered, &mut fields)?)
+            }
+            (Stage::In, number::CHANNEL_REQUEST) => {
+                let mut fields = packet.fields();
+                let channel = fields.number()?;
+                let kind = fields.text()?;
+                let wants_answer = fields.boolean()?;
+                let good = self.requests.request(channel, kind, &mut fields)?;
+                if wants_answer {
+                    self.channels.answer(channel, good)?;
+                }
+                self.requests.go(channel);
+                Ok(())
+            }
+            (Stage::In, 90..=100) => Ok(self.channels.take(packet)?),
+            _ => Err(ConnectionError::Unexpected { number }),
+        }
+    }
 
     /// Whoever comes this far was let in: see the module.
-    async fn auth_none(&mut self, _user: &str) -> Result<Auth, Self::Error> {
-        Ok(Auth::Accept)
-    }
-
-    async fn channel_open_session(
-        &mut self,
-        channel: Channel<Msg>,
-        reply: ChannelOpenHandle,
-        _session: &mut Session,
-    ) -> Result<(), Self::Error> {
-        let Some(place) = self.place() else {
-            reply.reject(ChannelOpenFailure::ResourceShortage).await;
-            return Ok(());
-        };
-        self.waiting.insert(
-            channel.id(),
-            Waiting {
-                channel,
-                variables: BTreeMap::new(),
-                terminal: None,
-                auth_agent: None,
-                place,
-            },
-        );
-        reply.accept().await;
-        Ok(())
-    }
-
-    async fn channel_close(
-        &mut self,
-        channel: ChannelId,
-        _session: &mut Session,
-    ) -> Result<(), Self::Error> {
-        self.waiting.remove(&channel);
-        Ok(())
-    }
-
-    async fn pty_request(
-        &mut self,
-        channel: ChannelId,
-        term: &str,
-        columns: u32,
-        rows: u32,
-        _width: u32,
-        _height: u32,
-        modes: &[(Pty, u32)],
-        session: &mut Session,
-    ) -> Result<(), Self::Error> {
-        let Some(waiting) = self.waiting.get_mut(&channel) else {
-            return session.channel_failure(channel);
-        };
-        let opened = self
-            .agent
-            .remote_user()
-            .map_err(|problem| problem.message)
-            .and_then(|(_, account)| {
-                Terminals::open(size(columns, rows), &account).map_err(|error| error.to_string())
+    fn log_in(&mut self, packet: &Packet) -> Result<(), ConnectionError> {
+        let mut fields = packet.fields();
+        let _user = fields.string()?;
+        let service = fields.text()?;
+        let method = fields.text()?;
+        if service != "ssh-connection" {
+            return Err(ConnectionError::Unexpected {
+                number: packet.number(),
             });
-        match opened {
-            Ok((pty, slave)) => {
-                modes::apply(&slave, modes);
-                waiting
-                    .variables
-                    .insert("TERM".to_owned(), Some(term.to_owned()));
-                waiting.terminal = Some(Terminal { pty, slave });
-                session.channel_success(channel)
-            }
-            Err(error) => {
-                tracing::warn!(
-                    error,
-                    "A terminal was asked for over SSH and cannot be opened"
-                );
-                session.channel_failure(channel)
-            }
         }
-    }
-
-    async fn window_change_request(
-        &mut self,
-        channel: ChannelId,
-        columns: u32,
-        rows: u32,
-        _width: u32,
-        _height: u32,
-        _session: &mut Session,
-    ) -> Result<(), Self::Error> {
-        // Of one that runs, its own task hears it.
-        if let Some(terminal) = self
-            .waiting
-            .get(&channel)
-            .and_then(|waiting| waiting.terminal.as_ref())
-        {
-            terminal.pty.resize(size(columns, rows));
-        }
-        Ok(())
-    }
-
-    async fn env_request(
-        &mut self,
-        channel: ChannelId,
-        name: &str,
-        value: &str,
-        session: &mut Session,
-    ) -> Result<(), Self::Error> {
-        match self.waiting.get_mut(&channel) {
-            Some(waiting)
-                if waiting.variables.len() < MAX_VARIABLES
-                    && environment::is_taken(name, value) =>
-            {
-                waiting
-                    .variables
-                    .insert(name.to_owned(), Some(value.to_owned()));
-                session.channel_success(channel)
-            }
-            _ => session.channel_failure(channel),
-        }
-    }
-
-    async fn shell_request(
-        &mut self,
-        channel: ChannelId,
-        session: &mut Session,
-    ) -> Result<(), Self::Error> {
-        self.start(channel, Asked::Shell, session)
-    }
-
-    async fn exec_request(
-        &mut self,
-        channel: ChannelId,
-        command: &[u8],
-        session: &mut Session,
-    ) -> Result<(), Self::Error> {
-        self.start(channel, Asked::Command(command.to_vec()), session)
-    }
-
-    async fn subsystem_request(
-        &mut self,
-        channel: ChannelId,
-        name: &str,
-        session: &mut Session,
-    ) -> Result<(), Self::Error> {
-        if name == "sftp" {
-            self.start(channel, Asked::Sftp, session)
+        let answer = if method == "none" {
+            self.stage = Stage::In;
+            vec![number::USERAUTH_SUCCESS]
         } else {
-            session.channel_failure(channel)
-        }
-    }
-
-    async fn agent_request(
-        &mut self,
-        channel: ChannelId,
-        session: &mut Session,
-    ) -> Result<bool, Self::Error> {
-        let Some(waiting) = self.waiting.get_mut(&channel) else {
-            return Ok(false);
+            Writer::message(number::USERAUTH_FAILURE)
+                .string("none")
+                .boolean(false)
+                .finish()
         };
-        if self.auth_agent.is_none() {
-            match AuthAgent::open(&self.agent, session.handle()) {
-                Ok(opened) => self.auth_agent = Some(opened),
-                Err(error) => {
-                    tracing::warn!(%error, "A client's SSH agent cannot be forwarded");
-                    return Ok(false);
-                }
-            }
-        }
-        waiting.auth_agent.clone_from(&self.auth_agent);
-        Ok(true)
-    }
-
-    async fn channel_open_direct_tcpip(
-        &mut self,
-        channel: Channel<Msg>,
-        host: &str,
-        port: u32,
-        _originator: &str,
-        _originator_port: u32,
-        reply: ChannelOpenHandle,
-        _session: &mut Session,
-    ) -> Result<(), Self::Error> {
-        let (Some(place), Ok(port)) = (self.place(), u16::try_from(port)) else {
-            reply.reject(ChannelOpenFailure::ResourceShortage).await;
-            return Ok(());
-        };
-        let (agent, host) = (Arc::clone(&self.agent), host.to_owned());
-        // The dial may take its time, and others must not wait for it.
-        self.agent.tasks.spawn(async move {
-            forward::tcp(&agent, channel, &host, port, reply).await;
-            drop(place);
-        });
-        Ok(())
-    }
-
-    async fn channel_open_direct_streamlocal(
-        &mut self,
-        channel: Channel<Msg>,
-        path: &str,
-        reply: ChannelOpenHandle,
-        session: &mut Session,
-    ) -> Result<(), Self::Error> {
-        let Some(place) = self.place() else {
-            reply.reject(ChannelOpenFailure::ResourceShortage).await;
-            return Ok(());
-        };
-        // As the remote user, who may not open what the agent can.
-        let asked = Asked::Socket(path.to_owned());
-        let started = process::start(&self.agent, asked, &BTreeMap::new(), None);
-        reply.accept().await;
-        let handle = session.handle();
-        self.agent.tasks.spawn(async move {
-            process::run(started, channel, handle).await;
-            drop(place);
-        });
-        Ok(())
-    }
-
-    async fn tcpip_forward(
-        &mut self,
-        address: &str,
-        port: &mut u32,
-        session: &mut Session,
-    ) -> Result<bool, Self::Error> {
-        let listening = self
-            .listeners
-            .listen(address, *port, session.handle(), &self.channels)
-            .await;
-        match listening {
-            Ok(bound) => {
-                *port = bound.into();
-                Ok(true)
-            }
-            Err(error) => {
-                tracing::info!(%error, address, port = *port, "A port cannot be forwarded to a client");
-                Ok(false)
-            }
-        }
-    }
-
-    async fn cancel_tcpip_forward(
-        &mut self,
-        address: &str,
-        port: u32,
-        _session: &mut Session,
-    ) -> Result<bool, Self::Error> {
-        Ok(self.listeners.cancel(address, port))
-    }
-}
-
-pub(super) fn size(columns: u32, rows: u32) -> Size {
-    let bounded = |cells: u32| u16::try_from(cells).unwrap_or(u16::MAX);
-    // A client without a terminal of its own says 0.
-    let or = |cells: u32, usual: u16| if cells == 0 { usual } else { bounded(cells) };
-    Size {
-        rows: or(rows, 24),
-        cols: or(columns, 80),
+        Ok(self.transport.send(&answer)?)
     }
 }

@@ -1,13 +1,10 @@
 //! Connections that a client asks for, from the gitspace's network.
 
+use super::channels::{Channel, Offered, Refused};
 use crate::{
     agent::Agent,
     dial, environment,
     spawn::{Bond, Program, Streams},
-};
-use russh::{
-    Channel, ChannelOpenFailure,
-    server::{ChannelOpenHandle, Msg},
 };
 use std::{
     io,
@@ -23,32 +20,27 @@ const MAX_ANSWER: u64 = 64 * 1024;
 const MAX_NAME: usize = 255;
 
 /// Opens the connection and carries it to its end.
-pub(super) async fn tcp(
-    agent: &Agent,
-    channel: Channel<Msg>,
-    host: &str,
-    port: u16,
-    reply: ChannelOpenHandle,
-) {
-    match connect(agent, host, port).await {
-        Ok(stream) => {
-            reply.accept().await;
-            carry(channel, stream).await;
-        }
+pub(super) async fn tcp(agent: &Agent, offered: Offered, host: &str, port: u32) {
+    let connected = match u16::try_from(port) {
+        Ok(port) => connect(agent, host, port).await,
+        Err(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no port")),
+    };
+    match connected {
+        Ok(stream) => carry(offered.accept(), stream).await,
         Err(error) => {
             tracing::debug!(%error, host, port, "A forwarded connection was not made");
-            reply.reject(ChannelOpenFailure::ConnectFailed).await;
+            offered.refuse(Refused::ConnectFailed, &error.to_string());
         }
     }
 }
 
 /// Both ways, each to its own end.
-pub(super) async fn carry(channel: Channel<Msg>, mut stream: TcpStream) {
+pub(super) async fn carry(channel: Channel, mut stream: TcpStream) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "A forwarded connection stays without TCP_NODELAY");
     }
-    let mut channel = channel.into_stream();
-    if let Err(error) = tokio::io::copy_bidirectional(&mut channel, &mut stream).await {
+    let (from, to) = stream.split();
+    if let Err(error) = channel.join(from, to).await {
         tracing::debug!(%error, "A forwarded connection broke");
     }
 }

@@ -10,10 +10,7 @@ use nix::{
     sys::stat::{Mode, fstat, mkdirat},
     unistd::unlinkat,
 };
-use russh::keys::{
-    PrivateKey,
-    ssh_key::{LineEnding, private::Ed25519Keypair},
-};
+use ssh_transport::HostKey;
 use std::{
     fs::File,
     io::{self, Read as _, Write as _},
@@ -24,7 +21,6 @@ const FOLDER: &str = ".gitspaces";
 const FILE: &str = "ssh_host_ed25519_key";
 /// A key has less than a kilobyte.
 const MAX_FILE: u64 = 16 * 1024;
-const SEED: usize = 32;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HostKeyError {
@@ -44,51 +40,25 @@ pub(crate) enum HostKeyError {
     },
     #[error("it was stopped while the SSH host key was made")]
     Interrupted,
-    #[error("there is no randomness to make an SSH host key of")]
-    Random,
-    #[error("cannot write the SSH host key as text: {0}")]
-    Encode(#[source] russh::keys::ssh_key::Error),
+    #[error("cannot make an SSH host key: {0}")]
+    Make(#[from] ssh_transport::HostKeyError),
 }
 
-/// Ed25519.
-#[derive(Clone, Debug)]
-pub(crate) struct HostKey(PrivateKey);
-
-impl HostKey {
-    /// The key in `volume`; makes it where there is none. What lies there and is no key is replaced: nobody could use it. Blocks on the disk.
-    pub(crate) fn open_or_make(volume: &Utf8Path) -> Result<Self, HostKeyError> {
-        let folder = open_folder(volume)?;
-        let path = volume.join(FOLDER).join(FILE);
-        match read(&folder) {
-            Ok(Some(key)) => return Ok(key),
-            Ok(None) => {}
-            Err(error) => {
-                tracing::error!(%error, %path, "The SSH host key is damaged; another one is made");
-            }
+/// The key in `volume`; makes it where there is none. What lies there and is no key is replaced: nobody could use it. Blocks on the disk.
+pub(crate) fn open_or_make(volume: &Utf8Path) -> Result<HostKey, HostKeyError> {
+    let folder = open_folder(volume)?;
+    let path = volume.join(FOLDER).join(FILE);
+    match read(&folder) {
+        Ok(Some(key)) => return Ok(key),
+        Ok(None) => {}
+        Err(error) => {
+            tracing::error!(%error, %path, "The SSH host key is damaged; another one is made");
         }
-        let key = Self::make()?;
-        let text = key
-            .0
-            .to_openssh(LineEnding::LF)
-            .map_err(HostKeyError::Encode)?;
-        write(&folder, text.as_bytes()).map_err(|source| HostKeyError::Keep { path, source })?;
-        Ok(key)
     }
-
-    fn make() -> Result<Self, HostKeyError> {
-        let mut seed = [0; SEED];
-        getrandom::fill(&mut seed).map_err(|_| HostKeyError::Random)?;
-        Ok(Self(PrivateKey::from(Ed25519Keypair::from_seed(&seed))))
-    }
-
-    pub(super) fn private(&self) -> &PrivateKey {
-        &self.0
-    }
-
-    /// As a line of `known_hosts` has it after the name: `ssh-ed25519 AAAA…`.
-    pub(crate) fn public_line(&self) -> String {
-        self.0.public_key().to_openssh().unwrap_or_default()
-    }
+    let key = HostKey::generate()?;
+    write(&folder, key.to_file().as_bytes())
+        .map_err(|source| HostKeyError::Keep { path, source })?;
+    Ok(key)
 }
 
 fn open_folder(volume: &Utf8Path) -> Result<OwnedFd, HostKeyError> {
@@ -122,14 +92,7 @@ fn read(folder: &OwnedFd) -> io::Result<Option<HostKey>> {
     };
     let mut text = String::new();
     file.take(MAX_FILE).read_to_string(&mut text)?;
-    let key = PrivateKey::from_openssh(&text).map_err(io::Error::other)?;
-    if key.algorithm().is_ed25519() && !key.is_encrypted() {
-        Ok(Some(HostKey(key)))
-    } else {
-        Err(io::Error::other(
-            "it is not an Ed25519 key without a password",
-        ))
-    }
+    HostKey::parse(&text).map(Some).map_err(io::Error::other)
 }
 
 fn write(folder: &OwnedFd, text: &[u8]) -> io::Result<()> {
@@ -170,10 +133,9 @@ mod tests {
     fn a_key_is_made_once_and_only_its_owner_can_read_it() {
         use std::os::unix::fs::PermissionsExt as _;
         let (_guard, volume) = volume();
-        let made = HostKey::open_or_make(&volume).unwrap();
-        let again = HostKey::open_or_make(&volume).unwrap();
-        assert_eq!(made.public_line(), again.public_line());
-        assert!(made.public_line().starts_with("ssh-ed25519 AAAA"));
+        let made = open_or_make(&volume).unwrap();
+        let again = open_or_make(&volume).unwrap();
+        assert_eq!(made.public(), again.public());
         let mode = std::fs::metadata(volume.join(FOLDER).join(FILE))
             .unwrap()
             .permissions()
@@ -184,14 +146,11 @@ mod tests {
     #[test]
     fn a_damaged_key_is_replaced() {
         let (_guard, volume) = volume();
-        let made = HostKey::open_or_make(&volume).unwrap();
+        let made = open_or_make(&volume).unwrap();
         std::fs::write(volume.join(FOLDER).join(FILE), "nonsense").unwrap();
-        let other = HostKey::open_or_make(&volume).unwrap();
-        assert_ne!(made.public_line(), other.public_line());
-        assert_eq!(
-            other.public_line(),
-            HostKey::open_or_make(&volume).unwrap().public_line()
-        );
+        let other = open_or_make(&volume).unwrap();
+        assert_ne!(made.public(), other.public());
+        assert_eq!(other.public(), open_or_make(&volume).unwrap().public());
     }
 
     #[test]
@@ -200,7 +159,7 @@ mod tests {
         let (_elsewhere_guard, elsewhere) = self::volume();
         std::os::unix::fs::symlink(&elsewhere, volume.join(FOLDER)).unwrap();
         assert!(matches!(
-            HostKey::open_or_make(&volume),
+            open_or_make(&volume),
             Err(HostKeyError::Folder { .. })
         ));
         assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);

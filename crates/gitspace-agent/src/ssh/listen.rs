@@ -1,28 +1,22 @@
 //! Ports of the gitspace that lead to a client (`-R`). They are on the loopback addresses alone, whatever a client asks for: who may reach a
 //! port from outside is the gateway's decision.
 
-use super::forward;
+use super::{channels::Channels, forward};
 use crate::agent::Agent;
-use russh::server::Handle;
+use ssh_transport::Writer;
 use std::{
     collections::HashMap,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Of one client.
 const MAX_LISTENERS: usize = 64;
 /// Below, a port is root's.
 const FIRST_FREE: u16 = 1024;
-
-/// One of the channels that a client may have open.
-pub(super) type Place = OwnedSemaphorePermit;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ListenError {
@@ -41,25 +35,21 @@ pub(super) enum ListenError {
 /// Those of one client; they end with it.
 pub(super) struct Listeners {
     agent: Arc<Agent>,
+    channels: Channels,
     open: HashMap<(String, u32), DropGuard>,
 }
 
 impl Listeners {
-    pub(super) fn new(agent: Arc<Agent>) -> Self {
+    pub(super) fn new(agent: Arc<Agent>, channels: Channels) -> Self {
         Self {
             agent,
+            channels,
             open: HashMap::new(),
         }
     }
 
     /// The port that is listened on: the asked one, or a free one for 0.
-    pub(super) async fn listen(
-        &mut self,
-        address: &str,
-        port: u32,
-        handle: Handle,
-        channels: &Arc<Semaphore>,
-    ) -> Result<u16, ListenError> {
+    pub(super) fn listen(&mut self, address: &str, port: u32) -> Result<u16, ListenError> {
         if self.open.len() >= MAX_LISTENERS {
             return Err(ListenError::TooMany);
         }
@@ -71,22 +61,18 @@ impl Listeners {
         if (1..FIRST_FREE).contains(&port) && account.uid != 0 {
             return Err(ListenError::Reserved);
         }
-        let first = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-            .await
-            .map_err(ListenError::Bind)?;
+        let first =
+            bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).map_err(ListenError::Bind)?;
         let bound = first.local_addr().map_err(ListenError::Bind)?.port();
         // Where there is no IPv6, nobody comes over it.
-        let second = TcpListener::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, bound)))
-            .await
-            .ok();
+        let second = bind(SocketAddr::from((Ipv6Addr::LOCALHOST, bound))).ok();
         let stop = CancellationToken::new();
         for listener in [Some(first), second].into_iter().flatten() {
             let task = Task {
                 agent: Arc::clone(&self.agent),
                 address: address.to_owned(),
                 port: bound.into(),
-                handle: handle.clone(),
-                channels: Arc::clone(channels),
+                channels: self.channels.clone(),
             };
             let stop = stop.clone();
             self.agent.tasks.spawn(async move {
@@ -106,24 +92,26 @@ impl Listeners {
     }
 }
 
+/// At once: nothing is waited for.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
 struct Task {
     agent: Arc<Agent>,
     /// As the client said it, who knows the forwarding by it.
     address: String,
     port: u32,
-    handle: Handle,
-    channels: Arc<Semaphore>,
+    channels: Channels,
 }
 
 impl Task {
     async fn accept(self, listener: TcpListener) {
         loop {
-            // Whoever is one too many waits in the queue of the socket.
-            let Ok(place) = Arc::clone(&self.channels).acquire_owned().await else {
-                return;
-            };
             match listener.accept().await {
-                Ok((stream, from)) => self.open(stream, from, place),
+                Ok((stream, from)) => self.open(stream, from),
                 Err(error) => {
                     tracing::warn!(%error, "A forwarded port takes no connection");
                     return;
@@ -132,22 +120,20 @@ impl Task {
         }
     }
 
-    fn open(&self, stream: TcpStream, from: SocketAddr, place: Place) {
-        let (handle, address, port) = (self.handle.clone(), self.address.clone(), self.port);
+    fn open(&self, stream: TcpStream, from: SocketAddr) {
+        let (channels, address, port) = (self.channels.clone(), self.address.clone(), self.port);
         self.agent.tasks.spawn(async move {
-            let opened = handle
-                .channel_open_forwarded_tcpip(
-                    address,
-                    port,
-                    from.ip().to_string(),
-                    u32::from(from.port()),
-                )
-                .await;
-            match opened {
+            let about = |message: Writer| {
+                message
+                    .string(address)
+                    .number(port)
+                    .string(from.ip().to_string())
+                    .number(from.port().into())
+            };
+            match channels.open("forwarded-tcpip", about).await {
                 Ok(channel) => forward::carry(channel, stream).await,
                 Err(error) => tracing::debug!(%error, "A client takes no forwarded connection"),
             }
-            drop(place);
         });
     }
 }

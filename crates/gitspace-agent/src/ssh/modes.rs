@@ -4,16 +4,18 @@ use nix::sys::termios::{
     ControlFlags, InputFlags, LocalFlags, OutputFlags, SetArg, SpecialCharacterIndices as Index,
     Termios, tcgetattr, tcsetattr,
 };
-use russh::Pty;
+use ssh_transport::Reader;
 use std::os::fd::OwnedFd;
 
 /// A control character that does nothing.
 const DISABLED: u32 = 255;
 
-pub(super) fn apply(terminal: &OwnedFd, modes: &[(Pty, u32)]) {
+/// `wanted` are pairs of an opcode and a number, up to the opcode 0 or one that is none of these.
+pub(super) fn apply(terminal: &OwnedFd, wanted: &[u8]) {
     let changed = tcgetattr(terminal).and_then(|mut termios| {
-        for (mode, value) in modes {
-            set(&mut termios, *mode, *value);
+        let mut wanted = Reader::new(wanted);
+        while let (Ok(mode @ 1..=159), Ok(value)) = (wanted.byte(), wanted.number()) {
+            set(&mut termios, mode, value);
         }
         tcsetattr(terminal, SetArg::TCSANOW, &termios)
     });
@@ -22,7 +24,7 @@ pub(super) fn apply(terminal: &OwnedFd, modes: &[(Pty, u32)]) {
     }
 }
 
-fn set(termios: &mut Termios, mode: Pty, value: u32) {
+fn set(termios: &mut Termios, mode: u8, value: u32) {
     if let Some(index) = character(mode) {
         let byte = if value == DISABLED {
             // `_POSIX_VDISABLE` of Linux.
@@ -47,79 +49,79 @@ fn set(termios: &mut Termios, mode: Pty, value: u32) {
     }
 }
 
-fn character(mode: Pty) -> Option<Index> {
+fn character(mode: u8) -> Option<Index> {
     Some(match mode {
-        Pty::VINTR => Index::VINTR,
-        Pty::VQUIT => Index::VQUIT,
-        Pty::VERASE => Index::VERASE,
-        Pty::VKILL => Index::VKILL,
-        Pty::VEOF => Index::VEOF,
-        Pty::VEOL => Index::VEOL,
-        Pty::VEOL2 => Index::VEOL2,
-        Pty::VSTART => Index::VSTART,
-        Pty::VSTOP => Index::VSTOP,
-        Pty::VSUSP => Index::VSUSP,
-        Pty::VREPRINT => Index::VREPRINT,
-        Pty::VWERASE => Index::VWERASE,
-        Pty::VLNEXT => Index::VLNEXT,
-        Pty::VDISCARD => Index::VDISCARD,
+        1 => Index::VINTR,
+        2 => Index::VQUIT,
+        3 => Index::VERASE,
+        4 => Index::VKILL,
+        5 => Index::VEOF,
+        6 => Index::VEOL,
+        7 => Index::VEOL2,
+        8 => Index::VSTART,
+        9 => Index::VSTOP,
+        10 => Index::VSUSP,
+        12 => Index::VREPRINT,
+        13 => Index::VWERASE,
+        14 => Index::VLNEXT,
+        18 => Index::VDISCARD,
         _ => return None,
     })
 }
 
-fn input(mode: Pty) -> Option<InputFlags> {
+fn input(mode: u8) -> Option<InputFlags> {
     Some(match mode {
-        Pty::IGNPAR => InputFlags::IGNPAR,
-        Pty::PARMRK => InputFlags::PARMRK,
-        Pty::INPCK => InputFlags::INPCK,
-        Pty::ISTRIP => InputFlags::ISTRIP,
-        Pty::INLCR => InputFlags::INLCR,
-        Pty::IGNCR => InputFlags::IGNCR,
-        Pty::ICRNL => InputFlags::ICRNL,
-        Pty::IXON => InputFlags::IXON,
-        Pty::IXANY => InputFlags::IXANY,
-        Pty::IXOFF => InputFlags::IXOFF,
-        Pty::IMAXBEL => InputFlags::IMAXBEL,
-        Pty::IUTF8 => InputFlags::IUTF8,
+        30 => InputFlags::IGNPAR,
+        31 => InputFlags::PARMRK,
+        32 => InputFlags::INPCK,
+        33 => InputFlags::ISTRIP,
+        34 => InputFlags::INLCR,
+        35 => InputFlags::IGNCR,
+        36 => InputFlags::ICRNL,
+        38 => InputFlags::IXON,
+        39 => InputFlags::IXANY,
+        40 => InputFlags::IXOFF,
+        41 => InputFlags::IMAXBEL,
+        42 => InputFlags::IUTF8,
         _ => return None,
     })
 }
 
-fn local(mode: Pty) -> Option<LocalFlags> {
+fn local(mode: u8) -> Option<LocalFlags> {
     Some(match mode {
-        Pty::ISIG => LocalFlags::ISIG,
-        Pty::ICANON => LocalFlags::ICANON,
-        Pty::ECHO => LocalFlags::ECHO,
-        Pty::ECHOE => LocalFlags::ECHOE,
-        Pty::ECHOK => LocalFlags::ECHOK,
-        Pty::ECHONL => LocalFlags::ECHONL,
-        Pty::NOFLSH => LocalFlags::NOFLSH,
-        Pty::TOSTOP => LocalFlags::TOSTOP,
-        Pty::IEXTEN => LocalFlags::IEXTEN,
-        Pty::ECHOCTL => LocalFlags::ECHOCTL,
-        Pty::ECHOKE => LocalFlags::ECHOKE,
-        Pty::PENDIN => LocalFlags::PENDIN,
+        50 => LocalFlags::ISIG,
+        51 => LocalFlags::ICANON,
+        53 => LocalFlags::ECHO,
+        54 => LocalFlags::ECHOE,
+        55 => LocalFlags::ECHOK,
+        56 => LocalFlags::ECHONL,
+        57 => LocalFlags::NOFLSH,
+        58 => LocalFlags::TOSTOP,
+        59 => LocalFlags::IEXTEN,
+        60 => LocalFlags::ECHOCTL,
+        61 => LocalFlags::ECHOKE,
+        62 => LocalFlags::PENDIN,
         _ => return None,
     })
 }
 
-fn output(mode: Pty) -> Option<OutputFlags> {
+fn output(mode: u8) -> Option<OutputFlags> {
     Some(match mode {
-        Pty::OPOST => OutputFlags::OPOST,
-        Pty::ONLCR => OutputFlags::ONLCR,
-        Pty::OCRNL => OutputFlags::OCRNL,
-        Pty::ONOCR => OutputFlags::ONOCR,
-        Pty::ONLRET => OutputFlags::ONLRET,
+        70 => OutputFlags::OPOST,
+        72 => OutputFlags::ONLCR,
+        73 => OutputFlags::OCRNL,
+        74 => OutputFlags::ONOCR,
+        75 => OutputFlags::ONLRET,
         _ => return None,
     })
 }
 
-fn control(mode: Pty) -> Option<ControlFlags> {
+fn control(mode: u8) -> Option<ControlFlags> {
     Some(match mode {
-        Pty::CS7 => ControlFlags::CS7,
-        Pty::CS8 => ControlFlags::CS8,
-        Pty::PARENB => ControlFlags::PARENB,
-        Pty::PARODD => ControlFlags::PARODD,
+        90 => ControlFlags::CS7,
+        91 => ControlFlags::CS8,
+        92 => ControlFlags::PARENB,
+        93 => ControlFlags::PARODD,
         _ => return None,
     })
 }
@@ -133,12 +135,10 @@ mod tests {
         let pair = nix::pty::openpty(None, None).unwrap();
         apply(
             &pair.slave,
+            // VERASE, VKILL, IXON, ECHO, ONLCR, the end, and what is behind it.
             &[
-                (Pty::ECHO, 0),
-                (Pty::VERASE, 8),
-                (Pty::VKILL, 255),
-                (Pty::IXON, 0),
-                (Pty::ONLCR, 0),
+                3, 0, 0, 0, 8, 4, 0, 0, 0, 255, 38, 0, 0, 0, 0, 53, 0, 0, 0, 0, 72, 0, 0, 0, 0, 0,
+                51, 0, 0, 0, 0,
             ],
         );
         let termios = tcgetattr(&pair.slave).unwrap();

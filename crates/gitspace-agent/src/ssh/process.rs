@@ -1,6 +1,6 @@
 //! A program of the remote user, and the channel that it talks over.
 
-use super::connection;
+use super::channels::{Channel, Control, Gone};
 use crate::{
     agent::Agent,
     environment,
@@ -8,31 +8,21 @@ use crate::{
     shell,
     spawn::{Bond, Group, Program, Streams},
 };
-use bytes::BytesMut;
+use bytes::Bytes;
 use nix::sys::signal::Signal;
-use russh::{
-    Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig,
-    server::{Handle, Msg},
-};
 use std::{
-    collections::{BTreeMap, VecDeque},
-    io,
-    os::fd::OwnedFd,
-    os::unix::process::ExitStatusExt as _,
-    process::ExitStatus,
-    time::Duration,
+    collections::BTreeMap, convert::Infallible, io, os::fd::OwnedFd,
+    os::unix::process::ExitStatusExt as _, process::ExitStatus, time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncWriteExt as _},
     process::{Child, ChildStdin},
     time::Instant,
 };
 use wire::failure::{Failure, FailureCode};
 
-/// Read at once: as much as a packet holds.
+/// Of a terminal, read at once: as much as a packet holds.
 const READ: usize = 32 * 1024;
-/// Input that the program has not taken. Signals are heard meanwhile.
-const MAX_INPUT: usize = 1 << 20;
 /// Output of a terminal after its program has ended: something left behind may hold it open for ever.
 const DRAIN: Duration = Duration::from_millis(250);
 /// As shells say it of what cannot be started.
@@ -116,34 +106,29 @@ pub(super) fn start(
 
 /// To its end, or the client's. One without a terminal is not killed when its client goes, as with any SSH server: what it starts in the
 /// background is meant to stay. It finds its pipes closed. A terminal's is hung up by the kernel.
-pub(super) async fn run(started: Result<Running, Failure>, channel: Channel<Msg>, handle: Handle) {
-    let id = channel.id();
-    let (mut from_client, to_client) = channel.split();
+pub(super) async fn run(started: Result<Running, Failure>, channel: Channel) {
     let end = match started {
-        Ok(running) => follow(running, &mut from_client, &to_client).await,
+        Ok(running) => follow(running, &channel).await,
         Err(failure) => {
             let words = format!("gitspaces: {failure}\r\n");
-            drop(to_client.extended_data_bytes(1, words.into_bytes()).await);
-            Some(End::Code(NOT_STARTED))
+            match channel.write(Some(1), words.into()).await {
+                Ok(()) => Some(End::Code(NOT_STARTED)),
+                // There is nobody to tell.
+                Err(Gone) => None,
+            }
         }
     };
-    // Where the client is gone there is nobody to tell.
     match end {
-        Some(End::Code(code)) => drop(to_client.exit_status(code).await),
-        Some(End::Signal(signal)) => drop(
-            handle
-                .exit_signal_request(id, signal, false, String::new(), String::new())
-                .await,
-        ),
-        None => {}
+        Some(End::Code(code)) => channel.exit_status(code),
+        Some(End::Signal(signal)) => channel.exit_signal(signal.as_str().trim_start_matches("SIG")),
+        None => return,
     }
-    drop(to_client.eof().await);
-    drop(to_client.close().await);
+    channel.end();
 }
 
 enum End {
     Code(u32),
-    Signal(Sig),
+    Signal(Signal),
 }
 
 impl End {
@@ -154,7 +139,7 @@ impl End {
         match (status.code(), status.signal()) {
             (Some(code), _) => Self::Code(u32::try_from(code).unwrap_or(u32::MAX)),
             (None, Some(signal)) => match Signal::try_from(signal) {
-                Ok(signal) => Self::Signal(name_of(signal)),
+                Ok(signal) => Self::Signal(signal),
                 Err(_) => Self::Code(128 + u32::try_from(signal).unwrap_or(0)),
             },
             (None, None) => Self::Code(u32::MAX),
@@ -162,121 +147,39 @@ impl End {
     }
 }
 
-/// Where a client's bytes go.
-enum Input<'a> {
-    Pipe(ChildStdin),
-    Pty(&'a Pty),
-    Closed,
-}
-
-impl Input<'_> {
-    async fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Pipe(pipe) => pipe.write(bytes).await,
-            Self::Pty(pty) => pty.write(bytes).await,
-            Self::Closed => Ok(bytes.len()),
-        }
-    }
-}
-
-/// What a client said and the program has not taken.
-#[derive(Default)]
-struct Backlog {
-    chunks: VecDeque<bytes::Bytes>,
-    bytes: usize,
-    ended: bool,
-}
-
-impl Backlog {
-    fn push(&mut self, chunk: bytes::Bytes) {
-        self.bytes += chunk.len();
-        self.chunks.push_back(chunk);
-    }
-
-    fn take(&mut self, count: usize) {
-        self.bytes = self.bytes.saturating_sub(count);
-        if let Some(front) = self.chunks.front_mut() {
-            bytes::Buf::advance(front, count.min(front.len()));
-            if front.is_empty() {
-                self.chunks.pop_front();
-            }
-        }
-    }
-
-    fn clear(&mut self) {
-        self.chunks.clear();
-        self.bytes = 0;
-    }
-}
-
 /// `None` where the client went first.
-async fn follow(
-    running: Running,
-    from_client: &mut ChannelReadHalf,
-    to_client: &ChannelWriteHalf<Msg>,
-) -> Option<End> {
+async fn follow(running: Running, channel: &Channel) -> Option<End> {
     let Running { mut child, pty } = running;
     let group = Group::of(&child);
-    let input = match &pty {
-        Some(pty) => Input::Pty(pty),
-        None => child.stdin.take().map_or(Input::Closed, Input::Pipe),
-    };
+    let stdin = child.stdin.take();
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let outputs = async {
-        let plain = async {
-            tokio::join!(
-                copy(stdout, to_client, None),
-                copy(stderr, to_client, Some(1))
-            )
-        };
         match &pty {
-            Some(pty) => show(pty, &mut child, to_client).await,
+            Some(pty) => show(pty, &mut child, channel).await,
             None => {
-                let ((), ()) = plain.await;
+                tokio::join!(copy(stdout, channel, None), copy(stderr, channel, Some(1)));
                 child.wait().await
             }
         }
     };
     tokio::select! {
         status = outputs => Some(End::of(&status)),
-        () = listen(from_client, input, group, pty.as_ref()) => None,
+        () = listen(channel, group, pty.as_ref()) => None,
+        never = feed(channel, stdin, pty.as_ref()) => match never {},
     }
 }
 
 /// From a pipe to the client, to its end.
-async fn copy<R: AsyncRead + Unpin>(
-    from: Option<R>,
-    to_client: &ChannelWriteHalf<Msg>,
-    extended: Option<u32>,
-) {
-    let Some(mut from) = from else {
-        return;
-    };
-    let mut buffer = BytesMut::with_capacity(READ);
-    loop {
-        buffer.reserve(READ);
-        match from.read_buf(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {
-                let bytes = buffer.split().freeze();
-                let sent = match extended {
-                    None => to_client.data_bytes(bytes).await,
-                    Some(kind) => to_client.extended_data_bytes(kind, bytes).await,
-                };
-                if sent.is_err() {
-                    return;
-                }
-            }
-        }
+async fn copy<R: AsyncRead + Unpin>(from: Option<R>, channel: &Channel, extended: Option<u32>) {
+    if let Some(from) = from
+        && let Err(error) = channel.send_all(from, extended).await
+    {
+        tracing::debug!(%error, "A program's output broke off");
     }
 }
 
 /// From a terminal to the client, until its program has ended and what it said is told.
-async fn show(
-    pty: &Pty,
-    child: &mut Child,
-    to_client: &ChannelWriteHalf<Msg>,
-) -> io::Result<ExitStatus> {
+async fn show(pty: &Pty, child: &mut Child, channel: &Channel) -> io::Result<ExitStatus> {
     let mut buffer = vec![0; READ];
     let mut ended = None;
     let mut until = None;
@@ -284,8 +187,8 @@ async fn show(
         tokio::select! {
             read = pty.read(&mut buffer) => match read {
                 Ok(count @ 1..) => {
-                    let bytes = bytes::Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());
-                    if to_client.data_bytes(bytes).await.is_err() {
+                    let bytes = Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());
+                    if channel.write(None, bytes).await.is_err() {
                         break;
                     }
                 }
@@ -311,95 +214,63 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-/// From the client to the program, until the client is gone.
-async fn listen(
-    from_client: &mut ChannelReadHalf,
-    mut input: Input<'_>,
-    group: Option<Group>,
-    pty: Option<&Pty>,
-) {
-    let mut backlog = Backlog::default();
-    loop {
-        if backlog.ended && backlog.chunks.is_empty() && matches!(input, Input::Pipe(_)) {
-            input = Input::Closed;
-        }
-        let message = tokio::select! {
-            message = from_client.wait(), if backlog.bytes < MAX_INPUT => message,
-            written = write(&mut input, &backlog), if !backlog.chunks.is_empty() => {
-                match written {
-                    Ok(count) => backlog.take(count),
-                    Err(error) => {
-                        // It closed its input, as `head` does; its output and its end are still to come.
-                        tracing::debug!(%error, "A program does not take its input");
-                        backlog.clear();
-                        input = Input::Closed;
-                    }
-                }
-                continue;
-            }
-        };
-        match message {
-            Some(ChannelMsg::Data { data }) if !data.is_empty() => backlog.push(data),
-            Some(ChannelMsg::Eof) => backlog.ended = true,
-            Some(ChannelMsg::Signal { signal }) => {
-                if let (Some(signal), Some(group)) = (signal_of(&signal), group) {
-                    group.signal(signal);
-                }
-            }
-            Some(ChannelMsg::WindowChange {
-                col_width,
-                row_height,
-                ..
-            }) => {
-                if let Some(pty) = pty {
-                    pty.resize(connection::size(col_width, row_height));
-                }
-            }
-            Some(ChannelMsg::Close) | None => return,
-            Some(_) => {}
+/// From the client to the program. Its end is the end of the input, and nothing else.
+async fn feed(channel: &Channel, stdin: Option<ChildStdin>, pty: Option<&Pty>) -> Infallible {
+    let fed = match (stdin, pty) {
+        (_, Some(pty)) => type_into(channel, pty).await,
+        (Some(stdin), None) => pour_into(channel, stdin).await,
+        (None, None) => Ok(()),
+    };
+    if let Err(error) = fed {
+        // It closed its input, as `head` does; its output and its end are still to come.
+        tracing::debug!(%error, "A program does not take its input");
+    }
+    // What comes now is for nobody, and must not be what the client waits for.
+    while channel.input().await.is_some() {}
+    std::future::pending().await
+}
+
+async fn pour_into(channel: &Channel, mut stdin: ChildStdin) -> io::Result<()> {
+    while let Some(bytes) = channel.input().await {
+        stdin.write_all(&bytes).await?;
+    }
+    Ok(())
+}
+
+async fn type_into(channel: &Channel, pty: &Pty) -> io::Result<()> {
+    while let Some(bytes) = channel.input().await {
+        pty.write_all(&bytes).await?;
+    }
+    Ok(())
+}
+
+/// Signals and sizes, until the client is gone.
+async fn listen(channel: &Channel, group: Option<Group>, pty: Option<&Pty>) {
+    while let Some(control) = channel.control().await {
+        match (control, group, pty) {
+            (Control::Signal(signal), Some(group), _) => group.signal(signal),
+            (Control::Resize(size), _, Some(pty)) => pty.resize(size),
+            (Control::Signal(_), None, _) | (Control::Resize(_), _, None) => {}
         }
     }
 }
 
-async fn write(input: &mut Input<'_>, backlog: &Backlog) -> io::Result<usize> {
-    match backlog.chunks.front() {
-        Some(chunk) => input.write(chunk).await,
-        None => Ok(0),
-    }
-}
-
-/// RFC 4254 has names for these; OpenSSH sends no others.
-const SIGNALS: &[(Sig, Signal)] = &[
-    (Sig::ABRT, Signal::SIGABRT),
-    (Sig::ALRM, Signal::SIGALRM),
-    (Sig::FPE, Signal::SIGFPE),
-    (Sig::HUP, Signal::SIGHUP),
-    (Sig::ILL, Signal::SIGILL),
-    (Sig::INT, Signal::SIGINT),
-    (Sig::KILL, Signal::SIGKILL),
-    (Sig::PIPE, Signal::SIGPIPE),
-    (Sig::QUIT, Signal::SIGQUIT),
-    (Sig::SEGV, Signal::SIGSEGV),
-    (Sig::TERM, Signal::SIGTERM),
-    (Sig::USR1, Signal::SIGUSR1),
-];
-
-fn signal_of(name: &Sig) -> Option<Signal> {
-    if let Sig::Custom(name) = name {
-        return (name == "USR2").then_some(Signal::SIGUSR2);
-    }
-    SIGNALS
-        .iter()
-        .find(|(known, _)| std::mem::discriminant(known) == std::mem::discriminant(name))
-        .map(|(_, signal)| *signal)
-}
-
-fn name_of(signal: Signal) -> Sig {
-    SIGNALS
-        .iter()
-        .find(|(_, known)| *known == signal)
-        .map_or_else(
-            || Sig::Custom(signal.as_str().trim_start_matches("SIG").to_owned()),
-            |(name, _)| name.clone(),
-        )
+/// As RFC 4254 names them.
+pub(super) fn signal_of(name: &str) -> Option<Signal> {
+    Some(match name {
+        "ABRT" => Signal::SIGABRT,
+        "ALRM" => Signal::SIGALRM,
+        "FPE" => Signal::SIGFPE,
+        "HUP" => Signal::SIGHUP,
+        "ILL" => Signal::SIGILL,
+        "INT" => Signal::SIGINT,
+        "KILL" => Signal::SIGKILL,
+        "PIPE" => Signal::SIGPIPE,
+        "QUIT" => Signal::SIGQUIT,
+        "SEGV" => Signal::SIGSEGV,
+        "TERM" => Signal::SIGTERM,
+        "USR1" => Signal::SIGUSR1,
+        "USR2" => Signal::SIGUSR2,
+        _ => return None,
+    })
 }

@@ -435,7 +435,8 @@ async fn there_and_back(port: u16, bytes: &[u8]) {
         )
     })
     .await;
-    assert_eq!(Sha256::digest(&back), Sha256::digest(bytes));
+    let differs = back.iter().zip(bytes).position(|(a, b)| a != b);
+    assert_eq!((back.len(), differs), (bytes.len(), None));
 }
 
 #[tokio::test]
@@ -574,6 +575,37 @@ async fn many_sessions_share_one_connection() {
     )
     .unwrap();
     within("the master ends", master.wait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_read_holds_up_nobody_but_itself() {
+    let server = Server::start().await;
+    let control = format!("-oControlPath={}", server.agent.path("control"));
+    let mut stuck = server
+        .ssh(&[
+            "-M",
+            &control,
+            "space",
+            "echo ready; exec tail -f /dev/null",
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(stuck.stdout.as_mut().unwrap()).lines();
+    let line = within("the first is in", lines.next_line()).await;
+    assert_eq!(line.unwrap().as_deref(), Some("ready"));
+    let mut stdin = stuck.stdin.take().unwrap();
+    let mut filling = JoinSet::new();
+    filling.spawn(async move {
+        // Far more than a window; it is never taken.
+        drop(stdin.write_all(&noise(32 << 20)).await);
+    });
+    for _ in 0..8 {
+        let answered = output(&mut server.ssh(&[&control, "space", "echo here"])).await;
+        assert_eq!(good(&answered), "here\n");
+    }
+    assert!(filling.try_join_next().is_none(), "it is held up itself");
 }
 
 #[tokio::test]
