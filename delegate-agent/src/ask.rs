@@ -1,6 +1,9 @@
 //! HTTP requests to the control plane, outside the link: enrolment, rotation, and a look whether it is there.
 
-use crate::transport::{ConnectError, Transport};
+use crate::{
+    stranger::Stranger,
+    transport::{ConnectError, Transport},
+};
 use bytes::Bytes;
 use daemon::{Exit, Hint};
 use http::{Method, Request, Response, StatusCode, header};
@@ -12,8 +15,8 @@ use wire::problem::Problem;
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const MAX_ANSWER: usize = 64 * 1024;
-/// Of an answer that is not ours.
-const MAX_QUOTE: usize = 300;
+/// Where the port of a plain URL speaks TLS.
+pub(crate) const IS_TLS: &str = "write `https://` in place of `http://` in the control plane's URL";
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -30,6 +33,8 @@ pub enum AskError {
         #[source]
         source: BoxError,
     },
+    #[error("`{control_plane}` is not answered as HTTP: that port speaks TLS")]
+    IsTls { control_plane: String },
     #[error("the control plane `{control_plane}` did not answer within {} s", ANSWER_LIMIT.as_secs())]
     TooLong { control_plane: String },
 }
@@ -37,8 +42,14 @@ pub enum AskError {
 impl Hint for AskError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Connect { source } => source.hint().map(str::to_owned),
-            Self::Http { .. } | Self::TooLong { .. } => None,
+            Self::Connect { source } => source.hint(),
+            Self::IsTls { .. } => Some(IS_TLS.to_owned()),
+            Self::Http { .. } => Some(
+                "something there takes connections and does not answer as an HTTP server: is that the control plane's port?".to_owned(),
+            ),
+            Self::TooLong { .. } => Some(
+                "does it hang, or is that another server's port? see the control plane's `/api/v1/healthz`".to_owned(),
+            ),
         }
     }
 
@@ -94,11 +105,17 @@ pub async fn ask(
             never = driver => never,
         }
     };
-    tokio::time::timeout(ANSWER_LIMIT, call)
+    let answer = tokio::time::timeout(ANSWER_LIMIT, call)
         .await
         .map_err(|_| AskError::TooLong {
             control_plane: control_plane.clone(),
-        })?
+        })?;
+    match answer {
+        Err(AskError::Http { .. }) if transport.is_tls_after_all().await => {
+            Err(AskError::IsTls { control_plane })
+        }
+        answer => answer,
+    }
 }
 
 /// Why a call with JSON has no answer that is one.
@@ -116,11 +133,11 @@ pub enum CallError {
         status: StatusCode,
         problem: Box<Problem>,
     },
-    #[error("`{control_plane}` does not answer as a control plane does: {status}: {quote}")]
+    #[error("`{control_plane}` is not a control plane: {stranger}")]
     NotAControlPlane {
         control_plane: String,
         status: StatusCode,
-        quote: String,
+        stranger: Stranger,
     },
 }
 
@@ -135,7 +152,9 @@ impl CallError {
     #[must_use]
     pub fn is_without_effect(&self) -> bool {
         match self {
-            Self::Ask(AskError::Connect { .. }) | Self::Request { .. } => true,
+            Self::Ask(AskError::Connect { .. } | AskError::IsTls { .. }) | Self::Request { .. } => {
+                true
+            }
             Self::Ask(AskError::Http { .. } | AskError::TooLong { .. }) => false,
             Self::Refused { status, .. } | Self::NotAControlPlane { status, .. } => {
                 !status.is_server_error() && !status.is_success()
@@ -152,9 +171,7 @@ impl Hint for CallError {
                 Some("the control plane is older than this delegate; upgrade it first".to_owned())
             }
             Self::Refused { problem, .. } => problem.hint.clone(),
-            Self::NotAControlPlane { .. } => {
-                Some("check the URL: it is that of the control plane, without a path".to_owned())
-            }
+            Self::NotAControlPlane { stranger, .. } => Some(stranger.hint()),
             Self::Request { .. } => None,
         }
     }
@@ -185,7 +202,6 @@ pub async fn call<T: DeserializeOwned>(
     body: &(impl Serialize + Sync),
     connected: impl FnOnce(),
 ) -> Result<T, CallError> {
-    let control_plane = transport.origin().ascii();
     let request = serde_json::to_vec(body)
         .map_err(Into::into)
         .and_then(|json| {
@@ -198,28 +214,39 @@ pub async fn call<T: DeserializeOwned>(
                 .map_err(Into::into)
         })
         .map_err(|source| CallError::Request { source })?;
-    let (head, bytes) = ask(transport, request, connected).await?.into_parts();
-    let status = head.status;
-    let not_ours = || {
-        let text: String = String::from_utf8_lossy(&bytes)
-            .chars()
-            .take(MAX_QUOTE)
-            .collect();
-        CallError::NotAControlPlane {
-            control_plane: control_plane.clone(),
-            status,
-            quote: text.escape_debug().to_string(),
-        }
-    };
+    let answer = ask(transport, request, connected).await?;
+    read(transport, &answer).await
+}
+
+/// What a control plane says in JSON, or who answers in its place.
+///
+/// # Errors
+/// See [`CallError`].
+pub async fn read<T: DeserializeOwned>(
+    transport: &Transport,
+    answer: &Response<Bytes>,
+) -> Result<T, CallError> {
+    let status = answer.status();
     if status.is_success() {
-        serde_json::from_slice(&bytes).map_err(|_| not_ours())
-    } else {
-        match serde_json::from_slice::<Problem>(&bytes) {
-            Ok(problem) => Err(CallError::Refused {
-                status,
-                problem: Box::new(problem),
-            }),
-            Err(_) => Err(not_ours()),
+        if let Ok(value) = serde_json::from_slice(answer.body()) {
+            return Ok(value);
         }
+    } else if !Stranger::is_gateway(answer)
+        && let Ok(problem) = serde_json::from_slice::<Problem>(answer.body())
+    {
+        return Err(CallError::Refused {
+            status,
+            problem: Box::new(problem),
+        });
     }
+    let stranger = if status == StatusCode::BAD_REQUEST && transport.is_tls_after_all().await {
+        Stranger::Tls
+    } else {
+        Stranger::of(answer)
+    };
+    Err(CallError::NotAControlPlane {
+        control_plane: transport.origin().ascii(),
+        status,
+        stranger,
+    })
 }

@@ -37,6 +37,7 @@ pub mod rotate;
 pub mod runner;
 pub mod state_folder;
 pub mod status;
+pub mod stranger;
 pub mod tasks;
 pub mod transport;
 mod unattended;

@@ -1,8 +1,11 @@
 //! Ways out of this host to the control plane: direct, through an HTTP proxy, and TLS over either.
 
+mod certificate;
+mod connect_error;
 mod proxy;
-mod tls;
 
+pub use certificate::CertificateFault;
+pub use connect_error::{ConnectError, Peer};
 pub use proxy::{ProxyEnv, ProxyEnvError, ProxyPasswordError, ProxyUrl, ProxyUrlError};
 pub use tls_roots::TlsError;
 
@@ -25,44 +28,12 @@ use tokio_rustls::TlsConnector;
 /// For each step: a name and an address, a proxy's answer, a handshake.
 const STEP_LIMIT: Duration = Duration::from_secs(10);
 
+/// For a look at what went wrong: whoever waits has waited already.
+const LOOK_LIMIT: Duration = Duration::from_secs(3);
+
 /// A byte stream to the control plane.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    #[error("cannot connect to {what} `{address}`")]
-    Tcp {
-        what: &'static str,
-        address: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("{what} `{address}` did not answer within {} s", STEP_LIMIT.as_secs())]
-    TooLong { what: &'static str, address: String },
-    #[error("the proxy `{proxy}` refuses to connect to `{address}`: {status}")]
-    ProxyRefused {
-        proxy: String,
-        address: String,
-        status: String,
-    },
-    #[error("the proxy `{proxy}` does not answer as a proxy does: {reason}")]
-    ProxyProtocol { proxy: String, reason: String },
-    #[error("the certificate of `{address}` is not taken")]
-    Certificate {
-        address: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("TLS with `{address}` failed")]
-    Tls {
-        address: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("`{host}` is not a name that a certificate can have")]
-    ServerName { host: String },
-}
 
 /// Why there is no way to the control plane at all.
 #[derive(Debug, thiserror::Error)]
@@ -106,27 +77,6 @@ impl Hint for TransportError {
             Self::Tls { source } => source.exit(),
             Self::Proxy { source } => source.exit(),
             Self::ProxyPassword { .. } => Exit::Config,
-        }
-    }
-}
-
-impl ConnectError {
-    #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Certificate { .. } => Some(
-                "set `ca_file` to the certificate of the authority that signed it, and check the control plane's name",
-            ),
-            Self::ProxyRefused { status, .. } if status.contains("407") => Some(
-                "write the user into `proxy`, http://user@host:port, and its password into the credential `proxy-password`",
-            ),
-            Self::Tcp { .. } | Self::TooLong { .. } => Some(
-                "is the control plane running, and does a firewall let this host connect to it?",
-            ),
-            Self::ProxyRefused { .. }
-            | Self::ProxyProtocol { .. }
-            | Self::Tls { .. }
-            | Self::ServerName { .. } => None,
         }
     }
 }
@@ -236,35 +186,60 @@ impl Transport {
         &self.origin
     }
 
+    /// Whether something that does not answer as an HTTP server speaks TLS instead. Asked only where something went wrong: it takes a
+    /// connection of its own, which carries nothing.
+    pub async fn is_tls_after_all(&self) -> bool {
+        if self.tls.is_some() || self.direct.is_some() {
+            return false;
+        }
+        // It trusts nobody: a handshake that gets as far as a certificate, or an alert, is all that is asked for.
+        let config = rustls::ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .map(|config| {
+            config
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth()
+        });
+        let Ok(config) = config else {
+            return false;
+        };
+        let with_tls = Self {
+            tls: Some(TlsConnector::from(Arc::new(config))),
+            seen: Arc::default(),
+            ..self.clone()
+        };
+        match tokio::time::timeout(LOOK_LIMIT, with_tls.connect()).await {
+            Ok(Ok(_) | Err(ConnectError::Certificate { .. })) => true,
+            Ok(Err(ConnectError::Tls { source, .. })) => source
+                .get_ref()
+                .and_then(|error| error.downcast_ref::<rustls::Error>())
+                .is_some_and(|error| matches!(error, rustls::Error::AlertReceived(_))),
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
+
     /// # Errors
     /// Names the step that failed.
     pub async fn connect(&self) -> Result<Box<dyn Stream>, ConnectError> {
         let (host, port) = (self.origin.host(), self.origin.port());
         let address = self.origin.authority().to_owned();
         let stream = if let Some(direct) = self.direct {
-            tcp(
-                "the control plane",
-                direct.to_string(),
-                TcpStream::connect(direct),
-            )
-            .await?
+            let address = direct.to_string();
+            tcp(Peer::ControlPlane, address, TcpStream::connect(direct)).await?
         } else if let Some(proxy) = &self.proxy {
-            let to = (proxy.host(), proxy.port());
-            let mut stream = tcp("the proxy", proxy.address(), TcpStream::connect(to)).await?;
+            let mut stream =
+                dial(Peer::Proxy, proxy.address(), (proxy.host(), proxy.port())).await?;
             within(
-                "the proxy",
+                Peer::Proxy,
                 proxy.address(),
                 proxy::tunnel(&mut stream, proxy, host, port),
             )
             .await??;
             stream
         } else {
-            tcp(
-                "the control plane",
-                address.clone(),
-                TcpStream::connect((host, port)),
-            )
-            .await?
+            dial(Peer::ControlPlane, address.clone(), (host, port)).await?
         };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "The connection stays without TCP_NODELAY");
@@ -277,13 +252,10 @@ impl Transport {
                 host: host.to_owned(),
             }
         })?;
-        let stream = within(
-            "the control plane",
-            address.clone(),
-            tls.connect(name, stream),
-        )
-        .await?
-        .map_err(|source| tls::connect_error(address, source))?;
+        let handshake = tls.connect(name, stream);
+        let stream = within(Peer::ControlPlane, address.clone(), handshake)
+            .await?
+            .map_err(|source| ConnectError::of_handshake(address, host, source))?;
         let (_, session) = stream.get_ref();
         let own = session.peer_certificates().and_then(<[_]>::first);
         if let Some(not_after) = own.and_then(tls_roots::not_after) {
@@ -295,26 +267,45 @@ impl Transport {
     }
 }
 
+/// A name that is not known is another matter than one where nobody listens. Each of its addresses is tried.
+async fn dial(
+    peer: Peer,
+    address: String,
+    (host, port): (&str, u16),
+) -> Result<TcpStream, ConnectError> {
+    let fail = |source| ConnectError::Resolve {
+        peer,
+        host: host.to_owned(),
+        source,
+    };
+    let resolve = tokio::net::lookup_host((host, port));
+    let found: Vec<SocketAddr> = within(peer, address.clone(), resolve)
+        .await?
+        .map_err(fail)?
+        .collect();
+    tcp(peer, address, TcpStream::connect(found.as_slice())).await
+}
+
 async fn tcp(
-    what: &'static str,
+    peer: Peer,
     address: String,
     connect: impl Future<Output = io::Result<TcpStream>>,
 ) -> Result<TcpStream, ConnectError> {
-    within(what, address.clone(), connect)
+    within(peer, address.clone(), connect)
         .await?
         .map_err(|source| ConnectError::Tcp {
-            what,
+            peer,
             address,
             source,
         })
 }
 
 async fn within<T>(
-    what: &'static str,
+    peer: Peer,
     address: String,
     step: impl Future<Output = T>,
 ) -> Result<T, ConnectError> {
     tokio::time::timeout(STEP_LIMIT, step)
         .await
-        .map_err(|_| ConnectError::TooLong { what, address })
+        .map_err(|_| ConnectError::TooLong { peer, address })
 }

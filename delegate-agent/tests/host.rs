@@ -25,16 +25,17 @@ mod rotation;
 mod runner;
 #[path = "host/versions.rs"]
 mod versions;
+#[path = "host/wrong_ways.rs"]
+mod wrong_ways;
 
 use admin::{Readiness, Severity};
 use control_plane::TestControlPlane;
-use daemon::{Clock as _, SystemClock};
 use delegate::TestDelegate;
 use delegate_agent::transport::ProxyUrl;
 use link::client::Stage;
 use roads::{Authority, TestProxy, TlsFront};
 use runner::TestRunner;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use wire::{control::DisconnectCode, secret::Secret};
 
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
@@ -162,11 +163,10 @@ async fn a_private_authority_is_trusted_where_it_is_configured() {
 
 #[tokio::test]
 async fn certificates_that_end_soon_are_warned_of_while_the_link_is_live() {
-    let now = SystemTime::UNIX_EPOCH
-        + Duration::from_secs(u64::try_from(SystemClock.now().as_second()).unwrap());
+    let now = roads::now();
     let days = |days: u64| now + Duration::from_secs(days * 24 * 3_600 + 600);
     let authority = Authority::until("ours", days(20));
-    let front = TlsFront::bind_until(&authority, Some(days(3))).await;
+    let front = TlsFront::bind_until(&authority, days(3)).await;
     let control_plane = TestControlPlane::start_behind(&front.url()).await;
     front.forward_to(control_plane.address);
     let mut delegate = TestDelegate::new(&front.url());
@@ -220,18 +220,6 @@ async fn tls_goes_through_a_proxy_too() {
     delegate.start().await;
     delegate.until_state(Stage::Live).await;
     assert_eq!(proxy.tunnels(), 2);
-}
-
-#[tokio::test]
-async fn a_certificate_of_another_authority_is_refused_with_the_cause() {
-    let front = TlsFront::bind(&Authority::new("theirs")).await;
-    let mut delegate = TestDelegate::new(&front.url());
-    delegate.ca_file = Some(delegate.write("ca.pem", &Authority::new("ours").pem()));
-    let error = delegate.enrol_with("gsj_x").await.expect_err("refused");
-    assert!(
-        error.contains("certificate") && error.contains("UnknownIssuer"),
-        "{error}"
-    );
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tokio::{
     net::TcpStream,
 };
 use url::Url;
-use wire::secret::Secret;
+use wire::{secret::Secret, shown};
 
 /// A proxy's answer to `CONNECT` is a few lines.
 const MAX_HEAD: usize = 8 * 1024;
@@ -190,7 +190,7 @@ pub(super) async fn tunnel(
         words.next().unwrap_or_default(),
     );
     if !version.starts_with("HTTP/1.") {
-        return Err(fail(format!("it said `{}`", line.escape_debug())));
+        return Err(fail(format!("it said `{}`", shown::line(line))));
     }
     if code.len() == 3 && code.starts_with('2') {
         return Ok(());
@@ -198,11 +198,8 @@ pub(super) async fn tunnel(
     Err(ConnectError::ProxyRefused {
         proxy: proxy.address(),
         address: target,
-        status: line
-            .split_once(' ')
-            .map_or(line, |(_, status)| status)
-            .escape_debug()
-            .to_string(),
+        has_user: proxy.user.is_some(),
+        status: shown::line(line.split_once(' ').map_or(line, |(_, status)| status)).into_owned(),
     })
 }
 

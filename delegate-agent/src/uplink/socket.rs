@@ -1,6 +1,10 @@
 //! From an address to a WebSocket that speaks our subprotocol.
 
-use crate::transport::{Stream, Transport};
+use crate::{
+    ask::IS_TLS,
+    stranger::Stranger,
+    transport::{Stream, Transport},
+};
 use daemon::ErrorChain;
 use link::shell::{Dialect, Incoming};
 use tokio_tungstenite::{
@@ -10,7 +14,7 @@ use tokio_tungstenite::{
         client::IntoClientRequest as _,
         error::ProtocolError,
         handshake::client::Request,
-        http::{HeaderValue, header},
+        http::{HeaderValue, StatusCode, header},
         protocol::{CloseFrame, WebSocketConfig},
     },
 };
@@ -21,8 +25,6 @@ use wire::{
 
 /// One connection for the whole host: but the default of 128 KiB is for bulk.
 const BUFFER: usize = 4 * 1024;
-/// Of an answer that is not a WebSocket's.
-const MAX_QUOTE: usize = 300;
 
 pub(super) type Socket = WebSocketStream<Box<dyn Stream>>;
 
@@ -82,13 +84,11 @@ pub(super) async fn dial(transport: Transport) -> Result<Socket, DialError> {
     let request =
         request(&transport).map_err(|error| DialError::new(ErrorChain(&error).to_string()))?;
     let stream = transport.connect().await.map_err(|error| {
-        let hint = error.hint();
-        let mut reason = ErrorChain(&error).to_string();
-        if let Some(hint) = hint {
-            reason.push_str("; ");
-            reason.push_str(hint);
-        }
-        DialError::new(reason)
+        let reason = ErrorChain(&error).to_string();
+        DialError::new(match error.hint() {
+            Some(hint) => format!("{reason}; {hint}"),
+            None => reason,
+        })
     })?;
     let config = WebSocketConfig::default()
         .read_buffer_size(BUFFER)
@@ -98,7 +98,15 @@ pub(super) async fn dial(transport: Transport) -> Result<Socket, DialError> {
         .max_frame_size(Some(MAX_FRAME));
     match client_async_with_config(request, stream, Some(config)).await {
         Ok((socket, _)) => Ok(socket),
-        Err(error) => Err(refusal(&error)),
+        Err(error) => {
+            if may_be_tls(&error) && transport.is_tls_after_all().await {
+                return Err(DialError::new(format!(
+                    "`{}` is not answered as HTTP: that port speaks TLS; {IS_TLS}",
+                    transport.origin().ascii()
+                )));
+            }
+            Err(refusal(&error, &transport))
+        }
     }
 }
 
@@ -115,8 +123,25 @@ fn request(transport: &Transport) -> Result<Request, tungstenite::Error> {
     Ok(request)
 }
 
+/// Whether this is how a server that waits for TLS takes a plain request: it hangs up, says an alert, or a refusal that is not ours.
+fn may_be_tls(error: &tungstenite::Error) -> bool {
+    match error {
+        tungstenite::Error::Http(response) => {
+            let body = response.body().as_deref().unwrap_or_default();
+            response.status() == StatusCode::BAD_REQUEST
+                && serde_json::from_slice::<Problem>(body).is_err()
+        }
+        tungstenite::Error::Protocol(error) => matches!(
+            error,
+            ProtocolError::HandshakeIncomplete | ProtocolError::HttparseError(_)
+        ),
+        tungstenite::Error::Io(_) => true,
+        _ => false,
+    }
+}
+
 /// Why there is no WebSocket, in the server's own words where it has some.
-fn refusal(error: &tungstenite::Error) -> DialError {
+fn refusal(error: &tungstenite::Error, transport: &Transport) -> DialError {
     let response = match error {
         tungstenite::Error::Http(response) => response,
         // It switched protocols, and to none of ours.
@@ -133,23 +158,21 @@ fn refusal(error: &tungstenite::Error) -> DialError {
         _ => return DialError::new(ErrorChain(error).to_string()),
     };
     let body = response.body().as_deref().unwrap_or_default();
+    let answer = response.as_ref().clone().map(Option::unwrap_or_default);
     match serde_json::from_slice::<Problem>(body) {
-        Ok(problem) => DialError {
+        Ok(problem) if !Stranger::is_gateway(&answer) => DialError {
             code: code_of(&problem),
             reason: match problem.hint.clone() {
                 Some(hint) => format!("{problem}; {hint}"),
                 None => problem.to_string(),
             },
         },
-        Err(_) => {
-            let quote: String = String::from_utf8_lossy(body)
-                .chars()
-                .take(MAX_QUOTE)
-                .filter(|c| !c.is_control())
-                .collect();
+        Ok(_) | Err(_) => {
+            let stranger = Stranger::of(&answer);
             DialError::new(format!(
-                "the server answered {}: {quote}",
-                response.status()
+                "`{}` is not a control plane: {stranger}; {}",
+                transport.origin().ascii(),
+                stranger.hint()
             ))
         }
     }

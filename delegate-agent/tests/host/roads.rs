@@ -1,5 +1,6 @@
 //! What may lie between a delegate and its control plane: a proxy, and TLS.
 
+use daemon::{Clock as _, SystemClock};
 use data_encoding::BASE64;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -9,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, copy_bidirectional},
@@ -22,6 +23,12 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
+}
+
+/// As certificates take it.
+pub(crate) fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH
+        + Duration::from_secs(u64::try_from(SystemClock.now().as_second()).unwrap())
 }
 
 /// A small real proxy: `CONNECT`, basic credentials, bytes.
@@ -126,12 +133,10 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn acceptor(&self, not_after: Option<SystemTime>) -> TlsAcceptor {
+    fn acceptor(&self, change: impl FnOnce(&mut CertificateParams)) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        if let Some(not_after) = not_after {
-            params.not_after = not_after.into();
-        }
+        change(&mut params);
         let certificate = params.signed_by(&key, &self.0).unwrap();
         let config = rustls::ServerConfig::builder_with_provider(Arc::new(
             rustls::crypto::ring::default_provider(),
@@ -157,14 +162,22 @@ pub(crate) struct TlsFront {
 
 impl TlsFront {
     pub(crate) async fn bind(authority: &Authority) -> Self {
-        Self::bind_until(authority, None).await
+        Self::bind_with(authority, |_| {}).await
     }
 
     /// With a certificate that ends.
-    pub(crate) async fn bind_until(authority: &Authority, not_after: Option<SystemTime>) -> Self {
+    pub(crate) async fn bind_until(authority: &Authority, not_after: SystemTime) -> Self {
+        Self::bind_with(authority, |params| params.not_after = not_after.into()).await
+    }
+
+    /// With another certificate than that of a server for `localhost`.
+    pub(crate) async fn bind_with(
+        authority: &Authority,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let acceptor = authority.acceptor(not_after);
+        let acceptor = authority.acceptor(change);
         let (upstream, known) = tokio::sync::watch::channel(None);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
