@@ -184,7 +184,7 @@ impl Subject for Admin {
             gauge(
                 registry,
                 "gitspaces_clock_skew_milliseconds",
-                "How far the control plane's clock and this host's are apart",
+                "How far the control plane's clock and this host's are apart, either way; `status` says which is behind",
                 skew.unsigned_abs(),
             );
         }

@@ -12,6 +12,7 @@ use camino::Utf8PathBuf;
 use daemon::{ErrorChain, Hint as _};
 use link::client::Stage;
 use std::time::Duration;
+use wire::shown;
 
 /// Whoever asks wants to know how it is, not how long the runner may take.
 const RUNNER_LIMIT: Duration = Duration::from_secs(2);
@@ -125,17 +126,19 @@ pub(crate) fn unfinished_rotation() -> Check {
 }
 
 pub(crate) fn clock(skew_ms: Option<i64>) -> Check {
-    let words = skew_ms.map_or_else(
-        || "not compared yet".to_owned(),
-        |skew| format!("{skew} ms behind the control plane's"),
-    );
+    let words = skew_ms.map_or_else(|| "not compared yet".to_owned(), clock_words);
     if clock_is_right(skew_ms) {
         Check::good(CLOCK, Severity::Error, words)
     } else {
         Check::bad(CLOCK, Severity::Error, words)
             .cause("proofs and grants carry times: clocks that are half a minute apart make them worthless")
-            .fix("set the clock of the host that is wrong, `timedatectl set-ntp true`")
+            .fix("set the clock of the host that is wrong: `timedatectl set-ntp true` there")
     }
+}
+
+/// `skew_ms` is the control plane's clock minus this host's.
+pub(crate) fn clock_words(skew_ms: i64) -> String {
+    shown::clocks("this host's", "the control plane's", skew_ms)
 }
 
 pub(crate) async fn runner(runner: &Runner) -> Vec<Check> {

@@ -147,11 +147,10 @@ async fn control_plane(
                 .get(header::DATE)
                 .and_then(|date| date.to_str().ok())
                 .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
-                .map(|date| date.timestamp().duration_since(clock.now()).as_millis())
-                .and_then(|skew| i64::try_from(skew).ok());
+                .map(|date| date.timestamp().as_second() - clock.now().as_second());
             let mut checks = vec![
                 Check::good(CONTROL_PLANE, Severity::Error, format!("{url} answers")),
-                checks::clock(skew),
+                checks::clock(skew.map(|seconds| seconds.saturating_mul(1_000))),
             ];
             checks.extend(key(config, &transport, &**clock).await);
             let certificates = Certificates {

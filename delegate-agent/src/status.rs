@@ -1,5 +1,6 @@
 //! What the tasks publish of themselves, for `/status` and `/readyz`.
 
+use crate::checks::clock_words;
 use daemon::Clock;
 use jiff::Timestamp;
 use link::client::Stage;
@@ -36,6 +37,8 @@ pub struct LinkStatus {
     pub last_error: Option<LastError>,
     /// The server's clock minus ours.
     pub clock_skew_ms: Option<i64>,
+    /// The same in words.
+    pub clock: Option<String>,
     /// When they were compared, by both of our clocks.
     #[serde(skip)]
     pub compared: Option<(Timestamp, Instant)>,
@@ -45,9 +48,17 @@ pub struct LinkStatus {
 }
 
 impl LinkStatus {
-    /// With the skew as it is, and not as it was at the greeting: while a link lasts, our own wall clock may be set.
+    /// With the skew as it is, and not as it was at the greeting: while a link lasts, our own wall clock may be set. In words too.
     #[must_use]
     pub fn with_skew_of(self, clock: &dyn Clock) -> Self {
+        let status = self.with_skew_at(clock);
+        Self {
+            clock: status.clock_skew_ms.map(clock_words),
+            ..status
+        }
+    }
+
+    fn with_skew_at(self, clock: &dyn Clock) -> Self {
         let (Some(skew), Some((wall, instant)), Some(_)) =
             (self.clock_skew_ms, self.compared, self.connected_since)
         else {
@@ -175,6 +186,11 @@ mod tests {
         assert_eq!(skew(&status), Some(40 - 3_600_000));
         clock.step_to(clock.now() - Duration::from_secs(7_200));
         assert_eq!(skew(&status), Some(40 + 3_600_000));
+        let shown = status.clone().with_skew_of(&clock).clock;
+        assert_eq!(
+            shown.as_deref(),
+            Some("this host's clock is 60 min behind the control plane's")
+        );
         let gone = LinkStatus {
             connected_since: None,
             ..status

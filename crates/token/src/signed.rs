@@ -53,7 +53,11 @@ pub enum TokenError {
     #[error("the token ends before it begins")]
     NoLifetime,
     #[error("the token expired at {exp}")]
-    Expired { exp: Timestamp, now: Timestamp },
+    Expired {
+        iat: Timestamp,
+        exp: Timestamp,
+        now: Timestamp,
+    },
     #[error("the token is of the future: it was issued at {iat}, and here it is {now}")]
     NotYetValid { iat: Timestamp, now: Timestamp },
 }
@@ -82,7 +86,11 @@ impl Validity {
             return Err(TokenError::NoLifetime);
         }
         if now.duration_since(self.exp) >= LEEWAY {
-            return Err(TokenError::Expired { exp: self.exp, now });
+            return Err(TokenError::Expired {
+                iat: self.iat,
+                exp: self.exp,
+                now,
+            });
         }
         if self.iat.duration_since(now) > LEEWAY {
             return Err(TokenError::NotYetValid { iat: self.iat, now });

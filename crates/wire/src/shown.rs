@@ -77,9 +77,53 @@ pub fn bounded(text: &str, max: usize) -> String {
     out
 }
 
+/// How two clocks stand to each other, the direction in words: `whose` is `behind_ms` behind `other`, or ahead where that is negative.
+#[must_use]
+pub fn clocks(whose: &str, other: &str, behind_ms: i64) -> String {
+    let apart = match behind_ms.unsigned_abs() {
+        0 => return format!("{whose} clock agrees with {other}"),
+        ms @ ..1_000 => format!("{ms} ms"),
+        ms @ ..120_000 => format!("{} s", ms / 1_000),
+        ms @ ..7_200_000 => format!("{} min", ms / 60_000),
+        ms @ ..172_800_000 => format!("{} h", ms / 3_600_000),
+        ms => format!("{} days", ms / 86_400_000),
+    };
+    let side = if behind_ms < 0 { "ahead of" } else { "behind" };
+    format!("{whose} clock is {apart} {side} {other}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_is_told_with_the_side_on_which_it_is_wrong() {
+        for (behind_ms, words) in [
+            (
+                42_999,
+                "this host's clock is 42 s behind the control plane's",
+            ),
+            (
+                -42_999,
+                "this host's clock is 42 s ahead of the control plane's",
+            ),
+            (0, "this host's clock agrees with the control plane's"),
+            (-3, "this host's clock is 3 ms ahead of the control plane's"),
+            (
+                3_600_000,
+                "this host's clock is 60 min behind the control plane's",
+            ),
+            (
+                i64::MIN,
+                "this host's clock is 106751991167 days ahead of the control plane's",
+            ),
+        ] {
+            assert_eq!(
+                clocks("this host's", "the control plane's", behind_ms),
+                words
+            );
+        }
+    }
 
     #[test]
     fn nothing_on_one_line_reaches_the_terminal_unseen() {

@@ -8,7 +8,10 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use store::{DelegateRecord, Hash, Store};
 use token::{KeyError, Timed, TokenError, VerifyingKey};
-use wire::control::{DisconnectCode, KeyState};
+use wire::{
+    control::{DisconnectCode, KeyState},
+    shown,
+};
 
 /// What makes a delegate of a host that has an identity which nobody knows.
 const ENROL: &str = "to let this host in: stop delegate-agent, make a join token with `gitspace join-token create`, run `delegate-agent enroll --again --join-token-file FILE`, and start delegate-agent";
@@ -18,6 +21,9 @@ pub(crate) const ENROL_AGAIN: &str = "to let this host in again: stop delegate-a
 
 /// What gives a delegate that is not revoked another key than the one it has lost.
 const GIVE_ANOTHER_KEY: &str = "run `gitspace delegate revoke NAME` and `gitspace join-token create --delegate NAME`, then stop delegate-agent, run `delegate-agent enroll --again --join-token-file FILE`, and start it";
+
+/// Of two clocks that are apart.
+pub(crate) const SET_CLOCK: &str = "set the one that is wrong, on the delegate's host or on the control plane's: `timedatectl set-ntp true`";
 
 const SUPERSEDED_KEY: &str = "put the newest `identity.json` back into the delegate's state folder, and restart delegate-agent, which reads it at its start; where there is none, run `gitspace delegate revoke NAME` and `gitspace join-token create --delegate NAME`, then stop delegate-agent, run `delegate-agent enroll --again --join-token-file FILE`, and start it";
 
@@ -92,13 +98,24 @@ impl Refusal {
         )
     }
 
+    /// What the delegate made at `iat` by its clock, a moment ago, does not hold at `now` by ours.
+    pub(crate) fn clock_skew(iat: Timestamp, now: Timestamp) -> Self {
+        let behind_ms = i64::try_from(now.duration_since(iat).as_millis()).unwrap_or(i64::MAX);
+        Self::new(
+            DisconnectCode::ClockSkew,
+            format!(
+                "{}, which says {now}",
+                shown::clocks("the delegate's", "the control plane's", behind_ms)
+            ),
+            Some(SET_CLOCK),
+        )
+    }
+
     pub(super) fn of_token(error: &TokenError, now: Timestamp) -> Self {
         match error {
-            TokenError::Expired { .. } | TokenError::NotYetValid { .. } => Self::new(
-                DisconnectCode::ClockSkew,
-                format!("{error}; the control plane's clock says {now}"),
-                Some("set the clock of the delegate's host, or of the control plane's"),
-            ),
+            TokenError::Expired { iat, .. } | TokenError::NotYetValid { iat, .. } => {
+                Self::clock_skew(*iat, now)
+            }
             TokenError::TooLarge { .. }
             | TokenError::Malformed
             | TokenError::UnknownKey

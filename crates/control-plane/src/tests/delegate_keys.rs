@@ -151,6 +151,11 @@ async fn a_key_is_proposed_by_both_keys_over_a_fresh_nonce_or_not_at_all() {
     host.plane.clock.advance(Duration::from_secs(120));
     let (status, answer) = host.propose(by_current, by_next).await;
     assert_eq!((status, answer["code"].as_str()), (403, Some("clock_skew")));
+    let said = answer["message"].as_str().unwrap();
+    assert!(
+        said.contains("the delegate's clock is 2 min behind the control plane's, which says"),
+        "{answer}"
+    );
 
     let fresh = host.claims(&next).await;
     let (by_current, by_next) = proposal(&fresh, &host.key, &next);

@@ -7,7 +7,10 @@ use crate::{
         extract::{Body, check_name},
         guard::PeerAddress,
     },
-    identity::caller::refuse,
+    identity::{
+        caller::refuse,
+        delegate_keys::{Refusal, SET_CLOCK},
+    },
     state::AppState,
 };
 use axum::{Extension, Json, extract::State};
@@ -17,7 +20,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use store::{DelegateRecord, Enrolment, EnrolmentDenied};
 use token::{OpaqueToken, TokenError, TokenKind, VerifyingKey};
 use wire::{
-    control::{DisconnectCode, ENROL_PURPOSE, EnrolClaims, EnrolRequest, EnrolResponse, Epoch},
+    control::{ENROL_PURPOSE, EnrolClaims, EnrolRequest, EnrolResponse, Epoch},
     problem::Problem,
 };
 
@@ -48,11 +51,12 @@ pub(crate) async fn enroll_delegate(
     let now = state.now();
     let claims: EnrolClaims =
         token::verify(&body.proof, [&key], ENROL_PURPOSE, now).map_err(|error| match error {
-            TokenError::Expired { .. } | TokenError::NotYetValid { .. } => {
+            TokenError::Expired { iat, .. } | TokenError::NotYetValid { iat, .. } => {
+                let Refusal { code, reason, .. } = Refusal::clock_skew(iat, now);
                 ApiError::EnrolmentDenied {
-                    code: DisconnectCode::ClockSkew.as_str(),
-                    why: format!("{error}; the control plane's clock says {now}"),
-                    hint: "set the clock of the delegate's host, or of the control plane's",
+                    code: code.as_str(),
+                    why: reason,
+                    hint: SET_CLOCK,
                 }
             }
             error => bad_proof(&ErrorChain(&error).to_string()),
