@@ -15,7 +15,7 @@ use admin::{Program, ProgramError, RuntimeError};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, Parser, Subcommand};
 use daemon::{
-    Clock, CredentialError, Credentials, Exit, Hint, PassedSockets, RandomIds, SystemClock,
+    Clock, CredentialError, Credentials, Exit, Hint, PassedSockets, RandomIds, SystemClock, Wrong,
     logging::LogConfig,
 };
 use std::{process::ExitCode, sync::Arc, time::Duration};
@@ -81,6 +81,10 @@ enum Command {
     ///
     /// It holds for a day, in place of the one before; `gitspace login --token-file` exchanges it for one to keep.
     AdminToken,
+    #[command(flatten)]
+    Drain(admin::DrainBy),
+    #[command(flatten)]
+    Link(admin::Link),
     #[command(flatten)]
     Common(admin::Common),
 }
@@ -225,6 +229,8 @@ pub fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Rotate { output } => rotate(path, output),
         Command::Probe { output } => Ok(admin::probe::<Settings>(path, output)?),
         Command::AdminToken => Ok(admin::admin_token::<Settings>(path)?),
+        Command::Drain(command) => Ok(admin::ask_admin::<Settings>(command, path)?),
+        Command::Link(command) => Ok(admin::ask_admin::<Settings>(command, path)?),
         Command::Common(command) => Ok(admin::common::<Settings, Cli>(command, path)?),
     }
 }
@@ -245,8 +251,8 @@ impl Program for Settings {
         &self.log
     }
 
-    fn examine(self) -> Result<String, Refusal> {
-        let config = self.check()?;
+    fn examine(self) -> Result<String, Wrong<Refusal>> {
+        let config = self.check_all().map_err(|wrong| wrong.map(Refusal::from))?;
         // The embedded control plane is reached without either.
         if config.embedded.is_none() {
             transport(&config)?;

@@ -2,7 +2,7 @@
 
 use crate::{inventory::hostname, transport::ProxyUrl};
 use camino::Utf8PathBuf;
-use daemon::{Exit, Hint};
+use daemon::{Exit, Gather, Hint, Wrong};
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
 use url::Url;
@@ -270,26 +270,45 @@ impl std::fmt::Display for Origin {
 
 impl Settings {
     /// # Errors
-    /// Names the key that is wrong.
+    /// Names the first key that is wrong.
     pub fn check(self) -> Result<Config, ConfigError> {
-        let embedded = self.embedded.check()?;
+        self.check_all().map_err(|wrong| wrong.first)
+    }
+
+    /// # Errors
+    /// Names each key that is wrong.
+    pub fn check_all(self) -> Result<Config, Wrong<ConfigError>> {
+        let mut wrong = Gather::default();
+        let embedded = self.embedded.check(&mut wrong);
         let control_plane_url = match (&self.control_plane_url, &embedded) {
-            (Some(text), _) => Origin::parse("control_plane_url", text)?,
-            (None, Some(embedded)) => embedded.public_url.clone(),
-            (None, None) => return Err(ConfigError::NoControlPlane),
+            (Some(text), _) => wrong.keep(Origin::parse("control_plane_url", text)),
+            (None, Some(embedded)) => Some(embedded.public_url.clone()),
+            (None, None) => {
+                // Where the embedded one has a URL that is wrong, this was told.
+                if !self.embedded.control_plane.enabled {
+                    wrong.push(ConfigError::NoControlPlane);
+                }
+                None
+            }
         };
         let name = self.name.unwrap_or_else(hostname);
         if !is_label(&name) {
-            return Err(ConfigError::Name { name });
+            wrong.push(ConfigError::Name { name: name.clone() });
         }
         if self.tags.len() > MAX_TAGS {
-            return Err(ConfigError::TooManyTags);
+            wrong.push(ConfigError::TooManyTags);
         }
-        if let Some(tag) = self.tags.iter().find(|tag| !is_label(tag)) {
-            return Err(ConfigError::Tag { tag: tag.clone() });
+        for tag in self.tags.iter().filter(|tag| !is_label(tag)) {
+            wrong.push(ConfigError::Tag { tag: tag.clone() });
         }
+        let proxy = self.proxy.as_deref().map(ProxyUrl::parse).transpose();
+        let proxy = wrong
+            .keep(proxy.map_err(|source| ConfigError::Proxy { source }))
+            .flatten();
+        wrong.finish()?;
         Ok(Config {
-            control_plane_url,
+            // Where there is none, that was wrong.
+            control_plane_url: control_plane_url.ok_or(ConfigError::NoControlPlane)?,
             name,
             tags: self.tags,
             capacity: self.capacity,
@@ -301,12 +320,7 @@ impl Settings {
                 .unwrap_or_else(|| "/run/gitspaces/runner/api.sock".into()),
             admin_socket: self.admin_socket.unwrap_or_else(|| ADMIN_SOCKET.into()),
             socket_gid: self.socket_gid,
-            proxy: self
-                .proxy
-                .as_deref()
-                .map(ProxyUrl::parse)
-                .transpose()
-                .map_err(|source| ConfigError::Proxy { source })?,
+            proxy,
             ca_file: self.ca_file,
             certificate_warn_days: self.certificate_warn_days.unwrap_or(CERTIFICATE_WARN_DAYS),
             embedded,
@@ -315,40 +329,42 @@ impl Settings {
 }
 
 impl EmbeddedSettings {
-    fn check(&self) -> Result<Option<Embedded>, ConfigError> {
+    fn check(&self, wrong: &mut Gather<ConfigError>) -> Option<Embedded> {
         let (control_plane, gateway) = (&self.control_plane, &self.gateway);
         if !control_plane.enabled {
-            return if gateway.enabled {
-                Err(ConfigError::GatewayAlone)
-            } else {
-                Ok(None)
-            };
+            if gateway.enabled {
+                wrong.push(ConfigError::GatewayAlone);
+            }
+            return None;
         }
-        let url = |key, text: &Option<String>, listen: SocketAddr| match text {
-            Some(text) => Origin::parse(key, text),
-            None => Origin::parse(key, &format!("http://localhost:{}", listen.port())),
+        let mut url = |key, text: &Option<String>, listen: SocketAddr| {
+            wrong.keep(match text {
+                Some(text) => Origin::parse(key, text),
+                None => Origin::parse(key, &format!("http://localhost:{}", listen.port())),
+            })
         };
-        Ok(Some(Embedded {
+        let public_url = url(
+            "embedded.control_plane.public_url",
+            &control_plane.public_url,
+            control_plane.listen,
+        );
+        let gateway = gateway.enabled.then(|| {
+            let public_url = url(
+                "embedded.gateway.public_url",
+                &gateway.public_url,
+                gateway.listen,
+            )?;
+            Some(Gateway {
+                listen: gateway.listen,
+                public_url,
+            })
+        });
+        Some(Embedded {
             state_dir: control_plane.state_dir.clone(),
             listen: control_plane.listen,
-            public_url: url(
-                "embedded.control_plane.public_url",
-                &control_plane.public_url,
-                control_plane.listen,
-            )?,
-            gateway: if gateway.enabled {
-                Some(Gateway {
-                    listen: gateway.listen,
-                    public_url: url(
-                        "embedded.gateway.public_url",
-                        &gateway.public_url,
-                        gateway.listen,
-                    )?,
-                })
-            } else {
-                None
-            },
-        }))
+            public_url: public_url?,
+            gateway: gateway.flatten(),
+        })
     }
 }
 
@@ -411,6 +427,39 @@ mod tests {
             ..settings("http://x")
         };
         assert!(matches!(tagged.check(), Err(ConfigError::Tag { .. })));
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_named_at_once() {
+        let mut settings = Settings {
+            name: Some("a b".to_owned()),
+            tags: vec!["a,b".to_owned(), "good".to_owned(), String::new()],
+            proxy: Some("socks5://x:1".to_owned()),
+            ..settings("ftp://x")
+        };
+        settings.embedded.control_plane.enabled = true;
+        settings.embedded.control_plane.public_url = Some("https://x/path".to_owned());
+        let wrong: Vec<_> = settings.check_all().unwrap_err().into_iter().collect();
+        assert!(
+            matches!(
+                wrong.as_slice(),
+                [
+                    ConfigError::NotAnOrigin {
+                        key: "embedded.control_plane.public_url",
+                        ..
+                    },
+                    ConfigError::NotAnOrigin {
+                        key: "control_plane_url",
+                        ..
+                    },
+                    ConfigError::Name { .. },
+                    ConfigError::Tag { .. },
+                    ConfigError::Tag { .. },
+                    ConfigError::Proxy { .. },
+                ]
+            ),
+            "{wrong:#?}"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use admin::Program;
 use camino::Utf8PathBuf;
 use control_plane::{ConfigError, ControlPlaneConfig};
-use daemon::logging::LogConfig;
+use daemon::{Wrong, logging::LogConfig};
 use serde::Deserialize;
 use std::net::SocketAddr;
 
@@ -63,7 +63,7 @@ impl Program for Settings {
         &self.log
     }
 
-    fn examine(self) -> Result<String, ConfigError> {
+    fn examine(self) -> Result<String, Wrong<ConfigError>> {
         let config = self.into_config();
         config.check()?;
         Ok(format!(

@@ -32,6 +32,8 @@ enum Command {
     /// Run the daemon (also without a command).
     Run,
     #[command(flatten)]
+    Link(admin::Link),
+    #[command(flatten)]
     Common(admin::Common),
 }
 
@@ -80,6 +82,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, CliError> {
     let path = cli.config.as_deref();
     match cli.command.unwrap_or(Command::Run) {
         Command::Run => serve(path),
+        Command::Link(command) => Ok(admin::ask_admin::<Settings>(command, path)?),
         Command::Common(command) => Ok(admin::common::<Settings, Cli>(command, path)?),
     }
 }
@@ -93,7 +96,7 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
     let config = loaded
         .value
         .check(&Credentials::of_process())
-        .map_err(CliError::Config)?;
+        .map_err(|wrong| CliError::Config(wrong.first))?;
     admin::runtime()?.block_on(async {
         let lifecycle = admin::lifecycle::<Settings>(GRACE, path, &log);
         let admin_socket = admin::AdminSocket {

@@ -2,7 +2,7 @@
 
 use admin::Program;
 use camino::Utf8PathBuf;
-use daemon::{Credentials, Exit, Hint, logging::LogConfig};
+use daemon::{Credentials, Exit, Gather, Hint, Wrong, logging::LogConfig};
 use gateway::{GatewayConfig, GatewayError, Listen};
 use serde::Deserialize;
 use std::{
@@ -89,30 +89,45 @@ pub(crate) struct Config {
 
 impl Settings {
     /// Reads the token and the trusted certificates, and opens nothing.
-    pub(crate) fn check(self, credentials: &Credentials) -> Result<Config, ConfigError> {
+    pub(crate) fn check(self, credentials: &Credentials) -> Result<Config, Wrong<ConfigError>> {
+        let mut wrong = Gather::default();
         let listen = self
             .listen
             .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 7080)));
-        let control_plane = self.control_plane_url.ok_or(ConfigError::NoControlPlane)?;
-        let control_plane_url = parse("control_plane_url", &control_plane)?;
+        let control_plane_url = wrong.keep(match &self.control_plane_url {
+            Some(url) => parse("control_plane_url", url),
+            None => Err(ConfigError::NoControlPlane),
+        });
         let public_url = self
             .public_url
             .unwrap_or_else(|| format!("http://localhost:{}", listen.port()));
-        let control_tls = if control_plane_url.scheme() == "https" {
-            let roots = tls_roots::client_config(self.ca_file.as_deref())?;
-            Some(Arc::new(roots))
-        } else {
-            None
+        let public_url = wrong.keep(parse("public_url", &public_url));
+        let is_tls = control_plane_url
+            .as_ref()
+            .is_some_and(|url| url.scheme() == "https");
+        let control_tls = is_tls
+            .then(|| wrong.keep(tls_roots::client_config(self.ca_file.as_deref())))
+            .flatten()
+            .map(Arc::new);
+        let token = credentials.get(TOKEN).map_err(ConfigError::from);
+        let token = wrong.keep(token.and_then(|token| token.ok_or(ConfigError::NoToken)));
+        let (Some(public_url), Some(control_plane_url), Some(gateway_token)) =
+            (public_url, control_plane_url, token)
+        else {
+            // Of what is missing, the error was kept.
+            wrong.finish()?;
+            return Err(ConfigError::NoControlPlane.into());
         };
         let gateway = GatewayConfig {
             listen: Listen::Address(listen),
-            public_url: parse("public_url", &public_url)?,
+            public_url,
             control_plane_url,
-            gateway_token: credentials.get(TOKEN)?.ok_or(ConfigError::NoToken)?,
+            gateway_token,
             control_connect: None,
             control_tls,
         };
-        gateway.check()?;
+        wrong.keep(gateway.check());
+        wrong.finish()?;
         Ok(Config {
             gateway,
             runner_socket: self
@@ -138,7 +153,7 @@ impl Program for Settings {
         &self.log
     }
 
-    fn examine(self) -> Result<String, ConfigError> {
+    fn examine(self) -> Result<String, Wrong<ConfigError>> {
         let config = self.check(&Credentials::of_process())?.gateway;
         Ok(format!(
             "gitspaces below {}, for {}",

@@ -176,7 +176,7 @@ impl RunnerConfig {
             log,
             config_files,
         } = sources;
-        self.check()?;
+        self.check().map_err(|wrong| wrong.first)?;
         make_dir(&self.state_dir, 0o700)?;
         make_dir(&self.run_dir, 0o700)?;
         let lock = lock(&self.state_dir)?;
@@ -463,7 +463,9 @@ fn read_deployment(path: &Utf8Path) -> Result<Option<String>, BuildError> {
 
 /// Removes everything that this deployment has in Docker, and the state folder.
 pub(crate) async fn purge(config: &RunnerConfig) -> Result<(), PurgeError> {
-    config.check().map_err(BuildError::from)?;
+    config
+        .check()
+        .map_err(|wrong| BuildError::from(wrong.first))?;
     let build = |source| PurgeError::Build { source };
     if !config.state_dir.is_dir() && config.deployment.is_none() {
         return Ok(());

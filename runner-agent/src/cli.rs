@@ -9,7 +9,7 @@ use admin::{Program, ProgramError, RuntimeError};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Parser, Subcommand};
 use daemon::{
-    ActivationError, Exit, Hint, PassedSockets, RandomIds, SystemClock, logging::LogConfig,
+    ActivationError, Exit, Hint, PassedSockets, RandomIds, SystemClock, Wrong, logging::LogConfig,
 };
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
@@ -45,6 +45,8 @@ enum Command {
         #[arg(long, required = true)]
         yes: bool,
     },
+    #[command(flatten)]
+    Drain(admin::Drain),
     #[command(flatten)]
     Common(admin::Common),
 }
@@ -100,7 +102,7 @@ impl Program for RunnerConfig {
         &self.log
     }
 
-    fn examine(self) -> Result<String, ConfigError> {
+    fn examine(self) -> Result<String, Wrong<ConfigError>> {
         self.check()?;
         Ok(format!("gitspaces on the Docker at {}", self.docker_host))
     }
@@ -113,7 +115,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Run => serve(path),
         Command::Doctor { output } => {
             let config = admin::load::<RunnerConfig>(path)?.value;
-            config.check().map_err(ProgramError::Refused)?;
+            config
+                .check()
+                .map_err(|wrong| ProgramError::Refused(wrong.first))?;
             let checks = admin::runtime()?.block_on(checks::host(&config));
             Ok(admin::doctor(checks, output))
         }
@@ -123,6 +127,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, CliError> {
             admin::runtime()?.block_on(app::purge(&loaded.value))?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Drain(command) => Ok(admin::ask_admin::<RunnerConfig>(command, path)?),
         Command::Common(command) => Ok(admin::common::<RunnerConfig, Cli>(command, path)?),
     }
 }
@@ -143,4 +148,28 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
         app.start(&lifecycle).await;
         Ok(lifecycle.run().await)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn what_a_runner_would_refuse_is_not_offered() {
+        let command = Cli::command();
+        assert!(
+            command.find_subcommand("reconnect").is_none(),
+            "it has no link"
+        );
+        let drain = command.find_subcommand("drain").unwrap();
+        assert!(
+            drain.get_arguments().all(|arg| arg.get_id() != "deadline"),
+            "it has nobody to hand tasks back to"
+        );
+        assert!(drain.get_arguments().any(|arg| arg.get_id() == "wait"));
+        for daemon in ["undrain", "status", "health", "support-bundle"] {
+            assert!(command.find_subcommand(daemon).is_some(), "no {daemon}");
+        }
+    }
 }

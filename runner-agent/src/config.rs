@@ -3,7 +3,7 @@
 //! Read once at start; nothing else reads a file or the environment for settings.
 
 use camino::Utf8PathBuf;
-use daemon::{Exit, Hint};
+use daemon::{Exit, Gather, Hint, Wrong};
 use serde::Deserialize;
 use std::{collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, time::Duration};
 use wire::agent::SshTrust;
@@ -176,7 +176,8 @@ impl Hint for ConfigError {
 
 impl RunnerConfig {
     /// Checks what the types do not.
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), Wrong<ConfigError>> {
+        let mut wrong = Gather::default();
         for (key, path) in [
             ("api_socket", &self.api_socket),
             ("admin_socket", &self.admin_socket),
@@ -185,21 +186,21 @@ impl RunnerConfig {
             ("agent_binary", &self.agent_binary),
         ] {
             if !path.is_absolute() {
-                return Err(ConfigError::NotAbsolute {
+                wrong.push(ConfigError::NotAbsolute {
                     key,
                     path: path.clone(),
                 });
             }
         }
         if !self.docker_host.starts_with("unix://") && !self.docker_host.starts_with("tcp://") {
-            return Err(ConfigError::DockerHost {
+            wrong.push(ConfigError::DockerHost {
                 host: self.docker_host.clone(),
             });
         }
         if let Some(deployment) = &self.deployment
             && !is_deployment(deployment)
         {
-            return Err(ConfigError::Deployment {
+            wrong.push(ConfigError::Deployment {
                 deployment: deployment.clone(),
             });
         }
@@ -210,20 +211,20 @@ impl RunnerConfig {
             if let Some(image) = image
                 && !crate::devcontainer::is_image_name(image)
             {
-                return Err(ConfigError::Image {
+                wrong.push(ConfigError::Image {
                     key,
                     image: image.clone(),
                 });
             }
         }
         if self.sandbox_pool > MAX_POOL {
-            return Err(ConfigError::Pool {
+            wrong.push(ConfigError::Pool {
                 found: self.sandbox_pool,
             });
         }
         for (index, line) in self.ssh_known_hosts.iter().enumerate() {
             if line.contains(char::is_control) || line.split_whitespace().count() < 3 {
-                return Err(ConfigError::KnownHost {
+                wrong.push(ConfigError::KnownHost {
                     number: index + 1,
                     line: line.clone(),
                 });
@@ -231,14 +232,14 @@ impl RunnerConfig {
         }
         let found: usize = self.ssh_known_hosts.iter().map(String::len).sum();
         if found > MAX_KNOWN_HOSTS {
-            return Err(ConfigError::KnownHosts { found });
+            wrong.push(ConfigError::KnownHosts { found });
         }
         if !SILENCE_LIMITS_S.contains(&self.agent_silence_limit_s) {
-            return Err(ConfigError::SilenceLimit {
+            wrong.push(ConfigError::SilenceLimit {
                 found: self.agent_silence_limit_s,
             });
         }
-        Ok(())
+        wrong.finish()
     }
 
     pub(crate) fn ssh_trust(&self) -> SshTrust {
@@ -283,7 +284,7 @@ mod tests {
             ],
             ..RunnerConfig::default()
         };
-        let error = config.check().unwrap_err().to_string();
+        let error = config.check().unwrap_err().first.to_string();
         assert!(error.contains("entry 2"), "{error}");
     }
 
@@ -302,7 +303,7 @@ mod tests {
             };
             match config.check() {
                 Ok(()) => assert!(is_good, "{found}"),
-                Err(error) => {
+                Err(Wrong { first: error, .. }) => {
                     assert!(!is_good, "{error}");
                     assert!(error.to_string().contains("from 10 to 86400"), "{error}");
                 }
@@ -311,17 +312,20 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_path_is_refused_with_its_key() {
+    fn everything_that_is_refused_is_named_with_its_key() {
         let config = RunnerConfig {
             state_dir: "state".into(),
+            docker_host: "here".to_owned(),
+            sandbox_pool: 17,
             ..RunnerConfig::default()
         };
-        assert!(
-            config
-                .check()
-                .unwrap_err()
-                .to_string()
-                .contains("`state_dir`")
-        );
+        let wrong: Vec<_> = config.check().unwrap_err().into_iter().collect();
+        assert_eq!(wrong.len(), 3, "{wrong:#?}");
+        for (error, key) in wrong
+            .iter()
+            .zip(["state_dir", "docker_host", "sandbox_pool"])
+        {
+            assert!(error.to_string().contains(&format!("`{key}`")), "{error}");
+        }
     }
 }

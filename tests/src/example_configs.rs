@@ -33,7 +33,7 @@ fn every_setting_of_an_example_is_taken_by_its_daemon() -> Result<()> {
         let output = Command::new(bin_dir()?.join(name))
             .arg("--config")
             .arg(&file)
-            .args(["config", "check"])
+            .args(["config", "check", "--strict"])
             .env("CREDENTIALS_DIRECTORY", dir.path())
             .output()?;
         let words = format!(

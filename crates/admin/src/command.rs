@@ -30,8 +30,9 @@ pub enum Output {
     Json,
 }
 
+/// What every daemon answers.
 #[derive(Clone, Debug, Subcommand)]
-pub enum Command {
+pub enum Look {
     /// Show what the daemon is doing.
     Status {
         #[arg(short, long, value_enum, default_value_t)]
@@ -49,6 +50,22 @@ pub enum Command {
     },
     /// Print its metrics, as Prometheus reads them.
     Metrics,
+    /// Show or change the log filter, until the next restart.
+    LogLevel {
+        /// As `debug` or `warn,link=debug`.
+        filter: Option<String>,
+    },
+    /// Write a tar file for whoever helps you; it holds no secret.
+    SupportBundle {
+        /// Made with mode 0600; it must not exist.
+        #[arg(long, value_name = "FILE")]
+        output: Utf8PathBuf,
+    },
+}
+
+/// Of a daemon that takes nothing more when told so, and hands back what does not end in time.
+#[derive(Clone, Debug, Subcommand)]
+pub enum DrainBy {
     /// Take nothing more; what runs may finish. Kept over a restart, until `undrain`. With --wait, exit code 75 where it was taken back meanwhile.
     Drain {
         /// After so many seconds, what still runs is handed back.
@@ -60,19 +77,73 @@ pub enum Command {
     },
     /// Take work again.
     Undrain,
-    /// Show or change the log filter, until the next restart.
-    LogLevel {
-        /// As `debug` or `warn,link=debug`.
-        filter: Option<String>,
+}
+
+/// Of a daemon that takes nothing more when told so, and has nobody to hand tasks back to.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Drain {
+    /// Take nothing more; what runs may finish. Kept over a restart, until `undrain`. With --wait, exit code 75 where it was taken back meanwhile.
+    Drain {
+        /// Come back when nothing is left.
+        #[arg(long)]
+        wait: bool,
     },
+    /// Take work again.
+    Undrain,
+}
+
+/// Of a daemon with a link to the control plane.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Link {
     /// Make the link to the control plane anew.
     Reconnect,
-    /// Write a tar file for whoever helps you; it holds no secret.
-    SupportBundle {
-        /// Made with mode 0600; it must not exist.
-        #[arg(long, value_name = "FILE")]
-        output: Utf8PathBuf,
-    },
+}
+
+/// What can be asked of a running daemon. Which of it a daemon has is said by the sub-commands that it offers.
+#[derive(Clone, Debug)]
+pub enum Command {
+    Look(Look),
+    Drain { deadline_s: Option<u64>, wait: bool },
+    Undrain,
+    Reconnect,
+}
+
+impl From<Look> for Command {
+    fn from(look: Look) -> Self {
+        Self::Look(look)
+    }
+}
+
+impl From<DrainBy> for Command {
+    fn from(drain: DrainBy) -> Self {
+        match drain {
+            DrainBy::Drain { deadline, wait } => Self::Drain {
+                deadline_s: deadline,
+                wait,
+            },
+            DrainBy::Undrain => Self::Undrain,
+        }
+    }
+}
+
+impl From<Drain> for Command {
+    fn from(drain: Drain) -> Self {
+        match drain {
+            Drain::Drain { wait } => Self::Drain {
+                deadline_s: None,
+                wait,
+            },
+            Drain::Undrain => Self::Undrain,
+        }
+    }
+}
+
+impl From<Link> for Command {
+    fn from(link: Link) -> Self {
+        match link {
+            Link::Reconnect => Self::Reconnect,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -197,17 +268,9 @@ pub async fn run(command: Command, at: RunAdmin<'_>) -> Result<ExitCode, Command
             .with_max_response(MAX_ANSWER),
     };
     match command {
-        Command::Status { output } => caller.show("/status", output).await,
-        Command::Tasks { output } => caller.show("/tasks", output).await,
-        Command::Health { output } => caller.health(output).await,
-        Command::Metrics => {
-            say(&String::from_utf8_lossy(&caller.bytes("/metrics").await?));
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Drain { deadline, wait } => {
-            let request = DrainRequest {
-                deadline_s: deadline,
-            };
+        Command::Look(look) => caller.look(look).await,
+        Command::Drain { deadline_s, wait } => {
+            let request = DrainRequest { deadline_s };
             let state: DrainState = caller.post("/drain", &request).await?;
             caller.drained(state, wait).await
         }
@@ -215,34 +278,9 @@ pub async fn run(command: Command, at: RunAdmin<'_>) -> Result<ExitCode, Command
             let state: DrainState = caller.post("/undrain", &Value::Null).await?;
             caller.drained(state, false).await
         }
-        Command::LogLevel { filter: None } => {
-            let level: LogLevel = caller.get("/log-level").await?;
-            say(&format!("{}\n", level.filter));
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::LogLevel {
-            filter: Some(filter),
-        } => {
-            let level: LogLevel = caller
-                .client
-                .put("/log-level", &LogLevel { filter })
-                .await
-                .map_err(|source| caller.fail(source))?;
-            say(&format!("{}\n", level.filter));
-            Ok(ExitCode::SUCCESS)
-        }
         Command::Reconnect => {
             let _: Option<Value> = caller.post("/reconnect", &Value::Null).await?;
             say("reconnecting; `status` shows what comes of it\n");
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::SupportBundle { output } => {
-            let bytes = caller.bytes("/support-bundle").await?;
-            write_new(&output, &bytes).map_err(|source| CommandError::Write {
-                path: output.clone(),
-                source,
-            })?;
-            say(&format!("wrote {output} ({} bytes)\n", bytes.len()));
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -252,13 +290,17 @@ impl Command {
     /// How long an answer is waited for. A daemon that hangs is told soon from one that is busy.
     const fn limit(&self) -> Duration {
         match self {
-            Self::Status { .. }
-            | Self::Tasks { .. }
-            | Self::Health { .. }
-            | Self::Metrics
-            | Self::LogLevel { .. }
+            Self::Look(
+                Look::Status { .. }
+                | Look::Tasks { .. }
+                | Look::Health { .. }
+                | Look::Metrics
+                | Look::LogLevel { .. },
+            )
             | Self::Reconnect => LOOK_LIMIT,
-            Self::Drain { .. } | Self::Undrain | Self::SupportBundle { .. } => ANSWER_LIMIT,
+            Self::Look(Look::SupportBundle { .. }) | Self::Drain { .. } | Self::Undrain => {
+                ANSWER_LIMIT
+            }
         }
     }
 }
@@ -315,6 +357,38 @@ impl Caller {
             .post(path, body)
             .await
             .map_err(|source| self.fail(source))
+    }
+
+    async fn look(&self, look: Look) -> Result<ExitCode, CommandError> {
+        match look {
+            Look::Status { output } => return self.show("/status", output).await,
+            Look::Tasks { output } => return self.show("/tasks", output).await,
+            Look::Health { output } => return self.health(output).await,
+            Look::Metrics => say(&String::from_utf8_lossy(&self.bytes("/metrics").await?)),
+            Look::LogLevel { filter: None } => {
+                let level: LogLevel = self.get("/log-level").await?;
+                say(&format!("{}\n", level.filter));
+            }
+            Look::LogLevel {
+                filter: Some(filter),
+            } => {
+                let level: LogLevel = self
+                    .client
+                    .put("/log-level", &LogLevel { filter })
+                    .await
+                    .map_err(|source| self.fail(source))?;
+                say(&format!("{}\n", level.filter));
+            }
+            Look::SupportBundle { output } => {
+                let bytes = self.bytes("/support-bundle").await?;
+                write_new(&output, &bytes).map_err(|source| CommandError::Write {
+                    path: output.clone(),
+                    source,
+                })?;
+                say(&format!("wrote {output} ({} bytes)\n", bytes.len()));
+            }
+        }
+        Ok(ExitCode::SUCCESS)
     }
 
     async fn show(&self, path: &str, output: Output) -> Result<ExitCode, CommandError> {

@@ -37,12 +37,14 @@ mod subject;
 mod words;
 
 pub use check::{Check, Readiness, Severity};
-pub use command::{Command, CommandError, Output, RunAdmin, doctor, run, say_json};
+pub use command::{
+    Command, CommandError, Drain, DrainBy, Link, Look, Output, RunAdmin, doctor, run, say_json,
+};
 pub use disk::{DiskError, look_at_disk, nearest};
 pub use drain::{DrainFile, DrainFileError, DrainRequest, DrainState};
 pub use program::{
     AdminSocketError, Common, ConfigCommand, Program, ProgramError, RuntimeError, admin_token,
-    ask_daemon, common, lifecycle, load, log, main, probe, runtime, say,
+    ask_admin, ask_daemon, common, lifecycle, load, log, main, probe, runtime, say,
 };
 pub use prometheus_client::registry::Registry;
 pub use serve::{AdminSocket, BoundAdmin, LogLevel, group_of};

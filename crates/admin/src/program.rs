@@ -7,7 +7,7 @@ use crate::{
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{CommandFactory, Parser, Subcommand};
 use daemon::{
-    Exit, Hint, Lifecycle, Loaded, Loader, Reloaded, SettingsError,
+    ErrorChain, Exit, Hint, Lifecycle, Loaded, Loader, Reloaded, SettingsError, UnknownKey, Wrong,
     logging::{self, LogConfig, LogError, LogHandle},
 };
 use local_rpc::BindError;
@@ -39,8 +39,8 @@ pub trait Program: DeserializeOwned + Send + 'static {
     /// Whether a start would take them; nothing is opened or changed. The answer tells a person what they come to.
     ///
     /// # Errors
-    /// Says what a start would refuse.
-    fn examine(self) -> Result<String, Self::Refusal>;
+    /// Says all that a start would refuse, as far as one thing does not hide another.
+    fn examine(self) -> Result<String, Wrong<Self::Refusal>>;
 }
 
 /// Sub-commands of every daemon.
@@ -48,7 +48,7 @@ pub trait Program: DeserializeOwned + Send + 'static {
 pub enum Common {
     /// Of the running daemon.
     #[command(flatten)]
-    Admin(command::Command),
+    Look(command::Look),
     /// About the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -62,8 +62,12 @@ pub enum Common {
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Read the configuration, say what is wrong with it, and change nothing.
-    Check,
+    /// Read the configuration, say all that is wrong with it, and change nothing. Exit code 78 where a start would refuse it.
+    Check {
+        /// Refuse unknown keys, too; a start only warns of them.
+        #[arg(long)]
+        strict: bool,
+    },
 }
 
 /// What ends a sub-command that all daemons have. `R` is the daemon's [`Program::Refusal`].
@@ -152,14 +156,15 @@ fn parse<C: Parser>(line: impl IntoIterator<Item = OsString>) -> Result<C, ExitC
 /// # Errors
 /// It cannot be read, or is not understood.
 pub fn load<P: Program>(path: Option<&Utf8Path>) -> Result<Loaded<P>, ProgramError<P::Refusal>> {
+    loader::<P>(path).load().map_err(ProgramError::Settings)
+}
+
+fn loader<P: Program>(path: Option<&Utf8Path>) -> Loader {
     let loader = match path {
         Some(path) => Loader::new(path),
         None => Loader::new(P::CONFIG).optional(),
     };
-    loader
-        .env_prefix(P::ENV_PREFIX)
-        .load()
-        .map_err(ProgramError::Settings)
+    loader.env_prefix(P::ENV_PREFIX)
 }
 
 /// Sets logging up, and says in it what was loaded.
@@ -190,20 +195,29 @@ pub fn common<P: Program, C: CommandFactory>(
     path: Option<&Utf8Path>,
 ) -> Result<ExitCode, ProgramError<P::Refusal>> {
     match command {
-        Common::Admin(command) => {
-            let socket = load::<P>(path)?.value.admin_socket();
-            runtime()
-                .map_err(ProgramError::Runtime)?
-                .block_on(command::run(command, at::<P>(&socket)))
-                .map_err(ProgramError::Command)
-        }
-        Common::Config(ConfigCommand::Check) => check::<P>(path),
+        Common::Look(look) => ask_admin::<P>(look, path),
+        Common::Config(ConfigCommand::Check { strict }) => Ok(check::<P>(path, strict)),
         Common::Pages { dir } => {
             pages::write(C::command(), pages::Section::SystemAdministration, &dir)
                 .map_err(ProgramError::Pages)?;
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Carries out what the admin socket of the running daemon is for.
+///
+/// # Errors
+/// See [`ProgramError`].
+pub fn ask_admin<P: Program>(
+    command: impl Into<command::Command>,
+    path: Option<&Utf8Path>,
+) -> Result<ExitCode, ProgramError<P::Refusal>> {
+    let socket = load::<P>(path)?.value.admin_socket();
+    runtime()
+        .map_err(ProgramError::Runtime)?
+        .block_on(command::run(command.into(), at::<P>(&socket)))
+        .map_err(ProgramError::Command)
 }
 
 /// `admin-token`, of the daemons that have a control plane: asks the running one, and prints the file that the token lies in.
@@ -273,17 +287,95 @@ const fn at<P: Program>(socket: &Utf8Path) -> RunAdmin<'_> {
     }
 }
 
-fn check<P: Program>(path: Option<&Utf8Path>) -> Result<ExitCode, ProgramError<P::Refusal>> {
-    let loaded = load::<P>(path)?;
-    for file in &loaded.files {
+fn check<P: Program>(path: Option<&Utf8Path>, strict: bool) -> ExitCode {
+    let found = examine::<P>(path, strict);
+    for file in &found.files {
         say(&format!("read {file}"));
     }
-    for key in &loaded.unknown_keys {
-        say(&format!("warning: unknown key `{key}` is ignored"));
+    for key in &found.ignored {
+        say(&format!("warning: {key}; it is ignored"));
     }
-    let words = loaded.value.examine().map_err(ProgramError::Refused)?;
-    say(&format!("ok: {words}"));
-    Ok(ExitCode::SUCCESS)
+    for error in &found.wrong {
+        // Each of them has the code that ends a start.
+        let _code = daemon::report(error);
+    }
+    if found.wrong.is_empty() {
+        say(&format!("ok: {}", found.words));
+        return ExitCode::SUCCESS;
+    }
+    Exit::Config.into()
+}
+
+/// What is found in a configuration that is only looked at.
+#[derive(Debug)]
+struct Examined<R: Hint> {
+    files: Vec<Utf8PathBuf>,
+    /// Unknown keys that a start only warns of.
+    ignored: Vec<UnknownKey>,
+    wrong: Vec<Fault<R>>,
+    /// What it comes to.
+    words: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Fault<R: Hint> {
+    #[error(transparent)]
+    Settings(SettingsError),
+    #[error("{0}")]
+    UnknownKey(UnknownKey),
+    #[error("the configuration is wrong")]
+    Refused(#[source] R),
+}
+
+impl<R: Hint> Hint for Fault<R> {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Settings(error) => error.hint(),
+            Self::UnknownKey(_) => None,
+            Self::Refused(error) => error.hint(),
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        Exit::Config
+    }
+}
+
+fn examine<P: Program>(path: Option<&Utf8Path>, strict: bool) -> Examined<P::Refusal> {
+    let looked = loader::<P>(path).look::<P>();
+    let mut found = Examined {
+        files: looked.files,
+        ignored: Vec::new(),
+        wrong: Vec::new(),
+        words: String::new(),
+    };
+    if strict {
+        let unknown = looked.unknown_keys.into_iter().map(Fault::UnknownKey);
+        found.wrong.extend(unknown);
+    } else {
+        found.ignored = looked.unknown_keys;
+    }
+    // What is not of its type is not set further on: that it is missing says nothing.
+    let mut unset = Vec::new();
+    for error in looked.wrong {
+        if let SettingsError::Value { key, .. } = &error {
+            let key = key.split('[').next().unwrap_or(key);
+            unset.push(format!("`{key}`"));
+        }
+        found.wrong.push(Fault::Settings(error));
+    }
+    match looked.value.map(P::examine) {
+        None => {}
+        Some(Ok(words)) => found.words = words,
+        Some(Err(wrong)) => {
+            let true_ones = wrong.into_iter().filter(|error| {
+                let words = ErrorChain(error).to_string();
+                !unset.iter().any(|key| words.contains(key.as_str()))
+            });
+            found.wrong.extend(true_ones.map(Fault::Refused));
+        }
+    }
+    found
 }
 
 /// Of a daemon that reads its configuration again on SIGHUP.
@@ -305,7 +397,9 @@ async fn reload<P: Program>(path: Option<Utf8PathBuf>, log: LogHandle) -> Reload
     let config = tokio::task::spawn_blocking(move || {
         let settings = load::<P>(path.as_deref())?.value;
         let config = settings.log().clone();
-        settings.examine().map_err(ProgramError::Refused)?;
+        settings
+            .examine()
+            .map_err(|wrong| ProgramError::Refused(wrong.first))?;
         Ok::<_, ProgramError<P::Refusal>>(config)
     })
     .await??;
@@ -368,11 +462,11 @@ mod tests {
             &self.log
         }
 
-        fn examine(self) -> Result<String, Bad> {
+        fn examine(self) -> Result<String, Wrong<Bad>> {
             if self.good {
                 Ok("it is good".to_owned())
             } else {
-                Err(Bad)
+                Err(Bad.into())
             }
         }
     }
@@ -388,28 +482,57 @@ mod tests {
         line("x config check").unwrap();
     }
 
-    #[test]
-    fn a_check_says_why_the_settings_are_not_taken() {
-        let guard = tempfile::tempdir().unwrap();
+    fn file(guard: &tempfile::TempDir, text: &str) -> Utf8PathBuf {
         let file = Utf8Path::from_path(guard.path()).unwrap().join("x.toml");
-        let check = || {
-            let command = line("x config check").unwrap().command;
-            common::<Settings, Line>(command, Some(&file))
-        };
-        let missing = check().unwrap_err();
-        assert!(matches!(missing, ProgramError::Settings(_)), "{missing:?}");
-        std::fs::write(&file, "").unwrap();
-        let error = check().unwrap_err();
+        std::fs::write(&file, text).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_check_says_all_that_is_wrong_at_once() {
+        let guard = tempfile::tempdir().unwrap();
+        let text = "admin_socket = []\nlgo = 1\n[log]\nfilter = []\n";
+        let path = file(&guard, text);
+        let found = examine::<Settings>(Some(&path), false);
+        let wrong: Vec<_> = found
+            .wrong
+            .iter()
+            .map(|error| ErrorChain(error).to_string())
+            .collect();
+        for word in ["`admin_socket`", "`log.filter`", "`good` is not set"] {
+            let is_there = |words: &String| words.contains(word);
+            assert!(wrong.iter().any(is_there), "no {word} in {wrong:#?}");
+        }
+        assert_eq!(wrong.len(), 3, "{wrong:#?}");
+        let refused = found.wrong.last().unwrap();
         assert_eq!(
-            daemon::ErrorChain(&error).to_string(),
-            "the configuration is wrong: `good` is not set"
-        );
-        assert_eq!(
-            (error.hint().as_deref(), error.exit()),
+            (refused.hint().as_deref(), refused.exit()),
             (Some("set it"), Exit::Config)
         );
-        std::fs::write(&file, "good = true").unwrap();
-        assert_eq!(check().unwrap(), ExitCode::SUCCESS);
+        let ignored: Vec<_> = found.ignored.iter().map(ToString::to_string).collect();
+        assert_eq!(ignored, ["unknown key `lgo`, did you mean `log`?"]);
+    }
+
+    #[test]
+    fn a_value_that_is_not_read_is_not_told_as_missing_too() {
+        let guard = tempfile::tempdir().unwrap();
+        let path = file(&guard, "good = \"maybe\"");
+        let found = examine::<Settings>(Some(&path), false);
+        assert_eq!(found.wrong.len(), 1, "{found:#?}");
+    }
+
+    #[test]
+    fn an_unknown_key_is_a_warning_unless_somebody_is_strict() {
+        let guard = tempfile::tempdir().unwrap();
+        let path = file(&guard, "good = true\ncolour = 1\n");
+        let check = |words: &str| {
+            let command = line(words).unwrap().command;
+            common::<Settings, Line>(command, Some(&path)).unwrap()
+        };
+        assert_eq!(check("x config check"), ExitCode::SUCCESS);
+        assert_eq!(check("x config check --strict"), Exit::Config.into());
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(check("x config check"), Exit::Config.into(), "no file");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::origins::{GatewayOrigins, OriginError, PublicOrigin};
 use camino::Utf8PathBuf;
+use daemon::{Gather, Wrong};
 use link::{
     Timing,
     limits::{HEARTBEAT, MAX_HEARTBEAT, MIN_HEARTBEAT},
@@ -116,14 +117,17 @@ impl ControlPlaneConfig {
         }
     }
 
-    /// Says what is wrong with it, and touches nothing.
+    /// Says all that is wrong with it, and touches nothing.
     ///
     /// # Errors
     /// See [`ConfigError`].
-    pub fn check(&self) -> Result<(), ConfigError> {
-        self.timing()?;
-        self.probe_period()?;
-        self.origins().map(drop)
+    pub fn check(&self) -> Result<(), Wrong<ConfigError>> {
+        let mut wrong = Gather::default();
+        wrong.keep(self.timing());
+        wrong.keep(self.probe_period());
+        wrong.keep(self.public_origin());
+        wrong.keep(self.gateway_origins());
+        wrong.finish()
     }
 
     pub(crate) fn timing(&self) -> Result<Timing, ConfigError> {
@@ -147,11 +151,16 @@ impl ControlPlaneConfig {
     }
 
     pub(crate) fn origins(&self) -> Result<(PublicOrigin, GatewayOrigins), ConfigError> {
-        let public = PublicOrigin::parse(&self.public_url)
-            .map_err(|source| ConfigError::PublicUrl { source })?;
-        let gateway = GatewayOrigins::parse(&self.gateway_url)
-            .map_err(|source| ConfigError::GatewayUrl { source })?;
-        Ok((public, gateway))
+        Ok((self.public_origin()?, self.gateway_origins()?))
+    }
+
+    fn public_origin(&self) -> Result<PublicOrigin, ConfigError> {
+        PublicOrigin::parse(&self.public_url).map_err(|source| ConfigError::PublicUrl { source })
+    }
+
+    fn gateway_origins(&self) -> Result<GatewayOrigins, ConfigError> {
+        GatewayOrigins::parse(&self.gateway_url)
+            .map_err(|source| ConfigError::GatewayUrl { source })
     }
 }
 
@@ -166,9 +175,13 @@ mod tests {
         assert!(config.check().is_ok());
         for ms in [0, 499, 120_001, u64::MAX] {
             config.delegate_heartbeat_ms = ms;
-            let error = config.check().expect_err("refused");
+            let error = config.check().expect_err("refused").first;
             assert!(error.hint().is_some_and(|hint| hint.contains("120000")));
         }
+        config.public_url = "nowhere".to_owned();
+        config.delegate_probe_ms = 0;
+        let wrong: Vec<_> = config.check().expect_err("refused").into_iter().collect();
+        assert_eq!(wrong.len(), 3, "{wrong:#?}");
         config.delegate_heartbeat_ms = 2_000;
         let timing = config.timing().expect("taken");
         assert!(timing.silence_limit < timing.heartbeat * 5 / 2);

@@ -4,12 +4,17 @@
 //! `GITSPACES_RUNNER_API__SOCKET` is `api.socket`). A value of the wrong type is an error with the path of its key; an
 //! unknown key is a warning with its path, so that an older daemon starts with a newer file.
 
+mod fields;
+mod problems;
+
+pub use problems::Looked;
+
 use camino::{Utf8Path, Utf8PathBuf};
-use config::{Config, Environment, File, FileFormat};
+use config::{Config, ConfigError, Environment, File, FileFormat, Value};
 use serde::de::DeserializeOwned;
 use std::{
     collections::{BTreeSet, HashMap},
-    io,
+    fmt, io,
 };
 
 /// A configuration is written by hand.
@@ -68,12 +73,30 @@ impl crate::Hint for SettingsError {
     }
 }
 
+/// A key that nothing reads.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnknownKey {
+    pub path: String,
+    /// The path of a key that is there and looks like it.
+    pub near: Option<String>,
+}
+
+impl fmt::Display for UnknownKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unknown key `{}`", self.path)?;
+        match &self.near {
+            Some(near) => write!(f, ", did you mean `{near}`?"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What was loaded, and what was not understood.
 #[derive(Clone, Debug)]
 pub struct Loaded<T> {
     pub value: T,
-    /// Paths of keys that nothing reads, sorted.
-    pub unknown_keys: Vec<String>,
+    /// Sorted.
+    pub unknown_keys: Vec<UnknownKey>,
     /// The files that were read, in order.
     pub files: Vec<Utf8PathBuf>,
 }
@@ -85,7 +108,12 @@ impl<T> Loaded<T> {
             tracing::info!(%file, "Configuration read");
         }
         for key in &self.unknown_keys {
-            tracing::warn!(key, "Unknown key in the configuration is ignored");
+            let near = key.near.as_deref();
+            tracing::warn!(
+                key = key.path,
+                did_you_mean = near,
+                "Unknown key in the configuration is ignored"
+            );
         }
     }
 }
@@ -153,41 +181,23 @@ impl Loader {
     /// See [`SettingsError`].
     pub fn load<T: DeserializeOwned>(self) -> Result<Loaded<T>, SettingsError> {
         let files = self.files()?;
-        let mut builder = Config::builder();
-        for file in &files {
-            builder = builder.add_source(File::new(file.as_str(), FileFormat::Toml));
-        }
-        if let Some(prefix) = &self.env_prefix {
-            builder = builder.add_source(
-                Environment::with_prefix(prefix)
-                    .prefix_separator("_")
-                    .separator("__")
-                    .source(self.env.clone()),
-            );
-        }
-        let config = builder
-            .build()
-            .map_err(|source| SettingsError::Parse { source })?;
-        let mut unknown = BTreeSet::new();
-        let mut note = |path: serde_ignored::Path<'_>| {
-            unknown.insert(path.to_string());
-        };
-        let value =
-            serde_path_to_error::deserialize(serde_ignored::Deserializer::new(config, &mut note))
-                .map_err(|error| {
-                let key = error.path().to_string();
-                let source = error.into_inner();
-                if key == "." {
-                    SettingsError::Incomplete { source }
-                } else {
-                    SettingsError::Value { key, source }
-                }
-            })?;
+        let root = merge(&files, self.environment())?;
+        let (value, unknown_keys) = deserialize(root)?;
         Ok(Loaded {
             value,
-            unknown_keys: unknown.into_iter().collect(),
+            unknown_keys,
             files,
         })
+    }
+
+    fn environment(&self) -> Option<Environment> {
+        let prefix = self.env_prefix.as_ref()?;
+        Some(
+            Environment::with_prefix(prefix)
+                .prefix_separator("_")
+                .separator("__")
+                .source(self.env.clone()),
+        )
     }
 
     fn files(&self) -> Result<Vec<Utf8PathBuf>, SettingsError> {
@@ -231,6 +241,82 @@ impl Loader {
             files.push(path);
         }
         Ok(files)
+    }
+}
+
+/// One tree of all sources.
+fn merge(files: &[Utf8PathBuf], environment: Option<Environment>) -> Result<Value, SettingsError> {
+    let mut builder = Config::builder();
+    for file in files {
+        builder = builder.add_source(File::new(file.as_str(), FileFormat::Toml));
+    }
+    if let Some(environment) = environment {
+        builder = builder.add_source(environment);
+    }
+    match builder.build() {
+        Ok(config) => Ok(config.cache),
+        Err(source) => Err(SettingsError::Parse { source }),
+    }
+}
+
+/// A value that is not of its key's type, or a key that is missing.
+struct WrongValue {
+    path: serde_path_to_error::Path,
+    source: ConfigError,
+}
+
+impl From<WrongValue> for SettingsError {
+    fn from(wrong: WrongValue) -> Self {
+        let WrongValue { path, source } = wrong;
+        if path.iter().next().is_none() {
+            Self::Incomplete { source }
+        } else {
+            Self::Value {
+                key: path.to_string(),
+                source,
+            }
+        }
+    }
+}
+
+fn deserialize<T: DeserializeOwned>(root: Value) -> Result<(T, Vec<UnknownKey>), WrongValue> {
+    let mut unknown = BTreeSet::new();
+    let mut note = |path: serde_ignored::Path<'_>| {
+        unknown.insert((path.to_string(), keys(&path)));
+    };
+    let value = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(root, &mut note))
+        .map_err(|error| WrongValue {
+            path: error.path().clone(),
+            source: error.into_inner(),
+        })?;
+    let unknown = unknown.into_iter().map(|(path, keys)| {
+        let near = keys.split_last().and_then(|(last, tables)| {
+            let near = fields::nearest(last, fields::fields_at::<T>(tables))?;
+            Some(format!("{}{near}", path.strip_suffix(last.as_str())?))
+        });
+        UnknownKey { path, near }
+    });
+    Ok((value, unknown.collect()))
+}
+
+/// From the root down.
+fn keys(path: &serde_ignored::Path<'_>) -> Vec<String> {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => Vec::new(),
+        Path::Map { parent, key } => {
+            let mut keys = self::keys(parent);
+            keys.push(key.clone());
+            keys
+        }
+        Path::Seq { parent, index } => {
+            let mut keys = self::keys(parent);
+            keys.push(index.to_string());
+            keys
+        }
+        Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => self::keys(parent),
     }
 }
 
@@ -328,7 +414,18 @@ mod tests {
     fn an_unknown_key_is_named_and_ignored() {
         let (_guard, path) = write("name = \"x\"\ncolour = 1\n[api]\nlimt = 2\n");
         let loaded = Loader::new(&path).load::<Settings>().unwrap();
-        assert_eq!(loaded.unknown_keys, ["api.limt", "colour"]);
+        let unknown: Vec<_> = loaded
+            .unknown_keys
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            unknown,
+            [
+                "unknown key `api.limt`, did you mean `api.limit`?",
+                "unknown key `colour`"
+            ]
+        );
     }
 
     #[test]
