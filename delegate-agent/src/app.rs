@@ -154,7 +154,7 @@ pub async fn start(
     .map_err(|source| StartError::Admin { source })?;
     sockets.finish()?;
     let state_lock = state_folder::take(&config.state_dir)?;
-    let drain_file = DrainFile::open(config.state_dir.join("drain.json"))?;
+    let drain_file = DrainFile::in_folder(&config.state_dir)?;
 
     let embedded = match config.embedded.clone() {
         Some(embedded) => Some(

@@ -6,7 +6,7 @@ use crate::{
     ask::{AskError, CallError, ask, read},
     certificates::Certificates,
     checks,
-    config::Config,
+    config::{Config, Embedded},
     identity::{Identity, IdentityFile},
     rotate::{self, ProveError},
     runner::Runner,
@@ -22,6 +22,14 @@ use std::sync::Arc;
 const STATE_DIR: &str = "state_dir";
 const IDENTITY: &str = "identity";
 const CONTROL_PLANE: &str = "control_plane";
+const ADMIN_SOCKET: &str = "admin_socket";
+const CONTROL_PLANE_LISTEN: &str = "control_plane_listen";
+const GATEWAY_LISTEN: &str = "gateway_listen";
+const EMBEDDED_STATE: &str = "control_plane_state_dir";
+const SEAL_KEY: &str = "seal_key";
+
+/// As its binary is called.
+const DAEMON: &str = "delegate-agent";
 
 /// Every check that can be made from here.
 pub async fn examine(
@@ -30,8 +38,12 @@ pub async fn examine(
     has_join_token: bool,
     clock: &Arc<dyn Clock>,
 ) -> Vec<Check> {
+    let (running, is_running) = Check::running(&config.state_dir, DAEMON);
     let mut checks = vec![
-        Check::writable(STATE_DIR, &config.state_dir, "delegate-agent"),
+        running,
+        Check::writable(STATE_DIR, &config.state_dir, DAEMON),
+        Check::drain_file(&config.state_dir),
+        Check::socket(ADMIN_SOCKET, &config.admin_socket, DAEMON, is_running),
         Check::disk(
             checks::STATE_DISK,
             "the delegate's state",
@@ -40,8 +52,65 @@ pub async fn examine(
         .await,
         identity(config, has_join_token),
     ];
-    checks.extend(control_plane(config, proxy_env, clock).await);
+    if let Some(embedded) = &config.embedded {
+        checks.extend(self::embedded(embedded, is_running));
+    }
+    checks.extend(if is_own(config) && !is_running {
+        vec![Check::good(
+            CONTROL_PLANE,
+            Severity::Error,
+            "it is embedded, and answers when delegate-agent runs",
+        )]
+    } else {
+        control_plane(config, proxy_env, clock).await
+    });
     checks.extend(checks::runner(&Runner::new(&config.runner_socket)).await);
+    checks
+}
+
+/// Whether the control plane that the host connects to is the one in its own process.
+fn is_own(config: &Config) -> bool {
+    config
+        .embedded
+        .as_ref()
+        .is_some_and(|embedded| embedded.public_url == config.control_plane_url)
+}
+
+/// What the control plane and the gateway take that start with the delegate.
+fn embedded(embedded: &Embedded, is_running: bool) -> Vec<Check> {
+    let mut checks = vec![
+        Check::writable(EMBEDDED_STATE, &embedded.state_dir, DAEMON),
+        Check::address(
+            CONTROL_PLANE_LISTEN,
+            "the embedded control plane",
+            embedded.listen,
+            is_running,
+        ),
+        match control_plane::look_at_seal_key(&embedded.state_dir) {
+            Ok(()) => Check::good(SEAL_KEY, Severity::Error, "it can be used, or is made"),
+            Err(error) => Check::bad(SEAL_KEY, Severity::Error, "a start refuses it")
+                .cause(ErrorChain(&error).to_string())
+                .fix("restore `seal.key` from the backup of the database, with mode 0600"),
+        },
+    ];
+    if let Some(gateway) = &embedded.gateway {
+        let what = "the embedded gateway";
+        checks.push(
+            if gateway.listen == embedded.listen && gateway.listen.port() != 0 {
+                Check::bad(
+                    GATEWAY_LISTEN,
+                    Severity::Error,
+                    format!(
+                        "{what} has the address of the control plane, {}",
+                        gateway.listen
+                    ),
+                )
+                .fix("configure another `embedded.gateway.listen`")
+            } else {
+                Check::address(GATEWAY_LISTEN, what, gateway.listen, is_running)
+            },
+        );
+    }
     checks
 }
 
@@ -222,4 +291,83 @@ async fn look(transport: &Transport) -> Result<Response<Bytes>, CallError> {
     let answer = ask(transport, request, || {}).await?;
     read::<Health>(transport, &answer).await?;
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use camino::Utf8Path;
+    use daemon::SystemClock;
+    use std::net::{SocketAddr, TcpListener};
+
+    fn settings(root: &Utf8Path, listen: [SocketAddr; 2]) -> Settings {
+        let mut settings = Settings {
+            name: Some("host-1".to_owned()),
+            state_dir: Some(root.join("state")),
+            runner_socket: Some(root.join("none.sock")),
+            admin_socket: Some(root.join("run/admin.sock")),
+            ..Settings::default()
+        };
+        let embedded = &mut settings.embedded;
+        embedded.control_plane.enabled = true;
+        embedded.control_plane.state_dir = root.join("control-plane");
+        embedded.gateway.enabled = true;
+        [embedded.control_plane.listen, embedded.gateway.listen] = listen;
+        settings
+    }
+
+    async fn fatal(settings: Settings) -> Vec<String> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let config = settings.check().unwrap();
+        examine(&config, &ProxyEnv::default(), false, &clock)
+            .await
+            .into_iter()
+            .filter(Check::is_fatal)
+            .map(|check| check.code)
+            .filter(|code| code != checks::RUNNER)
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn what_a_start_would_refuse_is_told_before_it_and_a_host_before_its_first_start_is_well()
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Utf8Path::from_path(dir.path()).unwrap();
+        let free = |_| TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = [(), ()].map(free);
+        let listen = taken
+            .each_ref()
+            .map(|listener| listener.local_addr().unwrap());
+        let in_use = fatal(settings(root, listen)).await;
+        assert_eq!(in_use, [CONTROL_PLANE_LISTEN, GATEWAY_LISTEN]);
+        drop(taken);
+        assert!(fatal(settings(root, listen)).await.is_empty());
+        assert!(!root.join("state").exists() && !root.join("control-plane").exists());
+        let [one, _] = listen;
+        assert_eq!(fatal(settings(root, [one, one])).await, [GATEWAY_LISTEN]);
+
+        let file = root.join("file");
+        std::fs::write(&file, "x").unwrap();
+        let mut wrong = settings(root, listen);
+        wrong.admin_socket = Some(file.join("admin.sock"));
+        wrong.embedded.control_plane.state_dir = file;
+        assert_eq!(fatal(wrong).await, [ADMIN_SOCKET, EMBEDDED_STATE]);
+
+        for name in ["state", "control-plane"] {
+            std::fs::create_dir(root.join(name)).unwrap();
+        }
+        std::fs::write(root.join("state/drain.json"), "cut").unwrap();
+        std::fs::write(root.join("control-plane/seal.key"), "cut").unwrap();
+        let found = fatal(settings(root, listen)).await;
+        assert_eq!(found, ["drain_file", SEAL_KEY]);
+        std::fs::remove_file(root.join("state/drain.json")).unwrap();
+        std::fs::remove_file(root.join("control-plane/seal.key")).unwrap();
+
+        // A daemon that runs has all of it.
+        let _taken = listen.map(|address| TcpListener::bind(address).unwrap());
+        let config = settings(root, listen).check().unwrap();
+        let checks = embedded(&config.embedded.unwrap(), true);
+        assert!(checks.iter().all(|check| check.ok), "{checks:#?}");
+    }
 }

@@ -191,7 +191,7 @@ impl RunnerConfig {
             .map_err(|source| BuildError::Journal { source })?;
         let board = Board::open(&self.state_dir, Arc::clone(&clock))
             .map_err(|source| BuildError::Board { source })?;
-        let drain = DrainFile::open(self.state_dir.join("drain.json"))?;
+        let drain = DrainFile::in_folder(&self.state_dir)?;
         let mut passed_group = None;
         let api = match sockets.unix("api")? {
             Some(passed) => {
@@ -423,8 +423,10 @@ fn deployment(config: &RunnerConfig, ids: Option<&dyn Ids>) -> Result<String, Bu
         Ok(None) | Err(BuildError::BadDeployment { .. })
             if let Ok(Some(deployment)) = read_deployment(&copy) =>
         {
-            tracing::error!(file = %path, deployment, "The deployment's name was lost, and is taken from its copy");
-            write(&path, &deployment)?;
+            if ids.is_some() {
+                tracing::error!(file = %path, deployment, "The deployment's name was lost, and is taken from its copy");
+                write(&path, &deployment)?;
+            }
             deployment
         }
         Ok(None) => {
@@ -442,6 +444,17 @@ fn deployment(config: &RunnerConfig, ids: Option<&dyn Ids>) -> Result<String, Bu
         write(&copy, &kept)?;
     }
     Ok(kept)
+}
+
+/// The name that a start would take, where there is one. Nothing is written.
+pub(crate) fn known_deployment(config: &RunnerConfig) -> Result<Option<String>, BuildError> {
+    match deployment(config, None) {
+        Ok(name) => Ok(Some(name)),
+        Err(BuildError::Deployment { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// `None` where there is no file. One that was cut does not end with its line, and is none: another name would lose everything.

@@ -8,7 +8,7 @@ use crate::{
 };
 use admin::{Check, Severity};
 use camino::Utf8Path;
-use daemon::ErrorChain;
+use daemon::{ErrorChain, Hint as _};
 use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 use wire::{
     failure::FailureCode,
@@ -30,6 +30,13 @@ const DRAINING: &str = "draining";
 const STATE_DIR: &str = "state_dir";
 const AGENT: &str = "agent_binary";
 const KVM: &str = "kvm";
+const RUN_DIR: &str = "run_dir";
+const API_SOCKET: &str = "api_socket";
+const ADMIN_SOCKET: &str = "admin_socket";
+const DEPLOYMENT: &str = "deployment";
+
+/// As its binary is called.
+const DAEMON: &str = "runner-agent";
 
 /// Of a running runner.
 pub(crate) async fn running(
@@ -152,8 +159,15 @@ fn agents(observed: &[Observed]) -> Check {
 
 /// Of a host that may have no runner yet. Changes nothing.
 pub(crate) async fn host(config: &RunnerConfig) -> Vec<Check> {
+    let (running, is_running) = Check::running(&config.state_dir, DAEMON);
     let mut checks = vec![
-        Check::writable(STATE_DIR, &config.state_dir, "runner-agent"),
+        running,
+        Check::writable(STATE_DIR, &config.state_dir, DAEMON),
+        Check::writable(RUN_DIR, &config.run_dir, DAEMON),
+        Check::socket(API_SOCKET, &config.api_socket, DAEMON, is_running),
+        Check::socket(ADMIN_SOCKET, &config.admin_socket, DAEMON, is_running),
+        deployment(config),
+        Check::drain_file(&config.state_dir),
         Check::disk(
             STATE_DISK,
             "the runner's state",
@@ -231,6 +245,26 @@ async fn docker(docker: &Docker, image: &str) -> Vec<Check> {
     checks
 }
 
+/// The name by which everything in Docker is found.
+fn deployment(config: &RunnerConfig) -> Check {
+    match crate::app::known_deployment(config) {
+        Ok(Some(name)) => Check::good(DEPLOYMENT, Severity::Error, format!("it is `{name}`")),
+        Ok(None) => Check::good(
+            DEPLOYMENT,
+            Severity::Error,
+            "it gets a name at the first start",
+        ),
+        Err(error) => {
+            let check = Check::bad(DEPLOYMENT, Severity::Error, "its name cannot be read")
+                .cause(ErrorChain(&error).to_string());
+            match error.hint() {
+                Some(hint) => check.fix(hint),
+                None => check,
+            }
+        }
+    }
+}
+
 fn agent(path: &Utf8Path) -> Check {
     let fix = "set `agent_binary` to the gitspace-agent of this version";
     match std::fs::metadata(path) {
@@ -306,6 +340,9 @@ mod tests {
         let root = Utf8Path::from_path(dir.path()).unwrap();
         let config = RunnerConfig {
             state_dir: root.join("state"),
+            run_dir: root.join("run"),
+            api_socket: root.join("run/api.sock"),
+            admin_socket: root.join("run/admin.sock"),
             agent_binary: root.join("agent"),
             docker_host: format!("unix://{root}/docker.sock"),
             ..RunnerConfig::default()
@@ -326,6 +363,46 @@ mod tests {
             .find(|check| check.code == DEFAULT_IMAGE)
             .unwrap();
         assert_eq!(image.because_of.as_deref(), Some(DOCKER));
-        assert!(!config.state_dir.exists());
+        assert!(!config.state_dir.exists() && !config.run_dir.exists());
+    }
+
+    #[tokio::test]
+    async fn what_a_start_would_refuse_is_told_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Utf8Path::from_path(dir.path()).unwrap();
+        let file = root.join("file");
+        std::fs::write(&file, "x").unwrap();
+        let good = RunnerConfig {
+            state_dir: root.join("state"),
+            run_dir: root.join("run"),
+            api_socket: root.join("run/api.sock"),
+            admin_socket: root.join("run/admin.sock"),
+            docker_host: format!("unix://{root}/docker.sock"),
+            ..RunnerConfig::default()
+        };
+        std::fs::create_dir(&good.state_dir).unwrap();
+        for name in ["deployment", "drain.json"] {
+            std::fs::write(good.state_dir.join(name), "cut").unwrap();
+        }
+        let wrong = RunnerConfig {
+            run_dir: file.join("run"),
+            api_socket: file.clone(),
+            admin_socket: file.join("admin.sock"),
+            ..good.clone()
+        };
+        let checks = host(&wrong).await;
+        for code in [RUN_DIR, API_SOCKET, ADMIN_SOCKET, DEPLOYMENT, "drain_file"] {
+            let check = checks.iter().find(|check| check.code == code).unwrap();
+            assert!(check.is_fatal(), "{check:?}");
+        }
+        for name in ["deployment", "drain.json"] {
+            std::fs::remove_file(good.state_dir.join(name)).unwrap();
+        }
+        let _lock = daemon::StateLock::take(&good.state_dir).unwrap();
+        let checks = host(&good).await;
+        for code in [RUN_DIR, API_SOCKET, ADMIN_SOCKET, DEPLOYMENT, "running"] {
+            let check = checks.iter().find(|check| check.code == code).unwrap();
+            assert!(check.ok, "{check:?}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Whether a folder can be written, and its disk has room.
+//! Whether a disk has room.
 //!
 //! A file system whose server is gone answers nothing, for ever. It is looked at in a thread that nobody waits for longer than [`LOOK_LIMIT`],
 //! and not again while one that began longer ago hangs.
@@ -8,7 +8,6 @@ use camino::{Utf8Path, Utf8PathBuf};
 use nix::{
     errno::Errno,
     sys::statvfs::{FsFlags, Statvfs, statvfs},
-    unistd::{AccessFlags, access},
 };
 use std::{
     collections::BTreeMap,
@@ -132,27 +131,6 @@ impl Check {
             Self::good(code, Severity::Error, words)
         }
     }
-
-    /// Whether this user can write into `path`, or could make it; `daemon` is whose folder it is.
-    #[must_use]
-    pub fn writable(code: &'static str, path: &Utf8Path, daemon: &str) -> Self {
-        let usable = access(
-            nearest(path).as_std_path(),
-            AccessFlags::W_OK | AccessFlags::X_OK,
-        );
-        match usable {
-            Ok(()) => Self::good(code, Severity::Error, format!("`{path}` can be written")),
-            Err(errno) => Self::bad(
-                code,
-                Severity::Error,
-                format!("`{path}` cannot be written by this user"),
-            )
-            .cause(errno.desc())
-            .fix(format!(
-                "run this as the user that runs {daemon}, or let that user own `{path}`, with mode 0700"
-            )),
-        }
-    }
 }
 
 /// The folder, or the one above it that exists: a daemon makes the rest.
@@ -209,20 +187,5 @@ mod tests {
             second
         });
         assert_eq!((first, second), (Ok(true), Ok(2)));
-    }
-
-    #[test]
-    fn a_folder_that_can_be_made_can_be_written_and_one_below_a_file_cannot() {
-        let guard = tempfile::tempdir().unwrap();
-        let root = Utf8Path::from_path(guard.path()).unwrap();
-        let check = Check::writable("state_dir", &root.join("a/b"), "some-daemon");
-        assert!(!check.is_fatal(), "{check:?}");
-        // A file system that not even root writes to.
-        let sealed = Utf8Path::new("/proc/sys/kernel/some/where");
-        let check = Check::writable("state_dir", sealed, "some-daemon");
-        assert!(
-            check.is_fatal() && check.summary.contains(sealed.as_str()),
-            "{check:?}"
-        );
     }
 }

@@ -1,6 +1,6 @@
 //! Taking nothing more, until told otherwise: kept on the disk, because a host that is being emptied may well restart.
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use daemon::{ErrorChain, Hint as _};
 use http::StatusCode;
 use jiff::Timestamp;
@@ -110,6 +110,14 @@ pub struct DrainFile {
 }
 
 impl DrainFile {
+    /// That of a daemon, in its state folder.
+    ///
+    /// # Errors
+    /// See [`DrainFile::open`].
+    pub fn in_folder(state_dir: &Utf8Path) -> Result<Self, DrainFileError> {
+        Self::open(state_dir.join("drain.json"))
+    }
+
     /// As it was left.
     ///
     /// # Errors
@@ -127,7 +135,14 @@ impl DrainFile {
                     .filter(|kept| kept.format == FORMAT)
                     .ok_or_else(|| DrainFileError::Damaged { path: path.clone() })?,
             ),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                None
+            }
             Err(source) => return Err(DrainFileError::Read { path, source }),
         };
         Ok(Self {
@@ -216,7 +231,6 @@ impl DrainFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use camino::Utf8Path;
 
     #[test]
     fn a_drain_outlives_a_restart_and_ends_when_told() {

@@ -33,6 +33,7 @@ pub mod metrics;
 mod program;
 mod redact;
 mod serve;
+mod start;
 mod subject;
 mod words;
 

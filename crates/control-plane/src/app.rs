@@ -145,6 +145,20 @@ impl daemon::Hint for BuildError {
     }
 }
 
+/// What a start would find of the sealing key in a state folder; where there is none, one is made then.
+///
+/// # Errors
+/// A start would refuse it.
+pub fn look_at_seal_key(state_dir: &Utf8Path) -> Result<(), SealError> {
+    let path = state_dir.join(SEAL_KEY);
+    if path.exists() {
+        // One that is there is only read.
+        SealKey::open_or_make(&path).map(drop)
+    } else {
+        Ok(())
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("cannot listen on {address}")]

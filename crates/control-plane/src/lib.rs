@@ -29,7 +29,9 @@ mod streams;
 mod tests;
 mod view;
 
-pub use app::{BuildError, ControlPlane, Deps, EmbeddedGateway, MintError, StartError};
+pub use app::{
+    BuildError, ControlPlane, Deps, EmbeddedGateway, MintError, StartError, look_at_seal_key,
+};
 pub use config::{ConfigError, ControlPlaneConfig};
 pub use identity::bootstrap::{Bootstrap, BootstrapError};
 pub use identity::first_start::FirstStartError;

@@ -89,6 +89,14 @@ pub(crate) fn open_to_lock(path: &Utf8Path) -> io::Result<File> {
         .open(path)
 }
 
+/// As [`open_to_lock`], where the file is there.
+pub(crate) fn open_lock(path: &Utf8Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .open(path)
+}
+
 /// The temporary file, locked, and still the one with that name.
 fn lock_temporary(path: &Utf8Path) -> io::Result<Flock<File>> {
     for _ in 0..MAX_TURNS {

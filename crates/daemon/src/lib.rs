@@ -38,4 +38,4 @@ pub use ids::{Ids, IdsExt, RandomIds, SequentialIds};
 pub use lifecycle::{Lifecycle, Reloaded, Tasks};
 pub use pulse::{Pulse, Pulses, Question};
 pub use settings::{Loaded, Loader, Looked, SettingsError, UnknownKey};
-pub use state_lock::{StateLock, StateLockError};
+pub use state_lock::{StateLock, StateLockError, is_locked};

@@ -1,6 +1,6 @@
 //! One process for one state folder.
 
-use crate::atomic_file::{give_to_owner_of, open_to_lock};
+use crate::atomic_file::{give_to_owner_of, open_lock, open_to_lock};
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::{
     errno::Errno,
@@ -49,6 +49,39 @@ impl StateLock {
             }),
             Err((_, errno)) => Err(fail(errno.into())),
         }
+    }
+
+    /// Whether a process has the lock of this folder.
+    ///
+    /// # Errors
+    /// A process of this user could not take it.
+    pub fn is_held(state_dir: &Utf8Path) -> Result<bool, StateLockError> {
+        let path = state_dir.join(FILE);
+        is_locked(&path).map_err(|source| StateLockError::Open { path, source })
+    }
+}
+
+/// Whether a process has a lock on this file. Nothing is made, and nobody is waited for; where it is free, it is taken for that moment.
+///
+/// # Errors
+/// The file is there and this user cannot lock it.
+pub fn is_locked(path: &Utf8Path) -> io::Result<bool> {
+    let file = match open_lock(path) {
+        Ok(file) => file,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Ok(_free) => Ok(false),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(true),
+        Err((_, errno)) => Err(errno.into()),
     }
 }
 
