@@ -298,6 +298,15 @@ async fn a_revoked_delegate_is_hung_up_at_once_and_told_why() {
     control_plane
         .until_delegate(|delegate| delegate["last_disconnect"]["code"] == "revoked")
         .await;
+    let shown = control_plane.delegate().await;
+    assert!(shown.get("last_refused").is_none(), "{shown}");
+    delegate.link().reconnect();
+    control_plane
+        .until_delegate(|delegate| {
+            let refused = &delegate["last_refused"];
+            refused["code"] == "revoked" && refused["at"].is_string()
+        })
+        .await;
 }
 
 #[tokio::test]

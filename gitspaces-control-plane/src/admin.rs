@@ -113,6 +113,7 @@ impl Subject for Admin {
         json!({
             "delegates": self.control_plane.delegates(),
             "broken_paths": self.control_plane.broken_paths(),
+            "refused_lately": self.control_plane.refused_lately(),
         })
     }
 

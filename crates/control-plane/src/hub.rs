@@ -21,6 +21,7 @@ mod lives;
 mod pace;
 mod probing;
 mod proof;
+mod refusals;
 mod registry;
 mod storing;
 
@@ -40,13 +41,14 @@ use http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 use link::Timing;
 pub(crate) use pace::Pace;
+pub use refusals::RefusedPeer;
 use registry::{Command, NotProbed, Registry};
 use std::{sync::Arc, time::Duration};
 use store::Store;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wire::{
-    api::{ClonedDelegate, DataPath},
+    api::{ClonedDelegate, DataPath, RefusedDelegate},
     control::{DisconnectCode, Down, Epoch, Hop, HopReport, MAX_FRAME, ProbeReport, SUBPROTOCOLS},
     ids::{DelegateUuid, TaskUuid},
     problem::Problem,
@@ -143,6 +145,16 @@ impl HubHandle {
             Some("the road to the delegate is slow, or much waits for it"),
         );
         Some(ProbeReport::only(hop, begun.elapsed()))
+    }
+
+    /// Why a peer that said to be this delegate was last refused.
+    pub(crate) fn refused(&self, delegate: DelegateUuid) -> Option<RefusedDelegate> {
+        self.registry.refusals.of(delegate)
+    }
+
+    /// Who was refused lately, the newest first.
+    pub(crate) fn refused_lately(&self) -> Vec<RefusedPeer> {
+        self.registry.refusals.recent()
     }
 
     /// Whether two processes were lately seen with this delegate's identity.
@@ -254,7 +266,12 @@ async fn connect(
         }
     };
     if upgrade.selected_protocol().is_none() {
-        return problem(StatusCode::BAD_REQUEST, unsupported(&headers));
+        let problem = unsupported(&headers);
+        let refusals = &hub.registry.refusals;
+        let now = hub.deps.clock.now();
+        // It has not said yet which delegate it is.
+        refusals.note(None, DisconnectCode::Version, &problem.message, now);
+        return self::problem(StatusCode::BAD_REQUEST, problem);
     }
     if hub.deps.stop.is_cancelled() {
         return problem(

@@ -33,6 +33,7 @@ pub use app::{
     BuildError, ControlPlane, Deps, EmbeddedGateway, MintError, StartError, look_at_seal_key,
 };
 pub use config::{ConfigError, ControlPlaneConfig};
+pub use hub::RefusedPeer;
 pub use identity::bootstrap::{Bootstrap, BootstrapError};
 pub use identity::first_start::FirstStartError;
 pub use identity::grants::GrantKeyError;

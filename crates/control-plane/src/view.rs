@@ -1,6 +1,6 @@
 //! How a control plane is, for its operator.
 
-use crate::{orchestrator::TaskSink as _, state::AppState};
+use crate::{hub::RefusedPeer, orchestrator::TaskSink as _, state::AppState};
 use serde::Serialize;
 use store::StoreError;
 use wire::control::Hop;
@@ -48,6 +48,12 @@ impl ControlPlaneView {
     /// Says why not.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.state.store.ping().await
+    }
+
+    /// Who was refused lately, the newest first.
+    #[must_use]
+    pub fn refused_lately(&self) -> Vec<RefusedPeer> {
+        self.state.hub.refused_lately()
     }
 
     #[must_use]

@@ -85,6 +85,11 @@ async fn a_rotation_by_another_process_ends_the_link_that_was_opened_with_the_ol
     control_plane
         .until_delegate(|delegate| delegate["last_disconnect"]["code"] == "superseded_key")
         .await;
+    // The old copy dials, and is refused.
+    delegate.link().reconnect();
+    control_plane
+        .until_delegate(|delegate| delegate["last_refused"]["code"] == "superseded_key")
+        .await;
 }
 
 #[tokio::test]

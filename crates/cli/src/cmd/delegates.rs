@@ -92,12 +92,23 @@ fn details(it: &Delegate, now: Timestamp) -> String {
     let mut out = text::fields(&[
         ("name", it.name.clone()),
         ("id", it.id.to_string()),
-        ("state", delegate_state(it)),
+        ("state", delegate_state(it, now)),
         ("key", optional(key)),
         ("cloned", optional(cloned)),
         (
             "last disconnect",
             optional(it.last_disconnect.as_ref().map(ToString::to_string)),
+        ),
+        (
+            "refused",
+            optional(it.last_refused.as_ref().map(|refused| {
+                format!(
+                    "{}: {}: {}",
+                    text::relative(refused.at, now),
+                    refused.code,
+                    refused.reason
+                )
+            })),
         ),
         (
             "last seen",
@@ -195,7 +206,7 @@ async fn list(context: &Context) -> Result<(), CliError> {
                 };
                 vec![
                     it.name.clone(),
-                    delegate_state(it),
+                    delegate_state(it, now),
                     it.tags.join(","),
                     it.gitspaces.to_string(),
                     it.inventory.as_ref().map(capacity).unwrap_or_default(),
@@ -219,14 +230,26 @@ async fn list(context: &Context) -> Result<(), CliError> {
     })
 }
 
-fn delegate_state(it: &Delegate) -> String {
+fn delegate_state(it: &Delegate, now: Timestamp) -> String {
+    // What keeps it away is at hand where it dials.
+    let refused = it.last_refused.as_ref().map(|refused| {
+        format!(
+            "refused {}: {}",
+            text::relative(refused.at, now),
+            refused.code
+        )
+    });
     if it.revoked {
-        return "revoked".to_owned();
+        return match refused {
+            Some(refused) => format!("revoked, {refused}"),
+            None => "revoked".to_owned(),
+        };
     }
     if !it.connected {
-        return match &it.last_disconnect {
-            Some(why) => format!("away: {why}{}", clone_of(it)),
-            None => "away".to_owned(),
+        return match (refused, &it.last_disconnect) {
+            (Some(refused), _) => format!("away, {refused}{}", clone_of(it)),
+            (None, Some(why)) => format!("away: {why}{}", clone_of(it)),
+            (None, None) => "away".to_owned(),
         };
     }
     let mut state = "connected".to_owned();
@@ -371,5 +394,23 @@ mod tests {
         ] {
             assert!(shown.contains(wanted), "no `{wanted}` in\n{shown}");
         }
+    }
+
+    #[test]
+    fn a_host_that_is_away_shows_that_it_was_refused_and_why() {
+        let mut delegate: Delegate = serde_json::from_value(serde_json::json!({
+            "id": "0198c0de-0000-7000-8000-000000000001", "name": "host-1", "tags": [], "connected": false,
+            "draining": false, "runner_ready": false, "revoked": false, "gitspaces": 3,
+            "last_disconnect": {"code": "silence", "reason": "nothing was heard for 30000 ms"},
+            "last_refused": {"code": "superseded_key", "reason": "an old copy", "at": "2026-01-01T00:00:00Z"},
+            "created": "2026-01-01T00:00:00Z"
+        }))
+        .expect("reads");
+        let now = delegate.created;
+        assert!(delegate_state(&delegate, now).starts_with("away, refused "));
+        let shown = details(&delegate, now);
+        assert!(shown.contains("superseded_key: an old copy"), "{shown}");
+        delegate.revoked = true;
+        assert!(delegate_state(&delegate, now).starts_with("revoked, refused "));
     }
 }

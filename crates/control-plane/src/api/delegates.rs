@@ -82,6 +82,7 @@ fn show(
 ) -> Delegate {
     let view = state.orchestrator.delegate(record.id);
     Delegate {
+        last_refused: state.hub.refused(record.id),
         cloned: state.hub.cloned(record.id, state.now()),
         connected: view.as_ref().is_some_and(|view| view.connected),
         draining: view.as_ref().is_some_and(|view| view.draining),

@@ -30,7 +30,7 @@ use std::{
 use tokio::sync::OwnedSemaphorePermit;
 use wire::{
     control::{Disconnect, DisconnectCode, Up},
-    ids::StreamUuid,
+    ids::{DelegateUuid, StreamUuid},
 };
 
 /// A peer that does not take our last words is left.
@@ -58,6 +58,7 @@ pub(super) async fn run(
         host,
         nonce,
         greeting: None,
+        claimed: None,
         proved: None,
         admitted: None,
         probes: None,
@@ -98,6 +99,8 @@ struct Connection {
     host: Option<String>,
     nonce: String,
     greeting: Option<BoxFuture<'static, Greeted>>,
+    /// Whom the peer says to be.
+    claimed: Option<DelegateUuid>,
     /// Until its hello is whole.
     proved: Option<Proved>,
     admitted: Option<Admitted>,
@@ -169,6 +172,7 @@ impl Connection {
     }
 
     fn prove(&mut self, proof: String, stream: StreamUuid) {
+        self.claimed = proof::claimed_delegate(&proof);
         let claim = Claim {
             proof,
             stream,
@@ -300,6 +304,7 @@ impl Connection {
 
     fn admitted(&mut self, now: Instant, mut admitted: Admitted) {
         self.greeting = None;
+        self.registry.refusals.let_in(admitted.delegate);
         if let Some(acceptance) = admitted.acceptance.take() {
             self.machine.handle(now, Input::Accept(acceptance));
         }
@@ -314,7 +319,10 @@ impl Connection {
     fn refused(&mut self, now: Instant, refusal: Refusal) {
         let Refusal { code, reason, hint } = refusal;
         self.greeting = None;
-        tracing::info!(%code, reason, "Delegate refused");
+        let delegate = self.claimed.map(tracing::field::display);
+        tracing::info!(delegate, %code, reason, "Delegate refused");
+        let refusals = &self.registry.refusals;
+        refusals.note(self.claimed, code, &reason, self.deps.clock.now());
         self.machine
             .handle(now, Input::Refuse { code, reason, hint });
     }

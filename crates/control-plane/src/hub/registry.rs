@@ -4,6 +4,7 @@ use super::{
     epochs::Epochs,
     lives::{Arrival, Life, Lives},
     probing::Waiter,
+    refusals::Refusals,
 };
 use crate::orchestrator::Probed;
 use jiff::Timestamp;
@@ -244,6 +245,7 @@ pub(super) struct Published {
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     pub(super) epochs: Epochs,
+    pub(super) refusals: Refusals,
     slots: Mutex<HashMap<DelegateUuid, Arc<Slot>>>,
 }
 

@@ -1,7 +1,7 @@
 //! Delegates, join tokens and infra providers.
 
 use crate::{
-    control::{Disconnect, Hop, Inventory, KeyState, ProbeReport},
+    control::{Disconnect, DisconnectCode, Hop, Inventory, KeyState, ProbeReport},
     gitspace::ObservedState,
     ids::{DelegateUuid, GitspaceUuid, InfraProviderUuid, JoinTokenUuid},
     secret::Secret,
@@ -48,6 +48,10 @@ pub struct Delegate {
     /// Why its last connection ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_disconnect: Option<Disconnect>,
+    /// Why the control plane last refused a peer that said to be this delegate; forgotten when the delegate gets in, where it was the delegate's
+    /// own fault, and when the control plane restarts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_refused: Option<RefusedDelegate>,
     /// Another process has its identity: the two throw each other out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloned: Option<ClonedDelegate>,
@@ -79,6 +83,17 @@ pub struct DataPath {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broken_at: Option<Hop>,
     pub report: ProbeReport,
+}
+
+/// A connection of a delegate that was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RefusedDelegate {
+    pub code: DisconnectCode,
+    /// In words.
+    pub reason: String,
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub at: Timestamp,
 }
 
 /// Two processes with one identity.
