@@ -1,78 +1,26 @@
 //! Until when a certificate holds: its `notAfter`, and nothing else of it.
 //!
-//! Whether to trust a certificate is decided by rustls alone; this is for telling a person in time. A certificate is
-//! `SEQUENCE { SEQUENCE { [0] version?, serial, algorithm, issuer, SEQUENCE { notBefore, notAfter }, … }, … }` in DER (RFC 5280, 4.1).
+//! Whether to trust a certificate is decided by rustls alone; this is for telling a person in time.
 
-use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
+use x509_cert::{
+    certificate::{CertificateInner, Raw},
+    der::Decode as _,
+};
 
-const SEQUENCE: u8 = 0x30;
-/// `[0]`, constructed.
-const VERSION: u8 = 0xa0;
-const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
-
-/// `None` where it is no certificate.
+/// `None` where it is no certificate. One without an end (RFC 5280, 4.1.2.5) ends with time.
 #[must_use]
 pub fn not_after(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
-    let mut outer = Der(certificate);
-    let mut outer = Der(outer.expect(SEQUENCE)?);
-    let mut body = Der(outer.expect(SEQUENCE)?);
-    let (first, _) = body.next()?;
-    if first == VERSION {
-        body.next()?;
-    }
-    // After the serial number: algorithm and issuer.
-    body.expect(SEQUENCE)?;
-    body.expect(SEQUENCE)?;
-    let mut validity = Der(body.expect(SEQUENCE)?);
-    validity.next()?;
-    let (tag, text) = validity.next()?;
-    time(tag, std::str::from_utf8(text).ok()?)
-}
-
-/// `YYMMDDHHMMSSZ` until 2049, `YYYYMMDDHHMMSSZ` from then on.
-fn time(tag: u8, text: &str) -> Option<Timestamp> {
-    let text = match tag {
-        UTC_TIME => {
-            let century = if text.get(..2)? < "50" { "20" } else { "19" };
-            format!("{century}{text}")
-        }
-        GENERALIZED_TIME => text.to_owned(),
-        _ => return None,
-    };
-    let civil = DateTime::strptime("%Y%m%d%H%M%SZ", text).ok()?;
-    // 99991231235959Z, for a certificate without an end, is above what a `Timestamp` can be.
-    Some(TimeZone::UTC.to_timestamp(civil).unwrap_or(Timestamp::MAX))
-}
-
-/// What is left to read.
-struct Der<'a>(&'a [u8]);
-
-impl<'a> Der<'a> {
-    /// Tag and content of the next value.
-    fn next(&mut self) -> Option<(u8, &'a [u8])> {
-        let (&tag, rest) = self.0.split_first()?;
-        let (&first, rest) = rest.split_first()?;
-        let (length, rest) = if first < 0x80 {
-            (usize::from(first), rest)
-        } else {
-            let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            let mut length = 0_usize;
-            for &byte in bytes {
-                length = length.checked_mul(256)?.checked_add(usize::from(byte))?;
-            }
-            (length, rest)
-        };
-        let (content, rest) = rest.split_at_checked(length)?;
-        self.0 = rest;
-        Some((tag, content))
-    }
-
-    fn expect(&mut self, wanted: u8) -> Option<&'a [u8]> {
-        let (tag, content) = self.next()?;
-        (tag == wanted).then_some(content)
-    }
+    // Whatever rustls takes: the strict profile refuses serial numbers of old authorities.
+    let certificate = CertificateInner::<Raw>::from_der(certificate).ok()?;
+    let until = certificate
+        .tbs_certificate()
+        .validity()
+        .not_after
+        .to_unix_duration();
+    let seconds = i64::try_from(until.as_secs()).ok()?;
+    Some(Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX))
 }
 
 #[cfg(test)]
