@@ -28,6 +28,7 @@ mod check;
 mod command;
 mod disk;
 mod drain;
+mod examine;
 mod http_body;
 pub mod metrics;
 mod program;
