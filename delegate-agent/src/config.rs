@@ -3,6 +3,7 @@
 use crate::{inventory::hostname, transport::ProxyUrl};
 use camino::Utf8PathBuf;
 use daemon::{Exit, Gather, Hint, Wrong};
+use gateway::SshListen;
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
 use url::Url;
@@ -13,6 +14,9 @@ pub(crate) const ADMIN_SOCKET: &str = "/run/gitspaces/delegate/admin.sock";
 
 /// Where not set. Whoever renews certificates of 90 days does so 30 days before their end.
 pub const CERTIFICATE_WARN_DAYS: u32 = 21;
+
+/// From the embedded gateway's port to the one for SSH, where that is not set.
+const SSH_PORT_AFTER: u16 = 2;
 
 /// Tags, and bytes of one.
 const MAX_TAGS: usize = 64;
@@ -98,6 +102,34 @@ pub struct EmbeddedGateway {
     pub enabled: bool,
     pub listen: SocketAddr,
     pub public_url: Option<String>,
+    /// Loopback at the gateway's port and two, where not set.
+    pub ssh_listen: Option<SshListen>,
+    /// The port that users dial for SSH, where it is another one.
+    pub ssh_public_port: Option<u16>,
+    /// Whether a personal access token is taken as a password.
+    pub ssh_passwords: bool,
+}
+
+impl EmbeddedGateway {
+    fn ssh(&self) -> Option<Ssh> {
+        let listen = match self.ssh_listen {
+            Some(SshListen::Off) => return None,
+            Some(SshListen::At(address)) => address,
+            None => {
+                // A port that the system chooses has no neighbour.
+                let port = match self.listen.port() {
+                    0 => 0,
+                    port => port.checked_add(SSH_PORT_AFTER)?,
+                };
+                SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+            }
+        };
+        Some(Ssh {
+            listen,
+            public_port: self.ssh_public_port,
+            passwords: self.ssh_passwords,
+        })
+    }
 }
 
 impl Default for EmbeddedGateway {
@@ -106,6 +138,9 @@ impl Default for EmbeddedGateway {
             enabled: false,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7080)),
             public_url: None,
+            ssh_listen: None,
+            ssh_public_port: None,
+            ssh_passwords: true,
         }
     }
 }
@@ -191,6 +226,14 @@ pub struct Embedded {
 pub struct Gateway {
     pub listen: SocketAddr,
     pub public_url: Origin,
+    pub ssh: Option<Ssh>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ssh {
+    pub listen: SocketAddr,
+    pub public_port: Option<u16>,
+    pub passwords: bool,
 }
 
 /// `http(s)://host[:port]`.
@@ -357,6 +400,7 @@ impl EmbeddedSettings {
             Some(Gateway {
                 listen: gateway.listen,
                 public_url,
+                ssh: gateway.ssh(),
             })
         });
         Some(Embedded {
@@ -480,6 +524,19 @@ mod tests {
         settings.embedded.control_plane.enabled = true;
         let config = settings.check().expect("taken");
         assert_eq!(config.control_plane_url.ascii(), "http://localhost:7070");
+    }
+
+    #[test]
+    fn the_embedded_gateway_takes_ssh_beside_its_own_port_unless_told_otherwise() {
+        let mut gateway = EmbeddedGateway::default();
+        let at = |gateway: &EmbeddedGateway| gateway.ssh().map(|ssh| ssh.listen.to_string());
+        assert_eq!(at(&gateway).as_deref(), Some("127.0.0.1:7082"));
+        gateway.listen = "0.0.0.0:8090".parse().unwrap();
+        assert_eq!(at(&gateway).as_deref(), Some("127.0.0.1:8092"));
+        gateway.ssh_listen = Some("0.0.0.0:22".parse().unwrap());
+        assert_eq!(at(&gateway).as_deref(), Some("0.0.0.0:22"));
+        gateway.ssh_listen = Some("off".parse().unwrap());
+        assert_eq!(at(&gateway), None);
     }
 
     #[test]

@@ -14,11 +14,13 @@ use control_plane::{
     Bootstrap, BuildError, ControlPlane, ControlPlaneConfig, Deps, MintError, StartError,
 };
 use daemon::{Clock, Exit, Hint, Ids, Lifecycle};
-use gateway::{Gateway, GatewayConfig, GatewayError, Listen};
+use gateway::{Gateway, GatewayConfig, GatewayError, Listen, SshConfig};
 use runner_dial::RunnerDial;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use wire::ids::DelegateUuid;
 
+/// In the control plane's folder, so that a backup of that one keeps it.
+const SSH_HOST_KEY: &str = "ssh_host_ed25519_key";
 /// The token is used within the second.
 const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(300);
 
@@ -226,12 +228,19 @@ impl EmbeddedControlPlane {
                 gateway_token: embedded.token,
                 control_connect: Some(direct),
                 control_tls: None,
+                ssh: config.ssh.map(|ssh| SshConfig {
+                    listen: Listen::Address(ssh.listen),
+                    host_key: self.config.state_dir.join(SSH_HOST_KEY),
+                    passwords: ssh.passwords,
+                    public_port: ssh.public_port,
+                }),
             },
             Arc::new(RunnerDial::new(runner.client().clone()).of_delegate(delegate)),
             Arc::clone(&self.clock),
         )
         .map_err(|source| EmbeddedError::Gateway { source })?;
-        tracing::info!(address = %gateway.local_addr(), gateway = %embedded.id, "Gateway listens");
+        let ssh = gateway.ssh_addr().map(tracing::field::display);
+        tracing::info!(address = %gateway.local_addr(), ssh, gateway = %embedded.id, "Gateway listens");
         gateway.start(lifecycle);
         Ok(())
     }

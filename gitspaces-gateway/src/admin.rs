@@ -122,6 +122,14 @@ impl Subject for Admin {
             "routes": self.gateway.routes(),
             "probe": self.gateway.probe(),
             "connections": self.gateway.connections(),
+            "ssh": self.gateway.ssh().map(|ssh| json!({
+                "sessions": ssh.sessions,
+                "strangers": ssh.strangers,
+                "opened": ssh.opened,
+                "refused": ssh.refused,
+                "turned_away": ssh.turned_away,
+                "bytes": ssh.bytes,
+            })),
         })
     }
 
@@ -170,6 +178,52 @@ impl Subject for Admin {
             "Open connections of clients",
             u64::try_from(self.gateway.connections()).unwrap_or(u64::MAX),
         );
+        if let Some(ssh) = self.gateway.ssh() {
+            let known = ssh.sessions.saturating_sub(ssh.strangers);
+            for (name, help, value) in [
+                (
+                    "gitspaces_gateway_ssh_sessions",
+                    "SSH sessions of users that are open",
+                    known,
+                ),
+                (
+                    "gitspaces_gateway_ssh_strangers",
+                    "SSH connections that wait for a login",
+                    ssh.strangers,
+                ),
+            ] {
+                gauge(
+                    registry,
+                    name,
+                    help,
+                    u64::try_from(value).unwrap_or(u64::MAX),
+                );
+            }
+            for (name, help, value) in [
+                (
+                    "gitspaces_gateway_ssh_logins",
+                    "SSH sessions so far whose user was let in",
+                    ssh.opened,
+                ),
+                (
+                    "gitspaces_gateway_ssh_refused",
+                    "SSH connections so far that ended without a login",
+                    ssh.refused,
+                ),
+                (
+                    "gitspaces_gateway_ssh_turned_away",
+                    "SSH connections so far that were too many",
+                    ssh.turned_away,
+                ),
+                (
+                    "gitspaces_gateway_ssh_bytes",
+                    "Bytes that ended SSH sessions have passed on",
+                    ssh.bytes,
+                ),
+            ] {
+                counter(registry, name, help, value);
+            }
+        }
     }
 
     fn reconnect(&self) -> Result<(), (StatusCode, Problem)> {

@@ -14,7 +14,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 /// For exchanges under way; streams that last longer are cut, and their clients come back.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// Carries HTTP and WebSocket traffic into the gitspaces of its host, for whoever the control plane lets in.
+/// Carries HTTP, WebSocket and SSH traffic into the gitspaces of its host, for whoever the control plane lets in.
 ///
 /// Exit codes: 0 stopped when told to; 1 failed; 64 wrong command line; 69 its address is in use; 78 wrong configuration, or no token.
 #[derive(Debug, Parser)]
@@ -112,7 +112,8 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
         let gateway = Gateway::build(config.gateway, Arc::new(dial), Arc::new(SystemClock))
             .map_err(CliError::Gateway)?;
         let address = gateway.local_addr();
-        tracing::info!(%address, url = %public_url, "Gateway listens");
+        let ssh = gateway.ssh_addr().map(tracing::field::display);
+        tracing::info!(%address, url = %public_url, ssh, "Gateway listens");
         let admin = Admin {
             gateway: gateway.view(),
             runner: Client::new(&config.runner_socket),

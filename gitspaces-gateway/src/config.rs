@@ -3,7 +3,7 @@
 use admin::Program;
 use camino::Utf8PathBuf;
 use daemon::{Credentials, Exit, Gather, Hint, Wrong, logging::LogConfig};
-use gateway::{GatewayConfig, GatewayError, Listen};
+use gateway::{GatewayConfig, GatewayError, Listen, SshConfig, SshListen};
 use serde::Deserialize;
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -13,6 +13,9 @@ use url::Url;
 
 /// Name of the credential with which it connects to the control plane.
 const TOKEN: &str = "gateway-token";
+
+/// Where its SSH host key lies unless set.
+const HOST_KEY: &str = "/var/lib/gitspaces/gateway/ssh_host_ed25519_key";
 
 /// As written in the file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -24,6 +27,14 @@ pub(crate) struct Settings {
     listen: Option<SocketAddr>,
     /// What users' URLs end with: a gitspace is at `<scheme>://<slug>.<host[:port]>/`.
     public_url: Option<String>,
+    /// Where it listens for SSH; nowhere unless set.
+    ssh_listen: Option<SshListen>,
+    /// The port that users dial for SSH, where it is another one.
+    ssh_public_port: Option<u16>,
+    /// Whether a personal access token is taken as a password.
+    ssh_passwords: Option<bool>,
+    /// File with its SSH host key; made where there is none.
+    ssh_host_key: Option<Utf8PathBuf>,
     /// The API socket of this host's runner.
     runner_socket: Option<Utf8PathBuf>,
     /// PEM certificates trusted beside the host's own.
@@ -125,6 +136,15 @@ impl Settings {
             gateway_token,
             control_connect: None,
             control_tls,
+            ssh: match self.ssh_listen {
+                None | Some(SshListen::Off) => None,
+                Some(SshListen::At(address)) => Some(SshConfig {
+                    listen: Listen::Address(address),
+                    host_key: self.ssh_host_key.unwrap_or_else(|| HOST_KEY.into()),
+                    passwords: self.ssh_passwords.unwrap_or(true),
+                    public_port: self.ssh_public_port,
+                }),
+            },
         };
         wrong.keep(gateway.check());
         wrong.finish()?;

@@ -60,6 +60,8 @@ pub(crate) struct Deployment {
     pub(crate) label: String,
     pub(crate) control_port: u16,
     pub(crate) gateway_port: u16,
+    /// Of the embedded gateway.
+    pub(crate) ssh_port: u16,
     dir: Option<tempfile::TempDir>,
     root: Utf8PathBuf,
     running: BTreeMap<Daemon, Child>,
@@ -101,10 +103,11 @@ impl Deployment {
     /// With control plane and gateway in the delegate; nothing runs yet.
     pub(crate) async fn prepare_embedded(runner_config: &str) -> Result<Self> {
         let deployment = Self::prepare(runner_config).await?;
-        let (root, control_port, gateway_port) = (
+        let (root, control_port, gateway_port, ssh_port) = (
             &deployment.root,
             deployment.control_port,
             deployment.gateway_port,
+            deployment.ssh_port,
         );
         deployment.configure(
             Daemon::Delegate,
@@ -125,6 +128,7 @@ public_url = "http://localhost:{control_port}"
 enabled = true
 listen = "127.0.0.1:{gateway_port}"
 public_url = "http://localhost:{gateway_port}"
+ssh_listen = "127.0.0.1:{ssh_port}"
 "#
             ),
         )?;
@@ -243,6 +247,7 @@ admin_socket = "{root}/gateway-admin.sock"
             label: format!("test-{}", root.file_name().context("a name")?),
             control_port: free_port()?,
             gateway_port: free_port()?,
+            ssh_port: free_port()?,
             dir: Some(dir),
             running: BTreeMap::new(),
             git,

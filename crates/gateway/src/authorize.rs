@@ -1,6 +1,6 @@
 //! Whether a request may reach what it names: the only place that makes an [`Authorized`] target.
 
-use crate::{dial::Target, known::Known, site::Site};
+use crate::{dial::Target, known::Known};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -11,6 +11,7 @@ use token::TokenError;
 use wire::{
     gateway::{GRANT_PURPOSE, GrantClaims, Route},
     runner::DialTarget,
+    text::Slug,
 };
 
 /// Verified grants kept, in each of two generations: a token costs one signature check, not one a request.
@@ -69,10 +70,11 @@ pub(crate) struct Access {
     pub(crate) revision: u64,
 }
 
-/// Checks `token` for `site` at `now`.
+/// Checks `token` for `to` in the gitspace `slug` at `now`.
 pub(crate) fn authorize(
     known: &Known,
-    site: &Site,
+    slug: &Slug,
+    to: DialTarget,
     token: &str,
     now: Timestamp,
 ) -> Result<Access, Refusal> {
@@ -81,10 +83,10 @@ pub(crate) fn authorize(
     let claims = verified(known, token, now)?;
     let inner = known.read();
     inner.check(&claims, now)?;
-    if claims.slug != site.slug {
+    if claims.slug != *slug {
         return Err(Refusal::OtherGitspace);
     }
-    let allowed = match site.to {
+    let allowed = match to {
         DialTarget::Port(port) => claims.ports.contains(port),
         // A shell is a shell, by whatever way.
         DialTarget::Workspace | DialTarget::Ssh => claims.workspace,
@@ -92,11 +94,7 @@ pub(crate) fn authorize(
     if !allowed {
         return Err(Refusal::OtherPort);
     }
-    let route = inner
-        .routes
-        .get(&site.slug)
-        .cloned()
-        .ok_or(Refusal::NoGitspace)?;
+    let route = inner.routes.get(slug).cloned().ok_or(Refusal::NoGitspace)?;
     if route.gitspace != claims.gitspace {
         return Err(Refusal::OtherGitspace);
     }
@@ -104,7 +102,7 @@ pub(crate) fn authorize(
         Authorized(Target {
             gitspace: route.gitspace,
             delegate,
-            to: site.to,
+            to,
         })
     });
     Ok(Access {

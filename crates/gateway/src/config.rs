@@ -1,8 +1,15 @@
 //! What a gateway is made of.
 
 use crate::{endpoint::Endpoint, site::Domain};
-use daemon::{Exit, Hint};
-use std::{io, net::SocketAddr, sync::Arc};
+use camino::Utf8PathBuf;
+use daemon::{Exit, Hint, WriteError};
+use serde::{Deserialize, Deserializer};
+use ssh_transport::HostKeyError;
+use std::{
+    io,
+    net::{AddrParseError, SocketAddr},
+    sync::Arc,
+};
 use url::Url;
 use wire::secret::Secret;
 
@@ -12,6 +19,44 @@ pub enum Listen {
     Address(SocketAddr),
     /// Opened by somebody else, a service manager for instance.
     Listener(std::net::TcpListener),
+}
+
+/// The port for SSH.
+#[derive(Debug)]
+pub struct SshConfig {
+    pub listen: Listen,
+    /// File with the Ed25519 host key; it is made where there is none.
+    pub host_key: Utf8PathBuf,
+    /// Whether a personal access token is taken as a password.
+    pub passwords: bool,
+    /// Port that users dial, where it is another one than is listened on.
+    pub public_port: Option<u16>,
+}
+
+/// Where SSH is listened for, as an operator writes it: an address with a port, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SshListen {
+    Off,
+    At(SocketAddr),
+}
+
+impl std::str::FromStr for SshListen {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+        match text {
+            "off" => Ok(Self::Off),
+            text => text.parse().map(Self::At),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SshListen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(|_| {
+            serde::de::Error::custom("it is an address with a port, as \"0.0.0.0:22\", or \"off\"")
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -26,6 +71,8 @@ pub struct GatewayConfig {
     pub control_connect: Option<SocketAddr>,
     /// Needed where `control_plane_url` is `https`.
     pub control_tls: Option<Arc<rustls::ClientConfig>>,
+    /// Without it there is no SSH.
+    pub ssh: Option<SshConfig>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +90,32 @@ pub enum GatewayError {
         address: String,
         #[source]
         source: io::Error,
+    },
+    #[error("cannot listen for SSH on {address}")]
+    SshListen {
+        address: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot read the SSH host key `{path}`")]
+    HostKeyFile {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("others than its owner may read the SSH host key `{path}`: its mode is {mode:o}")]
+    HostKeyExposed { path: Utf8PathBuf, mode: u32 },
+    #[error("cannot use the SSH host key `{path}`")]
+    HostKey {
+        path: Utf8PathBuf,
+        #[source]
+        source: HostKeyError,
+    },
+    #[error("cannot keep the SSH host key `{path}`")]
+    HostKeyWrite {
+        path: Utf8PathBuf,
+        #[source]
+        source: WriteError,
     },
 }
 
@@ -72,6 +145,20 @@ impl Hint for GatewayError {
             Self::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("listen on a port from 1024, behind what serves port 80 or 443".to_owned())
             }
+            Self::SshListen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => Some(
+                "set `ssh_listen` to another port, or to \"off\"; `ss -ltnp` shows who has this one"
+                    .to_owned(),
+            ),
+            Self::SshListen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("set `ssh_listen` to a port from 1024".to_owned())
+            }
+            Self::HostKeyExposed { path, .. } => Some(format!("`chmod 600 {path}`")),
+            Self::HostKey { path, .. } => Some(format!(
+                "restore `{path}` from a backup; if it is lost, delete it: another one is made, and users are warned that the key has changed"
+            )),
+            Self::HostKeyWrite { path, .. } => Some(format!(
+                "let the user of this process write to the directory above `{path}`"
+            )),
             Self::PublicUrl { .. } | Self::ControlPlaneUrl { .. } => {
                 Some("for example `https://gitspaces.example.com`".to_owned())
             }
@@ -79,7 +166,10 @@ impl Hint for GatewayError {
                 "it has to be what `gitspace gateway register` printed, and nothing else"
                     .to_owned(),
             ),
-            Self::Listen { .. } | Self::NoTls { .. } => None,
+            Self::Listen { .. }
+            | Self::SshListen { .. }
+            | Self::HostKeyFile { .. }
+            | Self::NoTls { .. } => None,
         }
     }
 
@@ -88,8 +178,11 @@ impl Hint for GatewayError {
             Self::PublicUrl { .. }
             | Self::ControlPlaneUrl { .. }
             | Self::NoTls { .. }
-            | Self::Token => Exit::Config,
-            Self::Listen { .. } => Exit::Unavailable,
+            | Self::Token
+            | Self::HostKeyExposed { .. }
+            | Self::HostKey { .. } => Exit::Config,
+            Self::Listen { .. } | Self::SshListen { .. } => Exit::Unavailable,
+            Self::HostKeyFile { .. } | Self::HostKeyWrite { .. } => Exit::Failure,
         }
     }
 }

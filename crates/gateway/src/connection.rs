@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use wire::{gateway::GrantClaims, problem::Problem, runner::DialTarget};
 
 /// For one dial.
-const DIAL_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const DIAL_LIMIT: Duration = Duration::from_secs(10);
 /// For a client to take our last answer and close.
 const LINGER_LIMIT: Duration = Duration::from_secs(1);
 /// Bytes of a refused request that are read and thrown away, so that its sender hears why.
@@ -360,7 +360,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 }
 
-fn undialled(target: &Target, error: &DialError) -> Notice {
+pub(crate) fn undialled(target: &Target, error: &DialError) -> Notice {
     match error {
         DialError::PortClosed { listening } => {
             let message = match target.to {

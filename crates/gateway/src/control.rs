@@ -164,7 +164,7 @@ async fn session(shared: &Shared, endpoint: &Endpoint) -> Result<Infallible, Lin
     let hello = FromGateway::Hello {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         domain: shared.domain.name().to_owned(),
-        ssh: None,
+        ssh: shared.ssh_endpoint.clone(),
     };
     let hello = serde_json::to_string(&hello).map_err(|source| LinkError::Message { source })?;
     let mut outgoing = Some(Message::text(hello));

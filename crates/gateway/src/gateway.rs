@@ -1,7 +1,7 @@
 //! The listener: accepts connections, owns their tasks, and lets the sweeper look at them.
 
 use crate::{
-    Dial, GatewayConfig, GatewayError, Listen,
+    Dial, GatewayConfig, GatewayError, Listen, SshConfig, SshView,
     codes::Codes,
     connection::Connection,
     control,
@@ -13,10 +13,12 @@ use crate::{
     pool::Pool,
     probe::{self, ProbeBoard},
     site::Domain,
+    ssh,
 };
 use daemon::{Clock, Lifecycle, Pulse};
 use jiff::Timestamp;
 use nix::sys::socket::{setsockopt, sockopt};
+use ssh_transport::HostKey;
 use std::{
     io,
     net::SocketAddr,
@@ -32,7 +34,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
-use wire::control::ProbeReport;
+use wire::{control::ProbeReport, gateway::SshEndpoint};
 
 /// Connections at a time. Beyond it new ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 8192;
@@ -56,6 +58,9 @@ pub(crate) struct Shared {
     pub(crate) codes: Codes,
     pub(crate) link: LinkBoard,
     pub(crate) probe: ProbeBoard,
+    pub(crate) ssh: Arc<ssh::Board>,
+    /// Where SSH is taken, for the control plane.
+    pub(crate) ssh_endpoint: Option<SshEndpoint>,
     draining: AtomicBool,
 }
 
@@ -80,6 +85,16 @@ pub struct Gateway {
     endpoint: Arc<Endpoint>,
     listener: std::net::TcpListener,
     address: SocketAddr,
+    ssh: Option<Ssh>,
+}
+
+/// The port for SSH, bound.
+#[derive(Debug)]
+struct Ssh {
+    listener: std::net::TcpListener,
+    address: SocketAddr,
+    host_key: Arc<HostKey>,
+    passwords: bool,
 }
 
 impl Gateway {
@@ -94,7 +109,17 @@ impl Gateway {
     ) -> Result<Self, GatewayError> {
         let (domain, endpoint) = config.parts()?;
         let endpoint = Arc::new(endpoint);
-        let (listener, address) = listen(config.listen)?;
+        let failed = |address, source| GatewayError::Listen { address, source };
+        let (listener, address) = listen(config.listen, failed)?;
+        let public_port = config.ssh.as_ref().and_then(|ssh| ssh.public_port);
+        let ssh = config.ssh.map(Ssh::open).transpose()?;
+        let ssh_endpoint = ssh.as_ref().and_then(|ssh| {
+            Some(SshEndpoint {
+                host: domain.name().to_owned(),
+                port: public_port.unwrap_or(ssh.address.port()),
+                host_key: ssh.host_key.public()?,
+            })
+        });
         Ok(Self {
             shared: Arc::new(Shared {
                 domain,
@@ -106,11 +131,14 @@ impl Gateway {
                 codes: Codes::new(endpoint.clone()),
                 link: LinkBoard::default(),
                 probe: ProbeBoard::default(),
+                ssh: Arc::default(),
+                ssh_endpoint,
                 draining: AtomicBool::new(false),
             }),
             endpoint,
             listener,
             address,
+            ssh,
         })
     }
 
@@ -118,6 +146,12 @@ impl Gateway {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for SSH.
+    #[must_use]
+    pub fn ssh_addr(&self) -> Option<SocketAddr> {
+        self.ssh.as_ref().map(|ssh| ssh.address)
     }
 
     /// How it is, while it serves.
@@ -134,6 +168,18 @@ impl Gateway {
             "gateway-listener",
             serve(self.shared.clone(), self.listener, drain.clone(), pulse),
         );
+        if let Some(ssh) = self.ssh {
+            let service = Arc::new(ssh::Service {
+                shared: Arc::clone(&self.shared),
+                endpoint: Arc::clone(&self.endpoint),
+                host_key: ssh.host_key,
+                passwords: ssh.passwords,
+                board: Arc::clone(&self.shared.ssh),
+            });
+            let pulse = lifecycle.tasks().pulse("gateway-ssh");
+            let serve = ssh::serve(service, ssh.listener, drain.clone(), pulse);
+            lifecycle.spawn("gateway-ssh", serve);
+        }
         lifecycle.spawn(
             "gateway-probe",
             probe::run(Arc::clone(&self.shared), drain.clone()),
@@ -168,6 +214,12 @@ impl GatewayView {
         self.0.census.len()
     }
 
+    /// What its SSH does; `None` where it is off.
+    #[must_use]
+    pub fn ssh(&self) -> Option<SshView> {
+        self.0.ssh_endpoint.as_ref().map(|_| self.0.ssh.view())
+    }
+
     /// What the last probe of the way into gitspaces found, and when.
     #[must_use]
     pub fn probe(&self) -> Option<(Timestamp, ProbeReport)> {
@@ -180,8 +232,25 @@ impl GatewayView {
     }
 }
 
-fn listen(listen: Listen) -> Result<(std::net::TcpListener, SocketAddr), GatewayError> {
-    let failed = |address: String| move |source| GatewayError::Listen { address, source };
+impl Ssh {
+    fn open(config: SshConfig) -> Result<Self, GatewayError> {
+        let host_key = ssh::load_or_make(&config.host_key)?;
+        let failed = |address, source| GatewayError::SshListen { address, source };
+        let (listener, address) = listen(config.listen, failed)?;
+        Ok(Self {
+            listener,
+            address,
+            host_key: Arc::new(host_key),
+            passwords: config.passwords,
+        })
+    }
+}
+
+fn listen(
+    listen: Listen,
+    error: fn(String, io::Error) -> GatewayError,
+) -> Result<(std::net::TcpListener, SocketAddr), GatewayError> {
+    let failed = |address: String| move |source| error(address, source);
     let (listener, name) = match listen {
         Listen::Address(address) => {
             let name = address.to_string();
@@ -287,7 +356,7 @@ fn admit(shared: &Arc<Shared>, connections: &mut JoinSet<()>, stream: TcpStream,
     shared.census.enter(live, handle);
 }
 
-fn set_options(stream: &TcpStream) -> io::Result<()> {
+pub(crate) fn set_options(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     setsockopt(stream, sockopt::KeepAlive, &true)?;
     setsockopt(stream, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_S)?;

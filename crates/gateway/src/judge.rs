@@ -184,7 +184,7 @@ fn find_access(
             .map_err(|_| Refusal::Invalid {
                 source: token::TokenError::Malformed,
             })
-            .and_then(|token| authorize(&shared.known, site, token, now));
+            .and_then(|token| authorize(&shared.known, &site.slug, site.to, token, now));
         match checked {
             Ok(access) => {
                 let access = Arc::new(access);
@@ -334,7 +334,7 @@ fn open(request: &Request<'_, '_>, site: Arc<Site>) -> Verdict {
 }
 
 /// Why a gitspace cannot be reached, from what is known of it.
-fn state_page(route: &Route) -> Notice {
+pub(crate) fn state_page(route: &Route) -> Notice {
     let name = &route.name;
     let problem = |code: &str, message: String| Problem::new(code, message);
     let start = format!("start it with `gitspace start {name}`");

@@ -20,6 +20,7 @@
 //! does not end TLS.
 
 mod answer;
+mod ask;
 mod authorize;
 mod buffer;
 mod codes;
@@ -43,9 +44,11 @@ mod pool;
 mod probe;
 mod request;
 mod site;
+mod ssh;
 
 pub use authorize::Authorized;
-pub use config::{GatewayConfig, GatewayError, Listen};
+pub use config::{GatewayConfig, GatewayError, Listen, SshConfig, SshListen};
 pub use dial::{Dial, DialError, Stream, Target, Upstream};
 pub use gateway::{Gateway, GatewayView};
 pub use link_board::LinkView;
+pub use ssh::SshView;

@@ -36,7 +36,7 @@ pub enum TransportError {
     HostKey,
     #[error("the system has no randomness to give")]
     Random,
-    #[error("the peer asks for more than it takes answers of")]
+    #[error("the peer sends more than it may")]
     Flood,
     #[error("the peer disconnected: {text}")]
     Disconnected { reason: u32, text: String },

@@ -1,11 +1,16 @@
 //! A gateway, the control plane it listens to, and the app behind it.
 
+use crate::ssh_server::SshServer;
+use camino::Utf8PathBuf;
 use daemon::{Lifecycle, SystemClock};
 use futures_util::{SinkExt as _, StreamExt as _, future::BoxFuture};
-use gateway::{Authorized, Dial, DialError, Gateway, GatewayConfig, Listen, Target, Upstream};
+use gateway::{
+    Authorized, Dial, DialError, Gateway, GatewayConfig, Listen, SshConfig, Target, Upstream,
+};
 use jiff::{SignedDuration, Timestamp};
 use newtype_uuid::{GenericUuid as _, TypedUuid, TypedUuidKind};
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -61,6 +66,12 @@ pub(crate) struct Seen {
     pub(crate) sent: AtomicUsize,
     /// Of its own way.
     pub(crate) probes: AtomicUsize,
+    /// SSH keys and access tokens that are registered, as they are sent.
+    pub(crate) credentials: Mutex<BTreeSet<String>>,
+    /// What the control plane was asked about SSH.
+    pub(crate) asked: Mutex<Vec<serde_json::Value>>,
+    /// The first thing it heard.
+    pub(crate) hello: Mutex<String>,
     /// What the control plane heard after the hello.
     pub(crate) said: Mutex<Vec<String>>,
 }
@@ -73,6 +84,7 @@ impl Seen {
 
 struct Loopback {
     app: SocketAddr,
+    ssh: SocketAddr,
     seen: Arc<Seen>,
 }
 
@@ -89,7 +101,16 @@ impl Dial for Loopback {
         Box::pin(async move {
             assert_eq!(target.get().gitspace, uuid(7));
             match target.get().to {
-                DialTarget::Port(8000) | DialTarget::Workspace | DialTarget::Ssh => {}
+                DialTarget::Port(8000) | DialTarget::Workspace => {}
+                DialTarget::Ssh => {
+                    self.seen.dials.fetch_add(1, Ordering::SeqCst);
+                    return TcpStream::connect(self.ssh)
+                        .await
+                        .map(Upstream::Tcp)
+                        .map_err(|error| DialError::Unreachable {
+                            cause: error.to_string(),
+                        });
+                }
                 DialTarget::Port(8002) => return Err(DialError::NotRunning),
                 DialTarget::Port(8003) => {
                     return Err(DialError::Unreachable {
@@ -122,6 +143,10 @@ impl Dial for Loopback {
 
 pub(crate) struct World {
     pub(crate) address: SocketAddr,
+    pub(crate) ssh: SocketAddr,
+    pub(crate) ssh_server: Arc<SshServer>,
+    /// For files of a test.
+    dir: tempfile::TempDir,
     pub(crate) seen: Arc<Seen>,
     pub(crate) key: SigningKey,
     /// Messages for the gateway; `None` cuts the link.
@@ -179,7 +204,18 @@ impl World {
         let (tell, told) = mpsc::channel(16);
         let key = SigningKey::generate().unwrap();
         let grant = token::sign(&claims(), &key, GRANT_PURPOSE).unwrap();
-        work.spawn(control_plane(control, told, grant, seen.clone()));
+        work.spawn(control_plane(
+            control,
+            told,
+            grant,
+            key.clone(),
+            seen.clone(),
+        ));
+        let ssh_server = SshServer::new();
+        let ssh = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ssh_address = ssh.local_addr().unwrap();
+        work.spawn(Arc::clone(&ssh_server).serve(ssh));
+        let dir = tempfile::tempdir().unwrap();
         let gateway = Gateway::build(
             GatewayConfig {
                 listen: Listen::Address("127.0.0.1:0".parse().unwrap()),
@@ -188,25 +224,46 @@ impl World {
                 gateway_token: Secret::new(TOKEN),
                 control_connect: Some(control_address),
                 control_tls: None,
+                ssh: Some(SshConfig {
+                    listen: Listen::Address("127.0.0.1:0".parse().unwrap()),
+                    host_key: Utf8PathBuf::from_path_buf(dir.path().join("host_key")).unwrap(),
+                    passwords: true,
+                    public_port: None,
+                }),
             },
             Arc::new(Loopback {
                 app: app_address,
+                ssh: ssh_address,
                 seen: seen.clone(),
             }),
             Arc::new(SystemClock),
         )
         .unwrap();
         let address = gateway.local_addr();
+        let ssh = gateway.ssh_addr().unwrap();
         let lifecycle = Lifecycle::new(Duration::from_secs(1));
         gateway.start(&lifecycle);
         Self {
             address,
+            ssh,
+            ssh_server,
+            dir,
             seen,
             key,
             tell,
             lifecycle,
             _work: work,
         }
+    }
+
+    /// A path for a file of the test's own.
+    pub(crate) fn file(&self, name: &str) -> Utf8PathBuf {
+        Utf8PathBuf::from_path_buf(self.dir.path().join(name)).unwrap()
+    }
+
+    /// As the service manager tells it to stop.
+    pub(crate) fn drain(&self) {
+        self.lifecycle.drain_token().cancel();
     }
 
     pub(crate) async fn until_connected(&self) {
@@ -309,6 +366,7 @@ async fn control_plane(
     listener: TcpListener,
     mut told: mpsc::Receiver<Option<ToGateway>>,
     grant: String,
+    key: SigningKey,
     seen: Arc<Seen>,
 ) {
     loop {
@@ -318,7 +376,7 @@ async fn control_plane(
             continue;
         }
         if &start == b"POST" {
-            exchange(&mut stream, &grant).await;
+            post(&mut stream, &grant, &key, &seen).await;
             continue;
         }
         let check = |request: &Request, mut response: Response| {
@@ -341,6 +399,7 @@ async fn control_plane(
             hello.to_text().unwrap().contains("\"localhost\""),
             "{hello}"
         );
+        *seen.hello.lock().unwrap() = hello.to_text().unwrap().to_owned();
         loop {
             tokio::select! {
                 message = told.recv() => match message {
@@ -358,19 +417,14 @@ async fn control_plane(
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => break,
                 },
-                accepted = listener.accept() => exchange(&mut accepted.unwrap().0, &grant).await,
+                accepted = listener.accept() => post(&mut accepted.unwrap().0, &grant, &key, &seen).await,
             }
         }
     }
 }
 
-/// Takes the code `good`, and `path=X` as one that returns to X.
-async fn exchange(stream: &mut TcpStream, grant: &str) {
+async fn post(stream: &mut TcpStream, grant: &str, key: &SigningKey, seen: &Seen) {
     let head = read_head(stream).await.to_lowercase();
-    assert!(
-        head.starts_with("post /api/v1/gateways/exchange "),
-        "{head}"
-    );
     assert!(
         head.contains(&format!("authorization: bearer {TOKEN}")),
         "{head}"
@@ -385,6 +439,63 @@ async fn exchange(stream: &mut TcpStream, grant: &str) {
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.unwrap();
     let question: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let path = head.split(' ').nth(1).unwrap();
+    let (status, body) = match path {
+        "/api/v1/gateways/exchange" => exchange(&question, grant),
+        "/api/v1/gateways/ssh" => ssh_verdict(&question, key, seen),
+        other => panic!("{other} was asked"),
+    };
+    let body = body.to_string();
+    // The gateway may have hung up on its client, and on us, meanwhile.
+    stream
+        .write_all(
+            format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            )
+            .as_bytes(),
+        )
+        .await
+        .ok();
+}
+
+/// As the control plane answers: ada has every registered credential, and the gitspace `demo`.
+fn ssh_verdict(
+    question: &serde_json::Value,
+    key: &SigningKey,
+    seen: &Seen,
+) -> (&'static str, serde_json::Value) {
+    seen.asked.lock().unwrap().push(question.clone());
+    let credential = &question["credential"];
+    let text = match credential["by"].as_str().unwrap() {
+        "key" => credential["key"].as_str().unwrap(),
+        "token" => credential["token"].as_str().unwrap(),
+        other => panic!("{other}"),
+    };
+    if !seen.credentials.lock().unwrap().contains(text) {
+        return (
+            "404 Not Found",
+            serde_json::json!({"code": "ssh_refused", "message": "the SSH credential is not taken"}),
+        );
+    }
+    if question["proven"] == false {
+        return ("200 OK", serde_json::json!({}));
+    }
+    let mut verdict = serde_json::json!({"user": claims().user, "user_name": "ada"});
+    let wanted = question["gitspace"].as_str().unwrap_or_default();
+    if wanted == "demo" || wanted == SLUG {
+        let claims = claims();
+        verdict["grant"] = serde_json::json!({
+            "grant": token::sign(&claims, key, GRANT_PURPOSE).unwrap(),
+            "exp": claims.exp,
+            "slug": claims.slug,
+        });
+    }
+    ("200 OK", verdict)
+}
+
+/// Takes the code `good`, and `path=X` as one that returns to X.
+fn exchange(question: &serde_json::Value, grant: &str) -> (&'static str, serde_json::Value) {
     assert_eq!(question["slug"], SLUG);
     assert_eq!(question["port"], 8000);
     let code = question["code"].as_str().unwrap();
@@ -392,7 +503,7 @@ async fn exchange(stream: &mut TcpStream, grant: &str) {
         "good" => Some("/x?y=z"),
         other => other.strip_prefix("path="),
     };
-    let (status, body) = match return_to {
+    match return_to {
         Some(return_to) => (
             "200 OK",
             serde_json::json!({
@@ -405,18 +516,7 @@ async fn exchange(stream: &mut TcpStream, grant: &str) {
             "403 Forbidden",
             serde_json::json!({"code": "code_used", "message": "the code was used"}),
         ),
-    };
-    let body = body.to_string();
-    stream
-        .write_all(
-            format!(
-                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-                body.len()
-            )
-            .as_bytes(),
-        )
-        .await
-        .unwrap();
+    }
 }
 
 async fn app(listener: TcpListener, seen: Arc<Seen>) {

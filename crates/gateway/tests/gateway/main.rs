@@ -14,4 +14,7 @@ mod harness;
 mod hostile;
 mod opening;
 mod probes;
+mod ssh;
+mod ssh_server;
+mod ssh_windows;
 mod upgrade;

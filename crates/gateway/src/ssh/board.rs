@@ -1,0 +1,250 @@
+//! Sessions that are open: how many, under which grants, and the way to end each.
+
+use crate::known::Known;
+use jiff::Timestamp;
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio_util::sync::CancellationToken;
+use wire::gateway::GrantClaims;
+
+/// Connections at a time, each with two sockets.
+const MAX_SESSIONS: usize = 4096;
+/// Of them, those whose user is not known yet; and of one address.
+const MAX_STRANGERS: usize = 256;
+const MAX_STRANGERS_OF_ADDRESS: usize = 16;
+const MAX_OF_ADDRESS: usize = 512;
+
+/// One session, as the sweeper sees it.
+#[derive(Debug)]
+pub(crate) struct Live {
+    peer: IpAddr,
+    state: Mutex<State>,
+    ended: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_known: bool,
+    grants: Vec<Arc<GrantClaims>>,
+    why: Option<String>,
+}
+
+impl Live {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its user is known: it is no stranger any more.
+    pub(super) fn admit(&self) {
+        self.lock().is_known = true;
+    }
+
+    /// What goes on here is under `claims`, from here on instead of others for the same gitspace.
+    pub(super) fn hold(&self, claims: &Arc<GrantClaims>) {
+        let mut state = self.lock();
+        state.grants.retain(|held| held.gitspace != claims.gitspace);
+        state.grants.push(Arc::clone(claims));
+    }
+
+    pub(super) fn grants(&self) -> Vec<Arc<GrantClaims>> {
+        self.lock().grants.clone()
+    }
+
+    /// The first reason counts.
+    pub(super) fn end(&self, why: impl Into<String>) {
+        self.lock().why.get_or_insert_with(|| why.into());
+        self.ended.cancel();
+    }
+
+    /// Waits until it is to end; answers with why.
+    pub(super) async fn ended(&self) -> String {
+        self.ended.cancelled().await;
+        self.lock().why.clone().unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    next: AtomicU64,
+    live: Mutex<HashMap<u64, Arc<Live>>>,
+    opened: AtomicU64,
+    refused: AtomicU64,
+    turned_away: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// What the gateway's SSH has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SshView {
+    /// Connections that are open.
+    pub sessions: usize,
+    /// Of them, those whose user is not known yet.
+    pub strangers: usize,
+    /// Logins so far.
+    pub opened: u64,
+    /// Connections so far that ended without a login.
+    pub refused: u64,
+    /// Connections so far that were too many.
+    pub turned_away: u64,
+    /// Bytes passed on so far, in both directions.
+    pub bytes: u64,
+}
+
+/// A session's place; gives it back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    board: Arc<Board>,
+    id: u64,
+    pub(super) live: Arc<Live>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.board.lock().remove(&self.id);
+        let count = if self.live.lock().is_known {
+            &self.board.opened
+        } else {
+            &self.board.refused
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a connection gets no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Crowded {
+    #[error("too many SSH connections are open")]
+    All,
+    #[error("too many SSH connections wait for a login")]
+    Strangers,
+    #[error("too many SSH connections of this address are open")]
+    Address,
+    #[error("too many SSH connections of this address wait for a login")]
+    StrangersOfAddress,
+}
+
+impl Board {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Live>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn enter(self: &Arc<Self>, peer: IpAddr) -> Result<Place, Crowded> {
+        let mut live = self.lock();
+        let result = has_room(live.values().map(|live| {
+            let is_known = live.lock().is_known;
+            (live.peer == peer, is_known)
+        }));
+        if let Err(crowded) = result {
+            self.turned_away.fetch_add(1, Ordering::Relaxed);
+            return Err(crowded);
+        }
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let one = Arc::new(Live {
+            peer,
+            state: Mutex::default(),
+            ended: CancellationToken::new(),
+        });
+        live.insert(id, Arc::clone(&one));
+        Ok(Place {
+            board: Arc::clone(self),
+            id,
+            live: one,
+        })
+    }
+
+    pub(super) fn carried(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Ends those whose grant holds no longer.
+    pub(super) fn sweep(&self, known: &Known, now: Timestamp) {
+        let inner = known.read();
+        for live in self.lock().values() {
+            let void = live.grants().iter().find_map(|claims| {
+                if !inner.routes.contains_key(&claims.slug) {
+                    return Some("the gitspace is not there any more".to_owned());
+                }
+                inner
+                    .check(claims, now)
+                    .err()
+                    .map(|refusal| refusal.to_string())
+            });
+            if let Some(why) = void {
+                live.end(why);
+            }
+        }
+    }
+
+    /// Ends those whose user is not known yet.
+    pub(super) fn end_strangers(&self) {
+        for live in self.lock().values() {
+            if !live.lock().is_known {
+                live.end("the gateway is stopping");
+            }
+        }
+    }
+
+    pub(crate) fn view(&self) -> SshView {
+        let live = self.lock();
+        let strangers = live.values().filter(|live| !live.lock().is_known).count();
+        let known = u64::try_from(live.len() - strangers).unwrap_or(u64::MAX);
+        SshView {
+            sessions: live.len(),
+            strangers,
+            // Those that are open have not been counted yet.
+            opened: self.opened.load(Ordering::Relaxed).saturating_add(known),
+            refused: self.refused.load(Ordering::Relaxed),
+            turned_away: self.turned_away.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Of all connections: whether it is of the address in question, and whether its user is known.
+fn has_room(open: impl Iterator<Item = (bool, bool)>) -> Result<(), Crowded> {
+    let (mut all, mut strangers, mut same, mut same_strangers) = (0, 0, 0, 0);
+    for (is_same, is_known) in open {
+        all += 1;
+        strangers += usize::from(!is_known);
+        same += usize::from(is_same);
+        same_strangers += usize::from(is_same && !is_known);
+    }
+    match () {
+        () if all >= MAX_SESSIONS => Err(Crowded::All),
+        () if same_strangers >= MAX_STRANGERS_OF_ADDRESS => Err(Crowded::StrangersOfAddress),
+        () if same >= MAX_OF_ADDRESS => Err(Crowded::Address),
+        () if strangers >= MAX_STRANGERS => Err(Crowded::Strangers),
+        () => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_of_one_address_do_not_keep_others_out() {
+        let board = Arc::new(Board::default());
+        let (one, other): (IpAddr, IpAddr) =
+            ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let mut places: Vec<_> = (0..MAX_STRANGERS_OF_ADDRESS)
+            .map(|_| board.enter(one).unwrap())
+            .collect();
+        assert_eq!(board.enter(one).unwrap_err(), Crowded::StrangersOfAddress);
+        board.enter(other).unwrap();
+        // Whoever has logged in is not in the way.
+        places[0].live.admit();
+        places.push(board.enter(one).unwrap());
+        let view = board.view();
+        assert_eq!((view.sessions, view.strangers), (17, 16));
+        assert_eq!((view.opened, view.refused, view.turned_away), (1, 1, 1));
+        drop(places);
+        assert_eq!((board.view().sessions, board.view().refused), (0, 17));
+    }
+}

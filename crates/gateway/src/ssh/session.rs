@@ -1,0 +1,249 @@
+//! One connection, from its first byte to its last.
+
+use super::{
+    board::{Live, Place},
+    door::{self, Shut},
+    jump::{Destination, Jump, no_gitspace},
+    leg::{Leg, LegError},
+    listener::{SOFTWARE, Service},
+    login::{self, Entrant},
+    splice::{Splice, SpliceError},
+};
+use daemon::ErrorChain;
+use ssh_transport::{Disconnect, Packet, Transport, TransportError, number};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
+use wire::gateway::SshGrant;
+
+/// From the connection's start to the end of its login.
+const LOGIN_LIMIT: Duration = Duration::from_secs(60);
+/// From there to the first thing that is asked for.
+const FIRST_LIMIT: Duration = Duration::from_secs(300);
+
+/// How it ended.
+enum Ended {
+    /// The client left.
+    Left,
+    /// It is told why.
+    Told(Disconnect, String),
+}
+
+impl From<LegError> for Ended {
+    fn from(error: LegError) -> Self {
+        match &error {
+            LegError::Transport(error) => match error.reason() {
+                Some(reason) => Self::Told(reason, error.to_string()),
+                None => Self::Left,
+            },
+            LegError::Closed | LegError::Io { .. } => Self::Left,
+        }
+    }
+}
+
+impl From<SpliceError> for Ended {
+    fn from(error: SpliceError) -> Self {
+        match error {
+            SpliceError::User(error) => error.into(),
+            SpliceError::Silent => Self::Left,
+            error @ SpliceError::Gitspace(_) => {
+                Self::Told(Disconnect::ConnectionLost, ErrorChain(&error).to_string())
+            }
+        }
+    }
+}
+
+impl From<Shut> for Ended {
+    fn from(shut: Shut) -> Self {
+        Self::Told(Disconnect::ByApplication, shut.to_string())
+    }
+}
+
+/// What it came to, for the log.
+#[derive(Default)]
+struct Record {
+    user: Option<String>,
+    gitspace: Option<String>,
+    way: &'static str,
+    bytes: u64,
+}
+
+pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    service: Arc<Service>,
+    place: Place,
+    stream: S,
+    peer: SocketAddr,
+) {
+    let transport = match Transport::server(Arc::clone(&service.host_key), SOFTWARE) {
+        Ok(transport) => transport,
+        Err(error) => {
+            tracing::error!(error = %ErrorChain(&error), "Cannot begin an SSH session");
+            return;
+        }
+    };
+    let begun = Instant::now();
+    let mut leg = Leg::new(stream, transport);
+    let mut record = Record::default();
+    let live = Arc::clone(&place.live);
+    let ended = tokio::select! {
+        ended = serve(&service, &live, &mut leg, &mut record) => ended,
+        why = live.ended() => Ended::Told(Disconnect::ByApplication, why),
+    };
+    service.board.carried(record.bytes);
+    let grant = live.grants().first().map(|claims| claims.id.to_string());
+    let why = match &ended {
+        Ended::Left => "the client left",
+        Ended::Told(_, words) => words,
+    };
+    tracing::info!(
+        %peer,
+        user = record.user,
+        gitspace = record.gitspace,
+        grant,
+        way = record.way,
+        bytes = record.bytes,
+        ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        client = leg.transport.peer_software(),
+        why,
+        "SSH session ended"
+    );
+    if let Ended::Told(reason, words) = ended {
+        leg.farewell(reason, &words).await;
+    }
+    drop(place);
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    service: &Service,
+    live: &Live,
+    leg: &mut Leg<S>,
+    record: &mut Record,
+) -> Ended {
+    let logged_in = tokio::time::timeout(LOGIN_LIMIT, login::log_in(service, leg)).await;
+    let entrant = match logged_in {
+        Ok(Ok(entrant)) => entrant,
+        Ok(Err(error)) => {
+            let source =
+                std::error::Error::source(&error).map(|source| ErrorChain(source).to_string());
+            tracing::debug!(%error, source, "An SSH login failed");
+            return match error.farewell() {
+                Some((reason, words)) => Ended::Told(reason, words),
+                None => Ended::Left,
+            };
+        }
+        Err(_) => {
+            let words = format!("no login within {} s", LOGIN_LIMIT.as_secs());
+            return Ended::Told(Disconnect::ByApplication, words);
+        }
+    };
+    live.admit();
+    record.user = Some(entrant.permit.user.to_string());
+    if let Err(error) = leg.send(&login::success()) {
+        return error.into();
+    }
+    let permit = &entrant.permit;
+    tokio::select! {
+        ended = go_on(service, live, leg, &entrant, record) => ended,
+        never = permit.renew(service, live) => match never {},
+    }
+}
+
+/// What the client asks for first says which way it goes.
+enum Way {
+    Splice(SshGrant, Packet),
+    Jump(Destination, Option<SshGrant>),
+}
+
+async fn go_on<S: AsyncRead + AsyncWrite + Unpin>(
+    service: &Service,
+    live: &Live,
+    leg: &mut Leg<S>,
+    entrant: &Entrant,
+    record: &mut Record,
+) -> Ended {
+    let way = match tokio::time::timeout(FIRST_LIMIT, find_way(service, leg, entrant)).await {
+        Ok(Ok(way)) => way,
+        Ok(Err(ended)) => return ended,
+        Err(_) => {
+            let words = format!("nothing was asked for within {} s", FIRST_LIMIT.as_secs());
+            return Ended::Told(Disconnect::ByApplication, words);
+        }
+    };
+    tracing::info!(user = %entrant.permit.user, name = entrant.permit.user_name, wanted = entrant.wanted, "SSH session opened");
+    match way {
+        Way::Splice(grant, first) => {
+            record.way = "session";
+            record.gitspace = Some(grant.slug.to_string());
+            let entered = async {
+                let stream = door::open(service, live, &grant).await?;
+                door::enter(stream).await
+            };
+            let mut gitspace = match entered.await {
+                Ok(gitspace) => gitspace,
+                Err(shut) => return shut.into(),
+            };
+            let mut splice = Splice::new(leg, &mut gitspace, &mut record.bytes);
+            match splice.run(&first).await {
+                Ok(()) => Ended::Left,
+                Err(error) => error.into(),
+            }
+        }
+        Way::Jump(first, grant) => {
+            record.way = "jump";
+            record.gitspace = first.gitspace().map(str::to_owned);
+            let mut jump = Jump::new(service, live, &entrant.permit, leg, &mut record.bytes);
+            match jump.run(first, grant).await {
+                Ok(()) => Ended::Left,
+                Err(error) => error.into(),
+            }
+        }
+    }
+}
+
+async fn find_way<S: AsyncRead + AsyncWrite + Unpin>(
+    service: &Service,
+    leg: &mut Leg<S>,
+    entrant: &Entrant,
+) -> Result<Way, Ended> {
+    let malformed = |error| Ended::from(LegError::from(TransportError::from(error)));
+    loop {
+        let packet = leg.packet().await?;
+        match packet.number() {
+            number::GLOBAL_REQUEST => {
+                if let Some(grant) = &entrant.grant {
+                    return Ok(Way::Splice(grant.clone(), packet));
+                }
+                let mut fields = packet.fields();
+                fields.text().map_err(malformed)?;
+                if fields.boolean().map_err(malformed)? {
+                    leg.send(&[number::REQUEST_FAILURE])?;
+                }
+            }
+            number::CHANNEL_OPEN => {
+                let destination = Destination::of(&packet).map_err(malformed)?;
+                if let Some(gitspace) = destination.as_ref().and_then(Destination::gitspace)
+                    && let Some(grant) = entrant
+                        .permit
+                        .grant(service, gitspace)
+                        .await
+                        .map_err(|error| Shut(ErrorChain(&error).to_string()))?
+                    && let Some(destination) = destination
+                {
+                    return Ok(Way::Jump(destination, Some(grant)));
+                }
+                let destination = Destination::of(&packet).map_err(malformed)?;
+                return match (&entrant.grant, destination) {
+                    // A port of the gitspace's, or what lies behind it.
+                    (Some(grant), _) => Ok(Way::Splice(grant.clone(), packet)),
+                    (None, Some(destination)) => Ok(Way::Jump(destination, None)),
+                    (None, None) => Err(no_gitspace(&entrant.wanted).into()),
+                };
+            }
+            number => {
+                return Err(LegError::from(TransportError::OutOfTurn { number }).into());
+            }
+        }
+    }
+}

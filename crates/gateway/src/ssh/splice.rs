@@ -1,0 +1,211 @@
+//! A session whose channels are the gitspace's: messages of the connection layer pass as they are.
+//!
+//! The one thing that is ours is to ask the client now and then whether it is there. Answers to global requests have no number, but an order: a
+//! queue says whose each is.
+
+use super::leg::{Leg, LegError};
+use ssh_transport::{Packet, TransportError, Writer, number};
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+
+/// Of a client that says nothing.
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(30);
+const MAX_UNANSWERED: u32 = 3;
+/// Messages in one turn: others want theirs.
+const TURN: usize = 128;
+/// Global requests of the gitspace's that wait for their answers: as many as anybody forwards ports.
+const MAX_ASKED: usize = 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SpliceError {
+    #[error("the client's end of the session broke off")]
+    User(#[source] LegError),
+    #[error("the gitspace's end of the session broke off")]
+    Gitspace(#[source] LegError),
+    #[error("the client did not answer for {} s", KEEPALIVE.as_secs() * u64::from(MAX_UNANSWERED))]
+    Silent,
+}
+
+/// Who waits for an answer of the client's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Us,
+    Gitspace,
+}
+
+#[derive(Debug)]
+pub(super) struct Splice<'a, U, G> {
+    user: &'a mut Leg<U>,
+    gitspace: &'a mut Leg<G>,
+    asked: VecDeque<Asked>,
+    unanswered: u32,
+    heard: bool,
+    /// Passed on, in both directions.
+    bytes: &'a mut u64,
+}
+
+impl<'a, U, G> Splice<'a, U, G>
+where
+    U: AsyncRead + AsyncWrite + Unpin,
+    G: AsyncRead + AsyncWrite + Unpin,
+{
+    pub(super) fn new(user: &'a mut Leg<U>, gitspace: &'a mut Leg<G>, bytes: &'a mut u64) -> Self {
+        Self {
+            user,
+            gitspace,
+            asked: VecDeque::new(),
+            unanswered: 0,
+            heard: false,
+            bytes,
+        }
+    }
+
+    /// Until one end is gone; `first` was read already. Cancel-safe.
+    pub(super) async fn run(&mut self, first: &Packet) -> Result<(), SpliceError> {
+        self.take_users(first)?;
+        let mut ticks = keepalive();
+        loop {
+            tokio::select! {
+                ended = poll_fn(|cx| self.poll_turn(cx)) => return ended,
+                _ = ticks.tick() => self.tick()?,
+            }
+        }
+    }
+
+    fn tick(&mut self) -> Result<(), SpliceError> {
+        self.user.transport.relax();
+        self.gitspace.transport.relax();
+        if std::mem::take(&mut self.heard) {
+            self.unanswered = 0;
+            return Ok(());
+        }
+        if self.unanswered >= MAX_UNANSWERED {
+            return Err(SpliceError::Silent);
+        }
+        self.unanswered += 1;
+        self.asked.push_back(Asked::Us);
+        self.user.send(&are_you_there()).map_err(SpliceError::User)
+    }
+
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SpliceError>> {
+        let mut left = TURN;
+        loop {
+            let user = self.user.poll_move(cx).map_err(SpliceError::User)?;
+            let gitspace = self.gitspace.poll_move(cx).map_err(SpliceError::Gitspace)?;
+            let mut moved = user || gitspace;
+            let before = self.produced();
+            while left > 0 && self.gitspace.has_room(self.user) {
+                let Some(packet) = self.user.transport.next().map_err(of_user)? else {
+                    break;
+                };
+                self.take_users(&packet)?;
+                (moved, left) = (true, left - 1);
+            }
+            while left > 0 && self.user.has_room(self.gitspace) {
+                let Some(packet) = self.gitspace.transport.next().map_err(of_gitspace)? else {
+                    break;
+                };
+                self.take_gitspaces(&packet)?;
+                (moved, left) = (true, left - 1);
+            }
+            if left == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if moved || self.produced() != before {
+                continue;
+            }
+            // What the one has said is with the other before the end is.
+            if self.user.is_closed() && self.gitspace.transport.output().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            if self.gitspace.is_closed() && self.user.transport.output().is_empty() {
+                return Poll::Ready(Err(SpliceError::Gitspace(LegError::Closed)));
+            }
+            return Poll::Pending;
+        }
+    }
+
+    fn produced(&self) -> (usize, usize) {
+        (
+            self.user.transport.output().len(),
+            self.gitspace.transport.output().len(),
+        )
+    }
+
+    fn take_users(&mut self, packet: &Packet) -> Result<(), SpliceError> {
+        self.heard = true;
+        let number = packet.number();
+        match number {
+            number::REQUEST_SUCCESS | number::REQUEST_FAILURE => match self.asked.pop_front() {
+                Some(Asked::Us) => return Ok(()),
+                Some(Asked::Gitspace) => {}
+                None => return Err(out_of_turn(number)),
+            },
+            number::GLOBAL_REQUEST.. if number < number::PING => {}
+            number => return Err(out_of_turn(number)),
+        }
+        *self.bytes += length(packet);
+        self.gitspace.send(packet).map_err(SpliceError::Gitspace)
+    }
+
+    fn take_gitspaces(&mut self, packet: &Packet) -> Result<(), SpliceError> {
+        let number = packet.number();
+        if number < number::GLOBAL_REQUEST {
+            return Err(of_gitspace(TransportError::OutOfTurn { number }));
+        }
+        if number == number::GLOBAL_REQUEST {
+            let mut fields = packet.fields();
+            let malformed = |error| of_gitspace(TransportError::from(error));
+            let name = fields.text().map_err(malformed)?;
+            // Its host keys are not those of this connection.
+            if name.starts_with("hostkeys-") {
+                return Ok(());
+            }
+            if fields.boolean().map_err(malformed)? {
+                if self.asked.len() >= MAX_ASKED {
+                    return Err(of_gitspace(TransportError::Flood));
+                }
+                self.asked.push_back(Asked::Gitspace);
+            }
+        }
+        *self.bytes += length(packet);
+        self.user.send(packet).map_err(SpliceError::User)
+    }
+}
+
+pub(super) fn keepalive() -> Interval {
+    let mut ticks = interval_at(Instant::now() + KEEPALIVE, KEEPALIVE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// A request that nobody knows, and that everybody answers.
+pub(super) fn are_you_there() -> Vec<u8> {
+    Writer::message(number::GLOBAL_REQUEST)
+        .string("keepalive@openssh.com")
+        .boolean(true)
+        .finish()
+}
+
+fn length(packet: &Packet) -> u64 {
+    u64::try_from(packet.len()).unwrap_or(u64::MAX)
+}
+
+fn of_user(error: TransportError) -> SpliceError {
+    SpliceError::User(error.into())
+}
+
+fn of_gitspace(error: TransportError) -> SpliceError {
+    SpliceError::Gitspace(error.into())
+}
+
+fn out_of_turn(number: u8) -> SpliceError {
+    of_user(TransportError::OutOfTurn { number })
+}
