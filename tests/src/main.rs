@@ -32,5 +32,6 @@ mod isolation;
 mod lifecycle;
 mod processes_apart;
 mod ssh;
+mod ssh_gateway;
 mod stopped;
 mod units;
