@@ -108,6 +108,8 @@ pub struct EmbeddedGateway {
     pub ssh_public_port: Option<u16>,
     /// Whether a personal access token is taken as a password.
     pub ssh_passwords: bool,
+    /// Whether SSH clients without a post-quantum key agreement are turned away.
+    pub ssh_post_quantum_only: bool,
 }
 
 impl EmbeddedGateway {
@@ -128,6 +130,7 @@ impl EmbeddedGateway {
             listen,
             public_port: self.ssh_public_port,
             passwords: self.ssh_passwords,
+            post_quantum_only: self.ssh_post_quantum_only,
         })
     }
 }
@@ -141,6 +144,7 @@ impl Default for EmbeddedGateway {
             ssh_listen: None,
             ssh_public_port: None,
             ssh_passwords: true,
+            ssh_post_quantum_only: false,
         }
     }
 }
@@ -234,6 +238,7 @@ pub struct Ssh {
     pub listen: SocketAddr,
     pub public_port: Option<u16>,
     pub passwords: bool,
+    pub post_quantum_only: bool,
 }
 
 /// `http(s)://host[:port]`.

@@ -27,6 +27,8 @@ const CONTROL_PLANE_LISTEN: &str = "control_plane_listen";
 const GATEWAY_LISTEN: &str = "gateway_listen";
 const EMBEDDED_STATE: &str = "control_plane_state_dir";
 const SEAL_KEY: &str = "seal_key";
+const SSH_LISTEN: &str = "ssh_listen";
+const SSH_HOST_KEY: &str = "ssh_host_key";
 
 /// As its binary is called.
 const DAEMON: &str = "delegate-agent";
@@ -110,6 +112,22 @@ fn embedded(embedded: &Embedded, is_running: bool) -> Vec<Check> {
                 Check::address(GATEWAY_LISTEN, what, gateway.listen, is_running)
             },
         );
+        if let Some(ssh) = gateway.ssh {
+            let what = "the embedded gateway's SSH";
+            checks.push(Check::address(SSH_LISTEN, what, ssh.listen, is_running));
+            let file = crate::embedded::ssh_host_key(&embedded.state_dir);
+            checks.push(match gateway::look_at_ssh_host_key(&file) {
+                Ok(()) => Check::good(SSH_HOST_KEY, Severity::Error, "it can be used, or is made"),
+                Err(error) => {
+                    let check = Check::bad(SSH_HOST_KEY, Severity::Error, "a start refuses it")
+                        .cause(ErrorChain(&error).to_string());
+                    match error.hint() {
+                        Some(hint) => check.fix(hint),
+                        None => check,
+                    }
+                }
+            });
+        }
     }
     checks
 }

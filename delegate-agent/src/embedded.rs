@@ -10,6 +10,7 @@ use crate::{
     runner::Runner,
     transport::Transport,
 };
+use camino::{Utf8Path, Utf8PathBuf};
 use control_plane::{
     Bootstrap, BuildError, ControlPlane, ControlPlaneConfig, Deps, MintError, StartError,
 };
@@ -19,8 +20,6 @@ use runner_dial::RunnerDial;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use wire::ids::DelegateUuid;
 
-/// In the control plane's folder, so that a backup of that one keeps it.
-const SSH_HOST_KEY: &str = "ssh_host_ed25519_key";
 /// The token is used within the second.
 const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(300);
 
@@ -75,6 +74,11 @@ impl Hint for EmbeddedError {
             Self::Mint { .. } | Self::NoDelegate => Exit::Failure,
         }
     }
+}
+
+/// In the control plane's folder, so that a backup of that one keeps it.
+pub(crate) fn ssh_host_key(state_dir: &Utf8Path) -> Utf8PathBuf {
+    state_dir.join("ssh_host_ed25519_key")
 }
 
 /// A control plane that is served by this process.
@@ -230,8 +234,9 @@ impl EmbeddedControlPlane {
                 control_tls: None,
                 ssh: config.ssh.map(|ssh| SshConfig {
                     listen: Listen::Address(ssh.listen),
-                    host_key: self.config.state_dir.join(SSH_HOST_KEY),
+                    host_key: ssh_host_key(&self.config.state_dir),
                     passwords: ssh.passwords,
+                    post_quantum_only: ssh.post_quantum_only,
                     public_port: ssh.public_port,
                 }),
             },

@@ -33,6 +33,8 @@ pub(crate) struct Settings {
     ssh_public_port: Option<u16>,
     /// Whether a personal access token is taken as a password.
     ssh_passwords: Option<bool>,
+    /// Whether SSH clients without a post-quantum key agreement are turned away.
+    ssh_post_quantum_only: bool,
     /// File with its SSH host key; made where there is none.
     ssh_host_key: Option<Utf8PathBuf>,
     /// The API socket of this host's runner.
@@ -142,6 +144,7 @@ impl Settings {
                     listen: Listen::Address(address),
                     host_key: self.ssh_host_key.unwrap_or_else(|| HOST_KEY.into()),
                     passwords: self.ssh_passwords.unwrap_or(true),
+                    post_quantum_only: self.ssh_post_quantum_only,
                     public_port: self.ssh_public_port,
                 }),
             },

@@ -66,11 +66,7 @@ async fn a_registered_key_opens_its_users_gitspaces_until_it_is_deleted() -> Res
             host.control_port
         ),
     ])?;
-    let inner = text(&host.show("demo")?, "/dev_container/ssh_host_key");
-    fs::write(
-        host.path("known_hosts"),
-        format!("{}demo {inner}\n", published.out),
-    )?;
+    fs::write(host.path("known_hosts"), published.out)?;
 
     let user = text(&host.show("demo")?, "/dev_container/remote_user");
     let command = "id -un; pwd; echo oops >&2; exit 7";

@@ -29,6 +29,8 @@ pub struct SshConfig {
     pub host_key: Utf8PathBuf,
     /// Whether a personal access token is taken as a password.
     pub passwords: bool,
+    /// Whether clients without a key agreement that outlasts quantum computers are turned away (OpenSSH before 9.9).
+    pub post_quantum_only: bool,
     /// Port that users dial, where it is another one than is listened on.
     pub public_port: Option<u16>,
 }

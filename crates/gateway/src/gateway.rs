@@ -18,7 +18,7 @@ use crate::{
 use daemon::{Clock, Lifecycle, Pulse};
 use jiff::Timestamp;
 use nix::sys::socket::{setsockopt, sockopt};
-use ssh_transport::HostKey;
+use ssh_transport::{Agreements, HostKey};
 use std::{
     io,
     net::SocketAddr,
@@ -94,6 +94,7 @@ struct Ssh {
     listener: std::net::TcpListener,
     address: SocketAddr,
     host_key: Arc<HostKey>,
+    agreements: Agreements,
     passwords: bool,
 }
 
@@ -173,6 +174,7 @@ impl Gateway {
                 shared: Arc::clone(&self.shared),
                 endpoint: Arc::clone(&self.endpoint),
                 host_key: ssh.host_key,
+                agreements: ssh.agreements,
                 passwords: ssh.passwords,
                 board: Arc::clone(&self.shared.ssh),
             });
@@ -241,6 +243,11 @@ impl Ssh {
             listener,
             address,
             host_key: Arc::new(host_key),
+            agreements: if config.post_quantum_only {
+                Agreements::PostQuantum
+            } else {
+                Agreements::All
+            },
             passwords: config.passwords,
         })
     }

@@ -51,4 +51,4 @@ pub use config::{GatewayConfig, GatewayError, Listen, SshConfig, SshListen};
 pub use dial::{Dial, DialError, Stream, Target, Upstream};
 pub use gateway::{Gateway, GatewayView};
 pub use link_board::LinkView;
-pub use ssh::SshView;
+pub use ssh::{SshView, look_at_ssh_host_key};

@@ -37,4 +37,5 @@ mod splice;
 pub(crate) use board::Board;
 pub use board::SshView;
 pub(crate) use host_key::load_or_make;
+pub use host_key::look_at_ssh_host_key;
 pub(crate) use listener::{Service, serve};

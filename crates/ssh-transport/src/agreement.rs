@@ -15,6 +15,25 @@ const X25519_LENGTH: usize = 32;
 const CIPHERTEXT: usize = 1088;
 const ENCAPSULATION_KEY: usize = 1184;
 
+/// Which key agreements a server takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Agreements {
+    /// The hybrid where the client knows it, else X25519 alone.
+    #[default]
+    All,
+    /// The hybrid alone: clients before OpenSSH 9.9 are turned away.
+    PostQuantum,
+}
+
+impl Agreements {
+    pub(crate) fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::All => &Method::ALL,
+            Self::PostQuantum => Method::ALL.get(..1).unwrap_or_default(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
     X25519,
@@ -23,7 +42,8 @@ pub(crate) enum Method {
 }
 
 impl Method {
-    pub(crate) const ALL: [&str; 3] = [
+    /// The hybrid first.
+    const ALL: [&str; 3] = [
         "mlkem768x25519-sha256",
         "curve25519-sha256",
         "curve25519-sha256@libssh.org",

@@ -26,6 +26,7 @@ mod negotiation;
 mod transport;
 mod verify;
 
+pub use agreement::Agreements;
 pub use error::{Disconnect, TransportError};
 pub use fields::{FieldError, Reader, Writer};
 pub use host_key::{HostKey, HostKeyError};

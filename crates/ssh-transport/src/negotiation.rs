@@ -1,7 +1,7 @@
 //! `KEXINIT`: what each side can, and what follows from both.
 
 use crate::{
-    agreement::Method,
+    agreement::{Agreements, Method},
     cipher::CipherName,
     error::TransportError,
     fields::{FieldError, Reader, Writer},
@@ -23,10 +23,10 @@ pub(crate) enum Side {
 }
 
 /// Ours.
-pub(crate) fn offer(side: Side) -> Result<Vec<u8>, TransportError> {
+pub(crate) fn offer(side: Side, agreements: Agreements) -> Result<Vec<u8>, TransportError> {
     let mut cookie = [0; COOKIE];
     getrandom::fill(&mut cookie).map_err(|_| TransportError::Random)?;
-    let methods = Method::ALL.join(",");
+    let methods = agreements.names().join(",");
     let methods = match side {
         Side::Client => format!("{methods},{EXT_INFO_CLIENT},{STRICT_CLIENT}"),
         Side::Server => format!("{methods},{STRICT_SERVER}"),
@@ -63,7 +63,11 @@ pub(crate) struct Agreed {
 }
 
 /// From the peer's, which is `theirs` as a whole.
-pub(crate) fn agree(side: Side, theirs: &[u8]) -> Result<Agreed, TransportError> {
+pub(crate) fn agree(
+    side: Side,
+    agreements: Agreements,
+    theirs: &[u8],
+) -> Result<Agreed, TransportError> {
     let mut reader = Reader::new(theirs);
     if reader.byte()? != number::KEXINIT {
         return Err(FieldError.into());
@@ -79,7 +83,7 @@ pub(crate) fn agree(side: Side, theirs: &[u8]) -> Result<Agreed, TransportError>
     reader.number()?;
     reader.end()?;
     let has = |list: &str, name: &str| list.split(',').any(|item| item == name);
-    let method = choose(side, methods, &Method::ALL, "key exchange")?;
+    let method = choose(side, methods, agreements.names(), "key exchange")?;
     if !has(host_keys, HOST_KEY) {
         return Err(TransportError::NothingInCommon {
             what: "type of host key",
@@ -95,7 +99,7 @@ pub(crate) fn agree(side: Side, theirs: &[u8]) -> Result<Agreed, TransportError>
         CipherName::parse(name).ok_or(TransportError::NothingInCommon { what: "cipher" })
     };
     let first = |list: &str| list.split(',').next().unwrap_or_default().to_owned();
-    let ours_first = Method::ALL.first().copied().unwrap_or_default();
+    let ours_first = agreements.names().first().copied().unwrap_or_default();
     Ok(Agreed {
         from_client: cipher(to_server)?,
         from_server: cipher(to_client)?,
@@ -136,7 +140,12 @@ mod tests {
 
     #[test]
     fn two_of_us_agree_on_the_strongest() {
-        let agreed = agree(Side::Server, &offer(Side::Client).unwrap()).unwrap();
+        let agreed = agree(
+            Side::Server,
+            Agreements::All,
+            &offer(Side::Client, Agreements::All).unwrap(),
+        )
+        .unwrap();
         assert_eq!(
             agreed,
             Agreed {
@@ -148,7 +157,12 @@ mod tests {
                 wrong_guess: false,
             }
         );
-        let agreed = agree(Side::Client, &offer(Side::Server).unwrap()).unwrap();
+        let agreed = agree(
+            Side::Client,
+            Agreements::All,
+            &offer(Side::Server, Agreements::All).unwrap(),
+        )
+        .unwrap();
         assert!(agreed.strict && !agreed.ext_info);
     }
 
@@ -171,7 +185,7 @@ mod tests {
                 .number(0)
                 .finish()
         };
-        let what = |offer: Vec<u8>| match agree(Side::Server, &offer) {
+        let what = |offer: Vec<u8>| match agree(Side::Server, Agreements::All, &offer) {
             Err(TransportError::NothingInCommon { what }) => what,
             other => panic!("{other:?}"),
         };
@@ -182,7 +196,14 @@ mod tests {
         );
         assert_eq!(what(old(kex, "ssh-rsa", cipher)), "type of host key");
         assert_eq!(what(old(kex, key, "aes128-cbc")), "cipher");
-        let agreed = agree(Side::Server, &old(kex, key, cipher)).unwrap();
+        let agreed = agree(Side::Server, Agreements::All, &old(kex, key, cipher)).unwrap();
         assert!(agreed.wrong_guess && !agreed.strict && !agreed.ext_info);
+        let strict = agree(
+            Side::Server,
+            Agreements::PostQuantum,
+            &old(kex, key, cipher),
+        );
+        let what = "key exchange";
+        assert_eq!(strict, Err(TransportError::NothingInCommon { what }));
     }
 }

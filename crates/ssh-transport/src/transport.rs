@@ -11,7 +11,7 @@
 //! messages of the layers above alone.
 
 use crate::{
-    agreement::{self, Offer, Shared},
+    agreement::{self, Agreements, Offer, Shared},
     cipher::{Opening, Sealing},
     error::{Disconnect, TransportError},
     fields::{Reader, Writer},
@@ -108,6 +108,7 @@ enum Phase {
 #[derive(Debug)]
 pub struct Transport {
     role: Role,
+    agreements: Agreements,
     phase: Phase,
     inbound: BytesMut,
     out: Vec<u8>,
@@ -129,19 +130,32 @@ impl Transport {
     /// # Errors
     /// The system has no randomness.
     pub fn server(key: Arc<HostKey>, software: &str) -> Result<Self, TransportError> {
-        Self::new(Role::Server(key), software)
+        Self::server_with(key, software, Agreements::All)
+    }
+
+    /// As [`Transport::server`], with fewer key agreements.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    pub fn server_with(
+        key: Arc<HostKey>,
+        software: &str,
+        agreements: Agreements,
+    ) -> Result<Self, TransportError> {
+        Self::new(Role::Server(key), software, agreements)
     }
 
     /// # Errors
     /// The system has no randomness.
     pub fn client(software: &str) -> Result<Self, TransportError> {
-        Self::new(Role::Client, software)
+        Self::new(Role::Client, software, Agreements::All)
     }
 
-    fn new(role: Role, software: &str) -> Result<Self, TransportError> {
+    fn new(role: Role, software: &str, agreements: Agreements) -> Result<Self, TransportError> {
         let our_line = format!("SSH-2.0-{software}");
         let mut transport = Self {
             role,
+            agreements,
             phase: Phase::Idle,
             inbound: BytesMut::new(),
             out: format!("{our_line}\r\n").into_bytes(),
@@ -339,7 +353,7 @@ impl Transport {
     }
 
     fn begin(&mut self) -> Result<(), TransportError> {
-        self.ours = negotiation::offer(self.side())?;
+        self.ours = negotiation::offer(self.side(), self.agreements)?;
         let ours = std::mem::take(&mut self.ours);
         self.seal(&ours)?;
         self.ours = ours;
@@ -414,7 +428,7 @@ impl Transport {
                 });
             }
         }
-        let agreed = negotiation::agree(self.side(), packet)?;
+        let agreed = negotiation::agree(self.side(), self.agreements, packet)?;
         if self.session.is_none() {
             self.strict = agreed.strict;
             // Nothing may have come before it.

@@ -10,8 +10,9 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use wire::gateway::GrantClaims;
+use wire::{gateway::GrantClaims, ids::UserUuid};
 
 /// Connections at a time, each with two sockets.
 const MAX_SESSIONS: usize = 4096;
@@ -19,6 +20,12 @@ const MAX_SESSIONS: usize = 4096;
 const MAX_STRANGERS: usize = 256;
 const MAX_STRANGERS_OF_ADDRESS: usize = 16;
 const MAX_OF_ADDRESS: usize = 512;
+/// Of one user: what editors, their forwards and a handful of terminals open.
+const MAX_OF_USER: usize = 64;
+/// Of a jump's channel, in each direction: enough for a fast line across a continent; and while all of them together are more than the third.
+const WINDOW: u32 = 2 * 1024 * 1024;
+const SMALL_WINDOW: u32 = 64 * 1024;
+const MAX_WINDOWS: u64 = 256 * 1024 * 1024;
 
 /// One session, as the sweeper sees it.
 #[derive(Debug)]
@@ -26,11 +33,14 @@ pub(crate) struct Live {
     peer: IpAddr,
     state: Mutex<State>,
     ended: CancellationToken,
+    /// Told when there is one more grant to renew in time.
+    more: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    is_known: bool,
+    /// `None` of a stranger.
+    user: Option<UserUuid>,
     grants: Vec<Arc<GrantClaims>>,
     why: Option<String>,
 }
@@ -40,13 +50,19 @@ impl Live {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Its user is known: it is no stranger any more.
-    pub(super) fn admit(&self) {
-        self.lock().is_known = true;
+    /// Something more that goes on here is under `claims`.
+    pub(super) fn hold(&self, claims: &Arc<GrantClaims>) {
+        self.replace(claims);
+        self.more.notify_one();
     }
 
-    /// What goes on here is under `claims`, from here on instead of others for the same gitspace.
-    pub(super) fn hold(&self, claims: &Arc<GrantClaims>) {
+    /// Waits until there is one more.
+    pub(super) async fn more(&self) {
+        self.more.notified().await;
+    }
+
+    /// What goes on for the gitspace is under `claims` from here on.
+    pub(super) fn replace(&self, claims: &Arc<GrantClaims>) {
         let mut state = self.lock();
         state.grants.retain(|held| held.gitspace != claims.gitspace);
         state.grants.push(Arc::clone(claims));
@@ -77,6 +93,8 @@ pub(crate) struct Board {
     refused: AtomicU64,
     turned_away: AtomicU64,
     bytes: AtomicU64,
+    /// Of all channels of jumps, in bytes.
+    windows: AtomicU64,
 }
 
 /// What the gateway's SSH has done.
@@ -107,12 +125,26 @@ pub(crate) struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.board.lock().remove(&self.id);
-        let count = if self.live.lock().is_known {
+        let count = if self.live.lock().user.is_some() {
             &self.board.opened
         } else {
             &self.board.refused
         };
         count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that a channel may hold.
+#[derive(Debug)]
+pub(super) struct Window {
+    board: Arc<Board>,
+    pub(super) size: u32,
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        let size = u64::from(self.size);
+        self.board.windows.fetch_sub(size, Ordering::Relaxed);
     }
 }
 
@@ -137,7 +169,7 @@ impl Board {
     pub(super) fn enter(self: &Arc<Self>, peer: IpAddr) -> Result<Place, Crowded> {
         let mut live = self.lock();
         let result = has_room(live.values().map(|live| {
-            let is_known = live.lock().is_known;
+            let is_known = live.lock().user.is_some();
             (live.peer == peer, is_known)
         }));
         if let Err(crowded) = result {
@@ -149,6 +181,7 @@ impl Board {
             peer,
             state: Mutex::default(),
             ended: CancellationToken::new(),
+            more: Notify::new(),
         });
         live.insert(id, Arc::clone(&one));
         Ok(Place {
@@ -156,6 +189,31 @@ impl Board {
             id,
             live: one,
         })
+    }
+
+    /// Its user is known: `live` is no stranger any more. `false` where that user has too many sessions.
+    pub(super) fn admit(&self, live: &Live, user: UserUuid) -> bool {
+        let all = self.lock();
+        let same = |one: &&Arc<Live>| one.lock().user == Some(user);
+        if all.values().filter(same).count() >= MAX_OF_USER {
+            return false;
+        }
+        live.lock().user = Some(user);
+        true
+    }
+
+    /// The window of one more channel, until it is given back.
+    pub(super) fn window(self: &Arc<Self>) -> Window {
+        let size = if self.windows.load(Ordering::Relaxed) < MAX_WINDOWS {
+            WINDOW
+        } else {
+            SMALL_WINDOW
+        };
+        self.windows.fetch_add(size.into(), Ordering::Relaxed);
+        Window {
+            board: Arc::clone(self),
+            size,
+        }
     }
 
     pub(super) fn carried(&self, bytes: u64) {
@@ -166,7 +224,7 @@ impl Board {
     pub(super) fn sweep(&self, known: &Known, now: Timestamp) {
         let inner = known.read();
         for live in self.lock().values() {
-            let void = live.grants().iter().find_map(|claims| {
+            let void = live.lock().grants.iter().find_map(|claims| {
                 if !inner.routes.contains_key(&claims.slug) {
                     return Some("the gitspace is not there any more".to_owned());
                 }
@@ -184,7 +242,7 @@ impl Board {
     /// Ends those whose user is not known yet.
     pub(super) fn end_strangers(&self) {
         for live in self.lock().values() {
-            if !live.lock().is_known {
+            if live.lock().user.is_none() {
                 live.end("the gateway is stopping");
             }
         }
@@ -192,7 +250,10 @@ impl Board {
 
     pub(crate) fn view(&self) -> SshView {
         let live = self.lock();
-        let strangers = live.values().filter(|live| !live.lock().is_known).count();
+        let strangers = live
+            .values()
+            .filter(|live| live.lock().user.is_none())
+            .count();
         let known = u64::try_from(live.len() - strangers).unwrap_or(u64::MAX);
         SshView {
             sessions: live.len(),
@@ -227,6 +288,39 @@ fn has_room(open: impl Iterator<Item = (bool, bool)>) -> Result<(), Crowded> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use newtype_uuid::GenericUuid as _;
+
+    fn user(number: u128) -> UserUuid {
+        UserUuid::from_untyped_uuid(uuid::Uuid::from_u128(number))
+    }
+
+    #[test]
+    fn one_user_does_not_take_all_places() {
+        let board = Arc::new(Board::default());
+        let peer: IpAddr = "10.0.0.1".parse().unwrap();
+        let admit = |number| {
+            let place = board.enter(peer).unwrap();
+            let is_in = board.admit(&place.live, user(number));
+            (is_in, place)
+        };
+        let places: Vec<_> = (0..MAX_OF_USER).map(|_| admit(1)).collect();
+        assert!(places.iter().all(|(is_in, _)| *is_in));
+        assert!(!admit(1).0);
+        assert!(admit(2).0, "another one may come");
+        drop(places);
+        assert!(admit(1).0, "there is room again");
+    }
+
+    #[test]
+    fn all_windows_together_are_bounded() {
+        let board = Arc::new(Board::default());
+        let many: Vec<_> = (0..200).map(|_| board.window()).collect();
+        let large = many.iter().filter(|window| window.size == WINDOW).count();
+        assert_eq!(large, 128);
+        assert_eq!(many[199].size, SMALL_WINDOW);
+        drop(many);
+        assert_eq!(board.window().size, WINDOW);
+    }
 
     #[test]
     fn strangers_of_one_address_do_not_keep_others_out() {
@@ -239,7 +333,7 @@ mod tests {
         assert_eq!(board.enter(one).unwrap_err(), Crowded::StrangersOfAddress);
         board.enter(other).unwrap();
         // Whoever has logged in is not in the way.
-        places[0].live.admit();
+        assert!(board.admit(&places[0].live, user(1)));
         places.push(board.enter(one).unwrap());
         let view = board.view();
         assert_eq!((view.sessions, view.strangers), (17, 16));

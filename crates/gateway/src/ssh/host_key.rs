@@ -9,13 +9,28 @@ use std::{io, os::unix::fs::PermissionsExt as _};
 ///
 /// A file that cannot be used is an error: another key would be a warning of an attack to everybody who knows this one.
 pub(crate) fn load_or_make(path: &Utf8Path) -> Result<HostKey, GatewayError> {
+    match load(path)? {
+        Some(key) => Ok(key),
+        None => make(path),
+    }
+}
+
+/// Whether the SSH host key in the file can be used, or is not made yet.
+///
+/// # Errors
+/// What a start would say of it.
+pub fn look_at_ssh_host_key(path: &Utf8Path) -> Result<(), GatewayError> {
+    load(path).map(drop)
+}
+
+fn load(path: &Utf8Path) -> Result<Option<HostKey>, GatewayError> {
     let failed = |source| GatewayError::HostKeyFile {
         path: path.to_owned(),
         source,
     };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return make(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
     let mode = std::fs::metadata(path)
@@ -28,10 +43,12 @@ pub(crate) fn load_or_make(path: &Utf8Path) -> Result<HostKey, GatewayError> {
             mode: mode & 0o777,
         });
     }
-    HostKey::parse(&text).map_err(|source| GatewayError::HostKey {
-        path: path.to_owned(),
-        source,
-    })
+    HostKey::parse(&text)
+        .map(Some)
+        .map_err(|source| GatewayError::HostKey {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 fn make(path: &Utf8Path) -> Result<HostKey, GatewayError> {

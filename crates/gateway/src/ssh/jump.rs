@@ -4,7 +4,7 @@
 //! window is given back as the gitspace takes it. A channel that stands still holds up no other.
 
 use super::{
-    board::Live,
+    board::{Live, Window},
     door::{self, Shut},
     leg::{Leg, LegError},
     listener::Service,
@@ -31,8 +31,6 @@ use wire::{
 
 /// Of one session, with those that are being opened.
 const MAX_CHANNELS: usize = 10;
-/// Of a channel, in each direction: enough for a fast line across a continent.
-const WINDOW: u32 = 2 * 1024 * 1024;
 const MAX_DATA: u32 = 32 * 1024;
 /// Number of a message of data, of its channel, and its length.
 const DATA_HEAD: usize = 9;
@@ -92,6 +90,7 @@ struct Channel {
     stream: Upstream,
     /// From the client, for the gitspace.
     pending: BytesMut,
+    room: Window,
     /// What the client may still send, and what it may send again.
     inwards: u32,
     credit: u32,
@@ -292,12 +291,13 @@ impl<'a, U: AsyncRead + AsyncWrite + Unpin> Jump<'a, U> {
             Ok(stream) => stream,
             Err(shut) => return self.refuse(theirs, CONNECT_FAILED, &shut.to_string()),
         };
+        let room = self.service.board.window();
         let id = self.next;
         self.next = self.next.wrapping_add(1);
         let confirmation = Writer::message(number::CHANNEL_OPEN_CONFIRMATION)
             .number(theirs)
             .number(id)
-            .number(WINDOW)
+            .number(room.size)
             .number(MAX_DATA);
         self.leg.send(&confirmation.finish())?;
         self.channels.insert(
@@ -306,7 +306,8 @@ impl<'a, U: AsyncRead + AsyncWrite + Unpin> Jump<'a, U> {
                 theirs,
                 stream,
                 pending: BytesMut::new(),
-                inwards: WINDOW,
+                inwards: room.size,
+                room,
                 credit: 0,
                 outwards: window,
                 max_data: max_data.min(MAX_DATA),
@@ -434,7 +435,7 @@ impl Channel {
                 Poll::Pending => break,
             }
         }
-        if self.credit >= WINDOW / 2 && !self.ended && leg.is_free() {
+        if self.credit >= self.room.size / 2 && !self.ended && leg.is_free() {
             let adjust = Writer::message(number::CHANNEL_WINDOW_ADJUST)
                 .number(self.theirs)
                 .number(self.credit);

@@ -7,7 +7,7 @@ use crate::{
     live::SWEEP_PERIOD,
 };
 use daemon::Pulse;
-use ssh_transport::HostKey;
+use ssh_transport::{Agreements, HostKey};
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -27,6 +27,7 @@ pub(crate) struct Service {
     pub(crate) shared: Arc<Shared>,
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) host_key: Arc<HostKey>,
+    pub(crate) agreements: Agreements,
     /// Whether an access token is taken as a password.
     pub(crate) passwords: bool,
     pub(crate) board: Arc<Board>,

@@ -109,6 +109,7 @@ enum Answer {
 pub(super) async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
     service: &Service,
     leg: &mut Leg<S>,
+    refused: &mut usize,
 ) -> Result<Entrant, LoginError> {
     let packet = leg.packet().await?;
     expect(&packet, number::SERVICE_REQUEST)?;
@@ -159,12 +160,14 @@ pub(super) async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
             Answer::Asked => {}
             Answer::NotOffered => {
                 offers += 1;
+                *refused += 1;
                 if offers >= MAX_OFFERS {
                     return Err(LoginError::Offers);
                 }
             }
             Answer::Failed => {
                 failures += 1;
+                *refused += 1;
                 if failures >= MAX_FAILURES {
                     return Err(LoginError::Failures);
                 }

@@ -18,8 +18,9 @@ use wire::{
 const PATH: &str = "/api/v1/gateways/ssh";
 /// How long before the end of a grant the next one is asked for.
 const RENEW_BEFORE: SignedDuration = SignedDuration::from_mins(10);
-/// How often it is looked whether one is due, and asked again where the control plane did not answer.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How often it is looked whether one is due, and asked again where the control plane did not answer: more often as the end comes near.
+const LOOK_MOST: Duration = Duration::from_secs(1);
+const LOOK_LEAST: Duration = Duration::from_secs(30);
 
 /// Whether the holder of a credential that is not proven yet may go on to prove it.
 pub(super) async fn may_go_on(
@@ -85,12 +86,18 @@ impl Permit {
     /// the end of the grant ends it.
     pub(super) async fn renew(&self, service: &Service, live: &Live) -> Infallible {
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
             let now = service.shared.clock.now();
+            let mut wait = LOOK_LEAST;
             for claims in live.grants() {
-                if claims.exp.duration_since(now) < RENEW_BEFORE {
+                let left = claims.exp.duration_since(now);
+                wait = wait.min(look_after(left));
+                if left < RENEW_BEFORE {
                     self.renew_one(service, live, &claims).await;
                 }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = live.more() => {}
             }
         }
     }
@@ -107,7 +114,7 @@ impl Permit {
                     token,
                     now,
                 ) {
-                    Ok(access) => live.hold(&access.claims),
+                    Ok(access) => live.replace(&access.claims),
                     Err(refusal) => live.end(refusal.to_string()),
                 }
             }
@@ -117,6 +124,12 @@ impl Permit {
             }
         }
     }
+}
+
+/// A quarter of what is left.
+fn look_after(left: SignedDuration) -> Duration {
+    let left = Duration::try_from(left).unwrap_or_default();
+    (left / 4).clamp(LOOK_MOST, LOOK_LEAST)
 }
 
 async fn verdict(

@@ -6,7 +6,7 @@ use super::{
     jump::{Destination, Jump, no_gitspace},
     leg::{Leg, LegError},
     listener::{SOFTWARE, Service},
-    login::{self, Entrant},
+    login::{self, Entrant, LoginError},
     splice::{Splice, SpliceError},
 };
 use daemon::ErrorChain;
@@ -65,6 +65,8 @@ impl From<Shut> for Ended {
 #[derive(Default)]
 struct Record {
     user: Option<String>,
+    /// Credentials that were not taken.
+    failures: usize,
     gitspace: Option<String>,
     way: &'static str,
     bytes: u64,
@@ -76,13 +78,14 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: SocketAddr,
 ) {
-    let transport = match Transport::server(Arc::clone(&service.host_key), SOFTWARE) {
-        Ok(transport) => transport,
-        Err(error) => {
-            tracing::error!(error = %ErrorChain(&error), "Cannot begin an SSH session");
-            return;
-        }
-    };
+    let transport =
+        match Transport::server_with(Arc::clone(&service.host_key), SOFTWARE, service.agreements) {
+            Ok(transport) => transport,
+            Err(error) => {
+                tracing::error!(error = %ErrorChain(&error), "Cannot begin an SSH session");
+                return;
+            }
+        };
     let begun = Instant::now();
     let mut leg = Leg::new(stream, transport);
     let mut record = Record::default();
@@ -97,18 +100,24 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         Ended::Left => "the client left",
         Ended::Told(_, words) => words,
     };
-    tracing::info!(
-        %peer,
-        user = record.user,
-        gitspace = record.gitspace,
-        grant,
-        way = record.way,
-        bytes = record.bytes,
-        ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-        client = leg.transport.peer_software(),
-        why,
-        "SSH session ended"
-    );
+    // Ports are scanned all day long.
+    if record.user.is_none() && record.failures == 0 {
+        tracing::debug!(%peer, why, "An SSH connection ended without a login");
+    } else {
+        tracing::info!(
+            %peer,
+            user = record.user,
+            failures = record.failures,
+            gitspace = record.gitspace,
+            grant,
+            way = record.way,
+            bytes = record.bytes,
+            ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            client = leg.transport.peer_software(),
+            why,
+            "SSH session ended"
+        );
+    }
     if let Ended::Told(reason, words) = ended {
         leg.farewell(reason, &words).await;
     }
@@ -121,13 +130,22 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     leg: &mut Leg<S>,
     record: &mut Record,
 ) -> Ended {
-    let logged_in = tokio::time::timeout(LOGIN_LIMIT, login::log_in(service, leg)).await;
+    let logged_in = tokio::time::timeout(
+        LOGIN_LIMIT,
+        login::log_in(service, leg, &mut record.failures),
+    )
+    .await;
     let entrant = match logged_in {
         Ok(Ok(entrant)) => entrant,
         Ok(Err(error)) => {
             let source =
                 std::error::Error::source(&error).map(|source| ErrorChain(source).to_string());
-            tracing::debug!(%error, source, "An SSH login failed");
+            match &error {
+                LoginError::ControlPlane { .. } => {
+                    tracing::warn!(%error, source, "Cannot ask who an SSH user is");
+                }
+                error => tracing::debug!(%error, source, "An SSH login failed"),
+            }
             return match error.farewell() {
                 Some((reason, words)) => Ended::Told(reason, words),
                 None => Ended::Left,
@@ -138,7 +156,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             return Ended::Told(Disconnect::ByApplication, words);
         }
     };
-    live.admit();
+    if !service.board.admit(live, entrant.permit.user) {
+        let words = "too many SSH sessions of yours are open; close some".to_owned();
+        return Ended::Told(Disconnect::TooManyConnections, words);
+    }
     record.user = Some(entrant.permit.user.to_string());
     if let Err(error) = leg.send(&login::success()) {
         return error.into();

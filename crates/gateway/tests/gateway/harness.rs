@@ -68,6 +68,8 @@ pub(crate) struct Seen {
     pub(crate) probes: AtomicUsize,
     /// SSH keys and access tokens that are registered, as they are sent.
     pub(crate) credentials: Mutex<BTreeSet<String>>,
+    /// Seconds that a grant for SSH lasts, where it is not ten minutes.
+    pub(crate) grant_life: AtomicUsize,
     /// What the control plane was asked about SSH.
     pub(crate) asked: Mutex<Vec<serde_json::Value>>,
     /// The first thing it heard.
@@ -228,6 +230,7 @@ impl World {
                     listen: Listen::Address("127.0.0.1:0".parse().unwrap()),
                     host_key: Utf8PathBuf::from_path_buf(dir.path().join("host_key")).unwrap(),
                     passwords: true,
+                    post_quantum_only: false,
                     public_port: None,
                 }),
             },
@@ -484,7 +487,11 @@ fn ssh_verdict(
     let mut verdict = serde_json::json!({"user": claims().user, "user_name": "ada"});
     let wanted = question["gitspace"].as_str().unwrap_or_default();
     if wanted == "demo" || wanted == SLUG {
-        let claims = claims();
+        let mut claims = claims();
+        let life = seen.grant_life.load(Ordering::SeqCst);
+        if life > 0 {
+            claims.exp = Timestamp::now() + SignedDuration::from_secs(i64::try_from(life).unwrap());
+        }
         verdict["grant"] = serde_json::json!({
             "grant": token::sign(&claims, key, GRANT_PURPOSE).unwrap(),
             "exp": claims.exp,

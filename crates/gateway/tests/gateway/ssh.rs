@@ -538,6 +538,34 @@ async fn a_revoked_grant_ends_its_sessions_within_a_second_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_session_outlives_its_grants_as_long_as_there_are_others() {
+    let ada = Ada::new().await;
+    ada.world.seen.grant_life.store(2, Ordering::SeqCst);
+    let mut session = ada.spawn(&["demo@localhost", "echo up; cat"]);
+    let mut lines = BufReader::new(session.stdout.take().unwrap()).lines();
+    within("the session", lines.next_line()).await.unwrap();
+    let proven = || {
+        let asked = ada.world.seen.asked.lock().unwrap();
+        asked.iter().filter(|one| one["proven"] == true).count()
+    };
+    // Six grants of two seconds, each asked for a second before.
+    within("six grants", async {
+        while proven() < 6 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut stdin = session.stdin.take().unwrap();
+    stdin.write_all(b"still here\n").await.unwrap();
+    let line = within("the echo", lines.next_line()).await.unwrap();
+    assert_eq!(line.as_deref(), Some("still here"));
+    // The key is forgotten, and nothing says so: there is no next grant.
+    ada.world.seen.credentials.lock().unwrap().clear();
+    let output = within("the end", session.wait_with_output()).await.unwrap();
+    refused_with(&output, "access to the gitspace was taken away");
+}
+
+#[tokio::test]
 async fn many_who_do_not_log_in_keep_nobody_else_out() {
     let ada = Ada::new().await;
     let mut silent = Vec::new();
