@@ -155,7 +155,8 @@ impl<'a, U: AsyncRead + AsyncWrite + Unpin> Jump<'a, U> {
             tokio::select! {
                 ended = poll_fn(|cx| self.poll_turn(cx)) => return ended,
                 _ = ticks.tick() => {
-                    self.leg.transport.relax();
+                    self.leg.relax();
+                    self.scratch = Vec::new();
                     if std::mem::take(&mut self.heard) {
                         self.unanswered = 0;
                     } else if self.unanswered >= MAX_UNANSWERED {

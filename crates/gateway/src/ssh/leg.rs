@@ -12,8 +12,9 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_util::io::poll_read_buf;
 
-/// Read at once.
+/// Read at once; and while little comes, because most sessions are idle most of the time.
 const READ: usize = 32 * 1024;
+const LITTLE: usize = 2 * 1024;
 /// Beyond it nothing more is passed on to a leg before it has sent.
 const OUT_HIGH: usize = 128 * 1024;
 /// The same while the other leg waits for its peer's part of a change of keys: what stands in front of that has to go somewhere.
@@ -39,6 +40,8 @@ pub(super) struct Leg<S> {
     stream: S,
     pub(super) transport: Transport,
     closed: bool,
+    /// The last read took all that there was room for.
+    is_busy: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Leg<S> {
@@ -47,6 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Leg<S> {
             stream,
             transport,
             closed: false,
+            is_busy: false,
         }
     }
 
@@ -85,13 +89,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Leg<S> {
         }
         while !self.closed && self.transport.wants_input() {
             let inbound: &mut BytesMut = self.transport.inbound();
-            inbound.reserve(READ);
+            inbound.reserve(if self.is_busy { READ } else { LITTLE });
+            let room = inbound.capacity() - inbound.len();
             match poll_read_buf(Pin::new(&mut self.stream), cx, inbound) {
                 Poll::Ready(Ok(0)) => {
                     self.closed = true;
                     moved = true;
                 }
-                Poll::Ready(Ok(_)) => moved = true,
+                Poll::Ready(Ok(read)) => {
+                    self.is_busy |= read == room;
+                    moved = true;
+                }
                 Poll::Ready(Err(source)) => return Err(LegError::Io { source }),
                 Poll::Pending => break,
             }
@@ -123,6 +131,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Leg<S> {
 
     pub(super) fn send(&mut self, message: &[u8]) -> Result<(), LegError> {
         self.transport.send(message).map_err(LegError::from)
+    }
+
+    /// Gives back memory that nothing is in.
+    pub(super) fn relax(&mut self) {
+        self.transport.relax();
+        self.is_busy = false;
     }
 
     /// Says why, and closes. Whoever does not take it is left alone soon.

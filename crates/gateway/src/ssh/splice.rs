@@ -79,8 +79,8 @@ where
     }
 
     fn tick(&mut self) -> Result<(), SpliceError> {
-        self.user.transport.relax();
-        self.gitspace.transport.relax();
+        self.user.relax();
+        self.gitspace.relax();
         if std::mem::take(&mut self.heard) {
             self.unanswered = 0;
             return Ok(());
