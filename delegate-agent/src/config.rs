@@ -83,6 +83,8 @@ pub struct EmbeddedControlPlane {
     pub state_dir: Utf8PathBuf,
     pub listen: SocketAddr,
     pub public_url: Option<String>,
+    /// Whether whoever comes to their gitspace that does not run starts it.
+    pub wake_on_connect: bool,
 }
 
 impl Default for EmbeddedControlPlane {
@@ -92,6 +94,7 @@ impl Default for EmbeddedControlPlane {
             state_dir: "/var/lib/gitspaces/control-plane".into(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
             public_url: None,
+            wake_on_connect: true,
         }
     }
 }
@@ -223,6 +226,7 @@ pub struct Embedded {
     pub state_dir: Utf8PathBuf,
     pub listen: SocketAddr,
     pub public_url: Origin,
+    pub wake_on_connect: bool,
     pub gateway: Option<Gateway>,
 }
 
@@ -412,6 +416,7 @@ impl EmbeddedSettings {
             state_dir: control_plane.state_dir.clone(),
             listen: control_plane.listen,
             public_url: public_url?,
+            wake_on_connect: control_plane.wake_on_connect,
             gateway: gateway.flatten(),
         })
     }

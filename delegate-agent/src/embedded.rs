@@ -104,6 +104,7 @@ impl EmbeddedControlPlane {
         let mut settings = ControlPlaneConfig::new(config.state_dir.clone());
         settings.listen = config.listen;
         settings.public_url = config.public_url.ascii();
+        settings.wake_on_connect = config.wake_on_connect;
         if let Some(gateway) = &config.gateway {
             settings.gateway_url = gateway.public_url.ascii();
         }

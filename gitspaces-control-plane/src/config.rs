@@ -21,6 +21,7 @@ pub(crate) struct Settings {
     delegate_heartbeat_ms: Option<u64>,
     /// About how often the whole way through each delegate into its gitspaces is probed.
     delegate_probe_ms: Option<u64>,
+    wake_on_connect: Option<bool>,
     /// `/healthz`, `/readyz`, `/status` and more.
     admin_socket: Option<Utf8PathBuf>,
     /// Group of the admin socket's file.
@@ -42,6 +43,7 @@ impl Settings {
                 .delegate_heartbeat_ms
                 .unwrap_or(default.delegate_heartbeat_ms),
             delegate_probe_ms: self.delegate_probe_ms.unwrap_or(default.delegate_probe_ms),
+            wake_on_connect: self.wake_on_connect.unwrap_or(default.wake_on_connect),
             state_dir: default.state_dir,
         }
     }

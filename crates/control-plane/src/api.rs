@@ -130,6 +130,7 @@ fn public() -> OpenApiRouter<AppState> {
         .routes(routes!(links::connect::connect_gateway))
         .routes(routes!(links::exchange::exchange_code))
         .routes(routes!(links::ssh::ask_ssh))
+        .routes(routes!(links::wake::wake_gitspace))
         .routes(routes!(meta::healthz))
         .routes(routes!(meta::version))
 }

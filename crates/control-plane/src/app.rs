@@ -313,6 +313,7 @@ impl ControlPlane {
             gateway_origins,
             seal,
             grants,
+            wakes: config.wake_on_connect,
             bootstrap,
             failures: FailureLimiter::default(),
             orchestrator,

@@ -33,6 +33,9 @@ pub struct ControlPlaneConfig {
     /// About how often the whole way through each delegate into its gitspaces is probed.
     #[serde(default = "default_delegate_probe_ms")]
     pub delegate_probe_ms: u64,
+    /// Whether whoever comes to their gitspace that does not run, by browser, program or SSH, starts it.
+    #[serde(default = "default_wake_on_connect")]
+    pub wake_on_connect: bool,
 }
 
 /// A broken way is found within this, and within what a probe may take.
@@ -46,6 +49,10 @@ fn default_delegate_probe_ms() -> u64 {
 
 fn default_delegate_heartbeat_ms() -> u64 {
     u64::try_from(HEARTBEAT.as_millis()).unwrap_or(u64::MAX)
+}
+
+const fn default_wake_on_connect() -> bool {
+    true
 }
 
 const fn default_listen() -> SocketAddr {
@@ -114,6 +121,7 @@ impl ControlPlaneConfig {
             gateway_url: default_gateway_url(),
             delegate_heartbeat_ms: default_delegate_heartbeat_ms(),
             delegate_probe_ms: default_delegate_probe_ms(),
+            wake_on_connect: default_wake_on_connect(),
         }
     }
 

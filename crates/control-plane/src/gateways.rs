@@ -1,9 +1,11 @@
-//! Gateways: what they hear over their link, the exchange of one-time codes for grants, and of SSH credentials.
+//! Gateways: what they hear over their link, the exchange of one-time codes for grants, and of SSH credentials, and the start of what
+//! somebody came to.
 
 pub(crate) mod connect;
 pub(crate) mod exchange;
 pub(crate) mod feed;
 pub(crate) mod ssh;
+pub(crate) mod wake;
 
 use crate::{
     api::{error::ApiError, guard::PeerAddress},

@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) gateway_origins: GatewayOrigins,
     pub(crate) seal: Arc<SealKey>,
     pub(crate) grants: GrantIssuer,
+    /// Whether whoever comes to a gitspace that does not run starts it.
+    pub(crate) wakes: bool,
     pub(crate) bootstrap: Bootstrap,
     pub(crate) failures: FailureLimiter,
     pub(crate) orchestrator: OrchestratorHandle,

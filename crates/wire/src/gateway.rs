@@ -9,6 +9,7 @@ use crate::{
     gitspace::GitspaceState,
     ids::{DelegateUuid, GatewayUuid, GitspaceUuid, GrantUuid, UserUuid},
     secret::Secret,
+    task::Phase,
     text::{Slug, SshPublicKey},
 };
 use jiff::Timestamp;
@@ -77,6 +78,9 @@ pub enum ToGateway {
         /// The sender takes [`FromGateway::Probed`]; an older one would break off.
         #[serde(default)]
         probes: bool,
+        /// A gitspace that does not run may be started for whoever comes to it: `POST /api/v1/gateways/wake` with [`WakeRequest`].
+        #[serde(default)]
+        wakes: bool,
     },
     Route {
         route: Route,
@@ -153,6 +157,23 @@ pub struct Route {
     /// Why it is in state `error`.
     #[serde(default)]
     pub error: Option<String>,
+    /// What is being done, while it starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+}
+
+/// Body of `POST /api/v1/gateways/wake`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WakeRequest {
+    /// Of whoever came: says which gitspace, and that it is theirs to start.
+    pub grant: Secret,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WakeResponse {
+    /// As it is from there on; routes tell the rest.
+    pub state: GitspaceState,
 }
 
 /// Grants that no longer hold although they have not expired.

@@ -72,6 +72,10 @@ pub(crate) enum ApiError {
     CodeRefused,
     #[error("the SSH credential is not taken")]
     SshRefused,
+    #[error("the grant is not taken")]
+    GrantRefused,
+    #[error("the gitspace is not started")]
+    NotWoken { why: String },
     #[error("{what} is not available")]
     Unavailable {
         what: &'static str,
@@ -123,9 +127,11 @@ impl ApiError {
             | Self::CrossSite
             | Self::EnrolmentDenied { .. }
             | Self::DelegateKey { .. } => StatusCode::FORBIDDEN,
-            Self::NotFound { .. } | Self::NoRoute | Self::CodeRefused | Self::SshRefused => {
-                StatusCode::NOT_FOUND
-            }
+            Self::NotFound { .. }
+            | Self::NoRoute
+            | Self::CodeRefused
+            | Self::SshRefused
+            | Self::GrantRefused => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Invalid { .. } | Self::TooDeep => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -133,6 +139,7 @@ impl ApiError {
             Self::Taken { .. }
             | Self::InUse { .. }
             | Self::Refused { .. }
+            | Self::NotWoken { .. }
             | Self::KeyInProgress => StatusCode::CONFLICT,
             Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
@@ -173,6 +180,8 @@ impl ApiError {
             Self::Misdirected { .. } => "misdirected",
             Self::CodeRefused => "code_refused",
             Self::SshRefused => "ssh_refused",
+            Self::GrantRefused => "grant_refused",
+            Self::NotWoken { .. } => "not_woken",
             Self::Unavailable { .. } => "unavailable",
             Self::TooMany { .. } => "too_many",
             Self::Store(error) => match error {
@@ -216,6 +225,9 @@ impl ApiError {
                 .cause("it is unknown, used, expired, or for another origin")
                 .hint("open the gitspace again from the control plane"),
             Self::SshRefused => problem.cause("it is nobody's, or its user is disabled"),
+            Self::GrantRefused => problem
+                .cause("it is not one of this gateway's, has expired, or its user may not enter any more"),
+            Self::NotWoken { why } => problem.cause(why).hint("start it with `gitspace start NAME`"),
             Self::Unavailable { why, hint, .. } => with_hint(problem.cause(why), hint.as_ref()),
             Self::TooMany { .. } => problem.hint("close some, or try again later"),
             Self::Store(error) => match error {

@@ -262,6 +262,7 @@ impl Connection {
             routes,
             revocations,
             probes: true,
+            wakes: state.wakes,
         };
         self.send(&snapshot).await
     }
@@ -332,6 +333,7 @@ fn route(state: &AppState, record: GitspaceRecord) -> Route {
         state: orchestrator::visible_state(&record),
         reachable: orchestrator::is_reachable(&record, connected),
         delegate: record.delegate,
+        phase: record.phase,
         error: record.error.map(|failure| failure.to_string()),
         name: record.name.to_string(),
         slug: record.slug,

@@ -82,6 +82,11 @@ impl GrantIssuer {
         vec![self.key.public().to_string()]
     }
 
+    /// What a grant says that was signed here; `None` where it was not, or holds no longer.
+    pub(crate) fn verify(&self, grant: &str, now: Timestamp) -> Option<GrantClaims> {
+        token::verify(grant, [self.key.public()], GRANT_PURPOSE, now).ok()
+    }
+
     /// The control plane's own, for what it alone reads again.
     pub(super) const fn key(&self) -> &SigningKey {
         &self.key

@@ -57,6 +57,7 @@ async fn a_gateway_hears_a_snapshot_and_then_what_changes() {
             routes,
             revocations,
             probes,
+            wakes,
         } => {
             assert_eq!(id, gateway.id);
             assert_eq!(keys, plane.plane.grant_keys());
@@ -69,6 +70,7 @@ async fn a_gateway_hears_a_snapshot_and_then_what_changes() {
             );
             assert_eq!(revocations, []);
             assert!(probes, "it takes what gateways find");
+            assert!(wakes, "it starts what somebody comes to");
         }
         other => panic!("{other:?}"),
     }

@@ -263,3 +263,50 @@ async fn the_grant_key_and_the_gateways_id_survive_a_restart() {
     let machines = second.get(&admin, "/machines").await.json();
     assert_eq!(machines["items"].as_array().unwrap().len(), 3);
 }
+
+#[tokio::test]
+async fn whoever_comes_with_a_grant_starts_the_gitspace_and_nobody_else_does() {
+    let plane = TestPlane::start().await;
+    plane.gitspace(&plane.admin, "demo").await;
+    let gateway = plane.gateway().await;
+    let grant = plane
+        .post(&plane.admin, "/gitspaces/demo/grants", json!({}))
+        .await
+        .expect(201)
+        .json()["grant"]
+        .clone();
+    let wake = async |token: &str, grant: &serde_json::Value| {
+        plane
+            .post(token, "/gateways/wake", json!({"grant": grant}))
+            .await
+    };
+    for bad in [json!("nonsense"), json!("v4.public.AAAA")] {
+        let refused = wake(gateway.token.expose(), &bad).await;
+        assert_eq!(
+            (refused.status.as_u16(), refused.code().as_str()),
+            (404, "grant_refused")
+        );
+    }
+    wake(&plane.admin, &grant).await.expect(401);
+    let woken = wake(gateway.token.expose(), &grant).await.expect(202);
+    assert_eq!(woken.json()["state"], "starting");
+    let again = wake(gateway.token.expose(), &grant).await.expect(202);
+    assert_eq!(again.json()["state"], "starting");
+    let shown = plane
+        .get(&plane.admin, "/gitspaces/demo")
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(shown["desired"], "running");
+
+    plane
+        .delete(&plane.admin, "/gitspaces/demo")
+        .await
+        .expect(202);
+    let refused = wake(gateway.token.expose(), &grant).await;
+    assert!(
+        [404, 409].contains(&refused.status.as_u16()),
+        "one that is being deleted stays so: {}",
+        refused.status
+    );
+}

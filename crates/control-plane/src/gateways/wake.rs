@@ -1,0 +1,87 @@
+//! `POST /gateways/wake`
+
+use super::Gateway;
+use crate::{
+    api::{error::ApiError, extract::Body, guard::Trace},
+    orchestrator::{self, ActionDenied},
+    state::AppState,
+};
+use axum::{Json, extract::State};
+use http::StatusCode;
+use wire::{
+    api::{GitspaceAction, Role},
+    gateway::{WakeRequest, WakeResponse},
+    gitspace::GitspaceState,
+    problem::Problem,
+};
+
+/// Start a gitspace that somebody came to, with the grant that they came with.
+///
+/// One that runs, or starts already, is left as it is. One that failed is not started: its user has to see why.
+#[utoipa::path(post, path = "/gateways/wake", tag = "gateways", request_body = Object, responses(
+    (status = 202, description = "`{\"state\"}`: it runs, or is being started.", body = Object),
+    (status = 401, body = Problem),
+    (status = 404, description = "The grant is not taken.", body = Problem),
+    (status = 409, description = "It is not started: from its state, or because `wake_on_connect` is off.", body = Problem),
+), security(("gateway_token" = [])))]
+pub(crate) async fn wake_gitspace(
+    State(state): State<AppState>,
+    Gateway(gateway): Gateway,
+    trace: Trace,
+    Body(body): Body<WakeRequest>,
+) -> Result<(StatusCode, Json<WakeResponse>), ApiError> {
+    if !state.wakes {
+        return Err(ApiError::NotWoken {
+            why: "gitspaces are not started by coming to them here (`wake_on_connect`)".to_owned(),
+        });
+    }
+    let claims = state
+        .grants
+        .verify(body.grant.expose(), state.now())
+        .filter(|claims| claims.gateway == gateway.id)
+        .ok_or(ApiError::GrantRefused)?;
+    let record = state.store.gitspace(claims.gitspace).await?;
+    let record = record
+        .filter(|record| record.deleted.is_none())
+        .ok_or(ApiError::GrantRefused)?;
+    // What held when the grant was made may not hold any more.
+    let user = state.store.user(claims.user).await?;
+    let user = user
+        .filter(|user| !user.disabled)
+        .filter(|user| user.id == record.owner || user.role == Role::Admin)
+        .ok_or(ApiError::GrantRefused)?;
+    let found = orchestrator::visible_state(&record);
+    let woken = match found {
+        GitspaceState::Running | GitspaceState::Starting => record,
+        GitspaceState::Stopped | GitspaceState::Uninitialized => {
+            let started = state
+                .orchestrator
+                .act(record.id, GitspaceAction::Start, &user.name, trace.0)
+                .await;
+            match started {
+                Ok(started) => started,
+                // Somebody else was faster.
+                Err(ActionDenied::Busy {
+                    state: GitspaceState::Starting,
+                    ..
+                }) => record,
+                Err(denied) => return Err(denied.into()),
+            }
+        }
+        GitspaceState::Stopping
+        | GitspaceState::Resetting
+        | GitspaceState::Deleting
+        | GitspaceState::Deleted
+        | GitspaceState::Error => {
+            return Err(ApiError::NotWoken {
+                why: format!("the gitspace is {found}"),
+            });
+        }
+    };
+    tracing::info!(user = %user.id, gitspace = %woken.id, "Gitspace woken by a connection");
+    let state = match orchestrator::visible_state(&woken) {
+        GitspaceState::Running => GitspaceState::Running,
+        _ => GitspaceState::Starting,
+    };
+    Ok((StatusCode::ACCEPTED, Json(WakeResponse { state })))
+}
