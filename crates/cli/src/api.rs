@@ -15,7 +15,7 @@ use std::sync::Arc;
 use url::Url;
 use wire::{
     api::{CreateGrant, Grant, IDEMPOTENCY_HEADER, Page},
-    gateway::GRANT_HEADER,
+    gateway::{GRANT_HEADER, WAKE_HEADER},
     secret::Secret,
 };
 
@@ -276,7 +276,12 @@ impl Entry {
             })?;
         grant.set_sensitive(true);
         Ok(Call::new(&self.origin, method, path.to_owned())
-            .header(HeaderName::from_static(GRANT_HEADER), grant))
+            .header(HeaderName::from_static(GRANT_HEADER), grant)
+            // Whoever types a command is told that it does not run, or sees it start; what is attached again after a stop must not undo that.
+            .header(
+                HeaderName::from_static(WAKE_HEADER),
+                HeaderValue::from_static("never"),
+            ))
     }
 }
 

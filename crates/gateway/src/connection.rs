@@ -5,16 +5,23 @@ use crate::{
     dial::{DialError, Target},
     exchange::{Ended, Ends, Exchange, ExchangeError, LARGE, SMALL, tunnel},
     gateway::Shared,
-    judge::{self, Client, Memo, Plan, Verdict},
+    judge::{self, Client, Memo, Plan, Verdict, Wait, state_page},
     live::{Live, Phase},
     page::{self, Form, Notice},
     pool::Link,
     request::{self, MAX_FIELDS, MAX_HEAD},
+    wake::By,
 };
 use daemon::ErrorChain;
 use std::{future::poll_fn, io, mem::MaybeUninit, sync::Arc, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use wire::{gateway::GrantClaims, problem::Problem, runner::DialTarget};
+use wire::{
+    gateway::{GrantClaims, Route},
+    gitspace::GitspaceState,
+    problem::Problem,
+    runner::DialTarget,
+    text::Slug,
+};
 
 /// For one dial.
 pub(crate) const DIAL_LIMIT: Duration = Duration::from_secs(10);
@@ -44,6 +51,8 @@ pub(crate) struct Connection<S> {
 #[derive(Debug, PartialEq, Eq)]
 enum Flow {
     Next,
+    /// The same one, which is still here.
+    Again,
     /// Say goodbye in order, so that the client reads our last answer.
     Close,
     Drop,
@@ -86,9 +95,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     self.answer(&notice, facts).await
                 }
                 Verdict::Forward(plan) => self.forward(plan, facts).await,
+                Verdict::Wait(wait) => self.wait(*wait, facts).await,
             };
             match flow {
-                Flow::Next => {}
+                Flow::Next | Flow::Again => {}
                 Flow::Close => return self.linger().await,
                 Flow::Drop => return,
             }
@@ -169,8 +179,80 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             request,
             &mut self.request,
         );
-        self.inbound.consume(length);
+        match &verdict {
+            Verdict::Wait(_) => {}
+            Verdict::Answer(_) | Verdict::Open { .. } | Verdict::Forward(_) => {
+                self.inbound.consume(length);
+            }
+        }
         Some((verdict, facts))
+    }
+
+    /// For a gitspace that is to be started.
+    async fn wait(&mut self, wait: Wait, facts: Facts) -> Flow {
+        // The request is still here, and its connection ends with the answer.
+        let facts = Facts {
+            reusable: false,
+            ..facts
+        };
+        let shared = Arc::clone(&self.shared);
+        let by = match &wait.grant {
+            Some(grant) => By::Grant(grant),
+            None => By::Nothing,
+        };
+        if wait.shown {
+            return match self.show(&shared, &wait.slug, by).await {
+                Some(notice) => self.answer(&notice, facts).await,
+                None => Flow::Again,
+            };
+        }
+        let mut waiting = Box::pin(
+            shared
+                .waking
+                .until_reachable(&shared, &wait.slug, by, |_| {}),
+        );
+        let waited = loop {
+            let is_full = self.inbound.is_full(MAX_HEAD);
+            let (inbound, stream) = (&mut self.inbound, &mut self.stream);
+            let more = poll_fn(|cx| inbound.poll_fill(cx, stream, MAX_HEAD));
+            tokio::select! {
+                waited = &mut waiting => break waited,
+                read = more, if !is_full => match read {
+                    Ok(1..) => {}
+                    // Nobody waits any more.
+                    Ok(0) | Err(_) => return Flow::Drop,
+                },
+            }
+        };
+        match waited {
+            Ok(()) => Flow::Again,
+            Err(notice) => self.answer(&notice, facts).await,
+        }
+    }
+
+    /// The page that tells a person how the start goes. `None` where the gitspace can be reached meanwhile.
+    async fn show(&self, shared: &Shared, slug: &Slug, by: By<'_>) -> Option<Notice> {
+        let route = || shared.known.read().routes.get(slug).cloned();
+        let before = route()?;
+        if before.reachable {
+            return None;
+        }
+        if let By::Grant(grant) = by
+            && before.state != GitspaceState::Starting
+        {
+            match shared.waking.ask(grant).await {
+                // The route that says so is on its way.
+                Ok(state) => {
+                    let started = Route {
+                        state,
+                        ..Route::clone(&before)
+                    };
+                    return Some(state_page(&started));
+                }
+                Err(notice) => return Some(*notice),
+            }
+        }
+        Some(state_page(&before))
     }
 
     async fn answer(&mut self, notice: &Notice, facts: Facts) -> Flow {

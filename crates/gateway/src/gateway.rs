@@ -14,6 +14,7 @@ use crate::{
     probe::{self, ProbeBoard},
     site::Domain,
     ssh,
+    wake::Waking,
 };
 use daemon::{Clock, Lifecycle, Pulse};
 use jiff::Timestamp;
@@ -56,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) census: Census,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) codes: Codes,
+    pub(crate) waking: Waking,
     pub(crate) link: LinkBoard,
     pub(crate) probe: ProbeBoard,
     pub(crate) ssh: Arc<ssh::Board>,
@@ -130,6 +132,7 @@ impl Gateway {
                 census: Census::new(clock.clone()),
                 clock,
                 codes: Codes::new(endpoint.clone()),
+                waking: Waking::new(endpoint.clone()),
                 link: LinkBoard::default(),
                 probe: ProbeBoard::default(),
                 ssh: Arc::default(),

@@ -20,6 +20,8 @@ pub(crate) enum Field {
     Accept,
     /// Our own grant.
     Grant,
+    /// Whether the client wants what does not run to be started.
+    Wake,
 }
 
 /// Fields that apps trust as written by their proxy. An underscore is a hyphen to many of them.
@@ -85,6 +87,7 @@ pub(crate) fn request_field(name: &str) -> Field {
         10 if is("connection") => Some(Field::Connection),
         14 if is("content-length") => Some(Field::ContentLength),
         14 if is("sec-fetch-site") => Some(Field::FetchSite),
+        14 if is(wire::gateway::WAKE_HEADER) => Some(Field::Wake),
         15 if is(wire::gateway::GRANT_HEADER) => Some(Field::Grant),
         17 if is("transfer-encoding") => Some(Field::TransferEncoding),
         _ => None,

@@ -16,7 +16,9 @@ use daemon::ErrorChain;
 use jiff::Timestamp;
 use std::{net::IpAddr, sync::Arc};
 use url::Url;
-use wire::{gateway::Route, gitspace::GitspaceState, problem::Problem, runner::DialTarget};
+use wire::{
+    gateway::Route, gitspace::GitspaceState, problem::Problem, runner::DialTarget, text::Slug,
+};
 
 /// Grants in one request that are tried. A neighbour's app can put cookies of its own beside ours.
 const MAX_TRIED: usize = 4;
@@ -62,6 +64,18 @@ pub(crate) enum Verdict {
     },
     /// Its head for the app was written.
     Forward(Plan),
+    /// Its gitspace does not run. What is here of the request is judged again when it does.
+    Wait(Box<Wait>),
+}
+
+/// For a gitspace that is to be started.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    pub(crate) slug: Slug,
+    /// Good for asking for the start.
+    pub(crate) grant: Option<String>,
+    /// A person sees how it goes, and does not wait for one answer.
+    pub(crate) shown: bool,
 }
 
 #[derive(Debug)]
@@ -119,7 +133,10 @@ pub(crate) fn judge(
         return notice.into();
     }
     if access.target.is_none() {
-        return state_page(&access.route).into();
+        return match wait(shared, &access.route, &memo.token, &request) {
+            Some(wait) => Verdict::Wait(Box::new(wait)),
+            None => state_page(&access.route).into(),
+        };
     }
     out.clear();
     request.write(out, &client.forwarded, shared.domain.scheme());
@@ -333,21 +350,41 @@ fn open(request: &Request<'_, '_>, site: Arc<Site>) -> Verdict {
     }
 }
 
+/// Whether the request waits for the start of its gitspace: see [`crate::wake`].
+fn wait(shared: &Shared, route: &Route, token: &[u8], request: &Request<'_, '_>) -> Option<Wait> {
+    if !shared.known.read().wakes {
+        return None;
+    }
+    let shown = request.grant.is_none() && request.is_navigation();
+    let asks = request.wakes && (request.grant.is_some() || shown);
+    let grant = std::str::from_utf8(token)
+        .ok()
+        .filter(|_| asks)
+        .map(str::to_owned);
+    let waits = match route.state {
+        GitspaceState::Starting => true,
+        GitspaceState::Stopped | GitspaceState::Uninitialized => grant.is_some(),
+        GitspaceState::Running
+        | GitspaceState::Stopping
+        | GitspaceState::Resetting
+        | GitspaceState::Deleting
+        | GitspaceState::Deleted
+        | GitspaceState::Error => false,
+    };
+    waits.then(|| Wait {
+        slug: route.slug.clone(),
+        grant,
+        shown,
+    })
+}
+
 /// Why a gitspace cannot be reached, from what is known of it.
 pub(crate) fn state_page(route: &Route) -> Notice {
     let name = &route.name;
     let problem = |code: &str, message: String| Problem::new(code, message);
     let start = format!("start it with `gitspace start {name}`");
     let (status, problem, retry_after) = match route.state {
-        GitspaceState::Starting => (
-            503,
-            problem(
-                "gitspace_starting",
-                format!("the gitspace `{name}` is starting"),
-            )
-            .hint("this page goes on by itself"),
-            Some(2),
-        ),
+        GitspaceState::Starting => (503, starting(route), Some(1)),
         GitspaceState::Stopping | GitspaceState::Resetting => (
             503,
             problem(
@@ -402,4 +439,17 @@ pub(crate) fn state_page(route: &Route) -> Notice {
     let mut notice = Notice::new(status, problem);
     notice.retry_after = retry_after;
     notice
+}
+
+/// A page of it looks again each second, and so shows how it goes.
+fn starting(route: &Route) -> Problem {
+    let problem = Problem::new(
+        "gitspace_starting",
+        format!("the gitspace `{}` is starting", route.name),
+    );
+    let problem = match route.phase {
+        Some(phase) => problem.cause(format!("{}…", phase.as_str())),
+        None => problem,
+    };
+    problem.hint("this page goes on by itself")
 }

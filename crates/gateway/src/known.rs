@@ -28,6 +28,8 @@ pub(crate) struct Known {
     pub(crate) grants: GrantCache,
     /// Told when grants may have lost their force.
     voided: watch::Sender<()>,
+    /// Told of everything.
+    changes: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +38,8 @@ pub(crate) struct Inner {
     pub(crate) gateway: Option<GatewayUuid>,
     pub(crate) keys: Vec<VerifyingKey>,
     pub(crate) authorize_url: String,
+    /// The control plane starts what somebody comes to.
+    pub(crate) wakes: bool,
     pub(crate) routes: HashMap<Slug, Arc<Route>>,
     revoked: HashMap<RevokedSubject, Timestamp>,
 }
@@ -61,6 +65,7 @@ impl Default for Known {
             inner: RwLock::default(),
             grants: GrantCache::default(),
             voided: watch::Sender::new(()),
+            changes: watch::Sender::new(()),
         }
     }
 }
@@ -73,6 +78,10 @@ impl Known {
 
     pub(crate) fn voided(&self) -> watch::Receiver<()> {
         self.voided.subscribe()
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Inner> {
@@ -95,6 +104,7 @@ impl Known {
                 routes,
                 revocations,
                 probes: _,
+                wakes,
             } => {
                 let keys = parse_keys(&keys)?;
                 let mut revoked = HashMap::new();
@@ -109,6 +119,7 @@ impl Known {
                     gateway: Some(gateway),
                     keys,
                     authorize_url,
+                    wakes,
                     routes,
                     revoked,
                 };
@@ -137,6 +148,7 @@ impl Known {
             }
         }
         self.revision.fetch_add(1, Ordering::AcqRel);
+        self.changes.send_replace(());
         if voids {
             self.voided.send_replace(());
         }

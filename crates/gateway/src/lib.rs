@@ -45,6 +45,7 @@ mod probe;
 mod request;
 mod site;
 mod ssh;
+mod wake;
 
 pub use authorize::Authorized;
 pub use config::{GatewayConfig, GatewayError, Listen, SshConfig, SshListen};

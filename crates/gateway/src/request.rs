@@ -85,6 +85,8 @@ pub(crate) struct Request<'r, 'b> {
     expects_continue: bool,
     te_trailers: bool,
     pub(crate) grant: Option<&'b [u8]>,
+    /// It has nothing against starting what does not run.
+    pub(crate) wakes: bool,
     pub(crate) origin: Option<&'b [u8]>,
     pub(crate) fetch_site: Option<&'b [u8]>,
     pub(crate) accepts_html: bool,
@@ -161,6 +163,7 @@ fn read_fields<'r, 'b>(
         keep_alive: !http10,
         http10,
         upgrade: None,
+        wakes: true,
         expects_continue: false,
         te_trailers: false,
         grant: None,
@@ -225,6 +228,7 @@ fn read_fields<'r, 'b>(
                 once(&mut request.grant, value)
                     .map_err(|()| BadRequest::Twice("gitspaces-grant"))?;
             }
+            Field::Wake => request.wakes = false,
         }
     }
     request.host = host.ok_or(BadRequest::Host)?;
@@ -391,7 +395,8 @@ impl<'b> Request<'_, 'b> {
                 | Field::Upgrade
                 | Field::Expect
                 | Field::Te
-                | Field::Grant => {}
+                | Field::Grant
+                | Field::Wake => {}
             }
         }
         if matches!(self.framing, Framing::Chunked(_)) {

@@ -13,6 +13,7 @@
 //! | `session` | one connection from its first byte to its last |
 //! | `login` | who the user is, by a registered key or an access token |
 //! | `permit` | a proven credential: asks for grants, and for the next before one expires |
+//! | `wake` | a gitspace that does not run is started, and waited for |
 //! | `door` | from a grant to a stream, or to words |
 //! | `leg` | a transport and its socket |
 //!
@@ -33,6 +34,7 @@ mod login;
 mod permit;
 mod session;
 mod splice;
+mod wake;
 
 pub(crate) use board::Board;
 pub use board::SshView;

@@ -23,6 +23,9 @@ pub const GRANT_PURPOSE: &str = "gitspaces grant v1";
 /// Header a program (the CLI) sends its grant in. The gateway takes it away.
 pub const GRANT_HEADER: &str = "gitspaces-grant";
 
+/// Header with which a program says that it does not want to start what does not run: `never`. The gateway takes it away.
+pub const WAKE_HEADER: &str = "gitspaces-wake";
+
 /// Longest message of a gateway, in bytes: it says next to nothing.
 pub const MAX_FROM_GATEWAY: usize = 16 * 1024;
 

@@ -7,7 +7,6 @@ use crate::{
     state::AppState,
 };
 use axum::{Json, extract::State};
-use http::StatusCode;
 use wire::{
     api::{GitspaceAction, Role},
     gateway::{WakeRequest, WakeResponse},
@@ -19,7 +18,7 @@ use wire::{
 ///
 /// One that runs, or starts already, is left as it is. One that failed is not started: its user has to see why.
 #[utoipa::path(post, path = "/gateways/wake", tag = "gateways", request_body = Object, responses(
-    (status = 202, description = "`{\"state\"}`: it runs, or is being started.", body = Object),
+    (status = 200, description = "`{\"state\"}`: it runs, or is being started.", body = Object),
     (status = 401, body = Problem),
     (status = 404, description = "The grant is not taken.", body = Problem),
     (status = 409, description = "It is not started: from its state, or because `wake_on_connect` is off.", body = Problem),
@@ -29,7 +28,7 @@ pub(crate) async fn wake_gitspace(
     Gateway(gateway): Gateway,
     trace: Trace,
     Body(body): Body<WakeRequest>,
-) -> Result<(StatusCode, Json<WakeResponse>), ApiError> {
+) -> Result<Json<WakeResponse>, ApiError> {
     if !state.wakes {
         return Err(ApiError::NotWoken {
             why: "gitspaces are not started by coming to them here (`wake_on_connect`)".to_owned(),
@@ -83,5 +82,5 @@ pub(crate) async fn wake_gitspace(
         GitspaceState::Running => GitspaceState::Running,
         _ => GitspaceState::Starting,
     };
-    Ok((StatusCode::ACCEPTED, Json(WakeResponse { state })))
+    Ok(Json(WakeResponse { state }))
 }

@@ -4,6 +4,7 @@ use super::{
     board::Live,
     leg::{Leg, LegError},
     listener::{SOFTWARE, Service},
+    wake::wake_silently,
 };
 use crate::{
     Upstream,
@@ -50,6 +51,7 @@ pub(super) async fn open(
     live: &Live,
     grant: &SshGrant,
 ) -> Result<Upstream, Shut> {
+    wake_silently(service, grant).await?;
     let shared = &service.shared;
     let now = shared.clock.now();
     let token = grant.grant.expose();

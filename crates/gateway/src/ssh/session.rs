@@ -8,6 +8,7 @@ use super::{
     listener::{SOFTWARE, Service},
     login::{self, Entrant, LoginError},
     splice::{Splice, SpliceError},
+    wake::{Unwoken, wake},
 };
 use daemon::ErrorChain;
 use ssh_transport::{Disconnect, Packet, Transport, TransportError, number};
@@ -159,6 +160,13 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     if !service.board.admit(live, entrant.permit.user) {
         let words = "too many SSH sessions of yours are open; close some".to_owned();
         return Ended::Told(Disconnect::TooManyConnections, words);
+    }
+    if let Some(grant) = &entrant.grant {
+        match wake(service, leg, grant).await {
+            Ok(()) => {}
+            Err(Unwoken::Shut(shut)) => return shut.into(),
+            Err(Unwoken::Leg(error)) => return error.into(),
+        }
     }
     record.user = Some(entrant.permit.user.to_string());
     if let Err(error) = leg.send(&login::success()) {

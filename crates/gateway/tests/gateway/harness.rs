@@ -14,7 +14,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -70,6 +70,9 @@ pub(crate) struct Seen {
     pub(crate) credentials: Mutex<BTreeSet<String>>,
     /// Seconds that a grant for SSH lasts, where it is not ten minutes.
     pub(crate) grant_life: AtomicUsize,
+    /// How often the start of the gitspace was asked for.
+    pub(crate) woken: AtomicUsize,
+    pub(crate) refuses_to_wake: AtomicBool,
     /// What the control plane was asked about SSH.
     pub(crate) asked: Mutex<Vec<serde_json::Value>>,
     /// The first thing it heard.
@@ -172,6 +175,7 @@ pub(crate) fn route(state: GitspaceState, reachable: bool) -> Route {
         reachable,
         delegate: Some(uuid(3)),
         error: None,
+        phase: None,
     }
 }
 
@@ -183,6 +187,7 @@ pub(crate) fn snapshot(key: &SigningKey) -> ToGateway {
         routes: vec![route(GitspaceState::Running, true)],
         revocations: Vec::new(),
         probes: true,
+        wakes: false,
     }
 }
 
@@ -428,6 +433,10 @@ async fn control_plane(
 
 async fn post(stream: &mut TcpStream, grant: &str, key: &SigningKey, seen: &Seen) {
     let head = read_head(stream).await.to_lowercase();
+    if head.is_empty() {
+        // The gateway has hung up on its client, and on us.
+        return;
+    }
     assert!(
         head.contains(&format!("authorization: bearer {TOKEN}")),
         "{head}"
@@ -446,6 +455,7 @@ async fn post(stream: &mut TcpStream, grant: &str, key: &SigningKey, seen: &Seen
     let (status, body) = match path {
         "/api/v1/gateways/exchange" => exchange(&question, grant),
         "/api/v1/gateways/ssh" => ssh_verdict(&question, key, seen),
+        "/api/v1/gateways/wake" => wake(&question, seen),
         other => panic!("{other} was asked"),
     };
     let body = body.to_string();
@@ -460,6 +470,23 @@ async fn post(stream: &mut TcpStream, grant: &str, key: &SigningKey, seen: &Seen
         )
         .await
         .ok();
+}
+
+/// As the control plane answers. The route that says so comes from the test.
+fn wake(question: &serde_json::Value, seen: &Seen) -> (&'static str, serde_json::Value) {
+    assert!(
+        question["grant"]
+            .as_str()
+            .unwrap()
+            .starts_with("v4.public.")
+    );
+    seen.woken.fetch_add(1, Ordering::SeqCst);
+    if seen.refuses_to_wake.load(Ordering::SeqCst) {
+        let problem = wire::problem::Problem::new("not_woken", "the gitspace is not started")
+            .cause("it failed");
+        return ("409 Conflict", serde_json::to_value(problem).unwrap());
+    }
+    ("200 OK", serde_json::json!({"state": "starting"}))
 }
 
 /// As the control plane answers: ada has every registered credential, and the gitspace `demo`.

@@ -18,3 +18,4 @@ mod ssh;
 mod ssh_server;
 mod ssh_windows;
 mod upgrade;
+mod wake;

@@ -25,6 +25,7 @@ async fn a_control_plane_that_does_not_say_that_it_takes_probes_is_told_of_none(
             routes,
             revocations,
             probes: _,
+            wakes,
         } => ToGateway::Snapshot {
             gateway,
             keys,
@@ -32,6 +33,7 @@ async fn a_control_plane_that_does_not_say_that_it_takes_probes_is_told_of_none(
             routes,
             revocations,
             probes: false,
+            wakes,
         },
         other => panic!("{other:?}"),
     };
