@@ -1,6 +1,6 @@
 //! OpenSSH's own client at the gateway, and another implementation's server behind it.
 
-use crate::harness::{LIMIT, SLUG, World, revoke_user, route, within};
+use crate::harness::{LIMIT, SLUG, World, revoke_user, route, snapshot, within};
 use camino::Utf8PathBuf;
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -623,4 +623,47 @@ async fn a_drain_lets_sessions_go_on_and_nobody_in() {
     stdin.write_all(b"still here\n").await.unwrap();
     let line = within("the echo", lines.next_line()).await.unwrap();
     assert_eq!(line.as_deref(), Some("still here"));
+}
+
+#[tokio::test]
+async fn a_login_to_a_stopped_gitspace_starts_it_and_tells_how_it_goes() {
+    let ada = Ada::new().await;
+    let mut told = snapshot(&ada.world.key);
+    if let ToGateway::Snapshot { wakes, routes, .. } = &mut told {
+        *wakes = true;
+        *routes = vec![route(GitspaceState::Stopped, false)];
+    }
+    ada.world.tell.send(Some(told)).await.unwrap();
+    let head = format!(
+        "gitspaces-grant: {}\r\ngitspaces-wake: never\r\n",
+        ada.world.grant()
+    );
+    within("it is stopped", async {
+        while !ada.world.get("/", &head).await.contains("is stopped") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut ssh = ada.spawn(&["demo@localhost", "echo in"]);
+    let mut banners = BufReader::new(ssh.stderr.take().unwrap()).lines();
+    let mut banner = async || within("a banner", banners.next_line()).await.unwrap();
+    assert_eq!(
+        banner().await.as_deref(),
+        Some("gitspace demo is stopped; it is being started")
+    );
+    let mut starting = route(GitspaceState::Starting, false);
+    starting.phase = Some(wire::task::Phase::Container);
+    for (route, wanted) in [
+        (starting, Some("gitspace demo is starting: container")),
+        (route(GitspaceState::Running, true), None),
+    ] {
+        let told = ToGateway::Route { route };
+        ada.world.tell.send(Some(told)).await.unwrap();
+        if wanted.is_some() {
+            assert_eq!(banner().await.as_deref(), wanted);
+        }
+    }
+    let output = within("ssh", ssh.wait_with_output()).await.unwrap();
+    assert_eq!(text(&output.stdout), "in\n");
+    assert!(output.status.success());
 }
