@@ -21,6 +21,8 @@ mod delegate;
 mod dispatch;
 #[path = "fleet/echo.rs"]
 mod echo;
+#[path = "fleet/gateway.rs"]
+mod gateway;
 #[path = "fleet/idle.rs"]
 mod idle;
 #[path = "fleet/plane.rs"]

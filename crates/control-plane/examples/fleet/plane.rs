@@ -1,5 +1,6 @@
 //! The control plane that is measured: a process of its own.
 
+use crate::gateway;
 use axum::body::Body;
 use camino::Utf8PathBuf;
 use control_plane::{ControlPlane, ControlPlaneConfig, Deps};
@@ -64,6 +65,9 @@ impl Plane {
         let mut plane = self.build().await;
         let lifecycle = Lifecycle::new(Duration::from_secs(1));
         plane.start(&lifecycle).unwrap();
+        let token = plane.embedded_gateway().await.unwrap().token;
+        let gateway = gateway::stay(self.port, token, lifecycle.drain_token());
+        lifecycle.spawn("gateway", gateway);
         lifecycle.run().await;
     }
 

@@ -3,7 +3,8 @@
 use crate::{api::error::ApiError, state::AppState};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +14,8 @@ use wire::{
     ids::GatewayUuid,
 };
 
+/// Without a gateway for so long, what is made could not be entered. One that restarts, or dials anew, is back by then.
+const GRACE: Duration = Duration::from_secs(60);
 /// Revocations a connection may lag behind before it gets a snapshot again.
 const MAX_REVOCATIONS: usize = 256;
 
@@ -20,6 +23,8 @@ const MAX_REVOCATIONS: usize = 256;
 pub(crate) struct GatewayFeed {
     revocations: broadcast::Sender<Revocation>,
     connected: Arc<Mutex<BTreeMap<GatewayUuid, Connected>>>,
+    /// When the last one went; at first, when this process began.
+    last: Arc<Mutex<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +60,44 @@ impl GatewayFeed {
         Self {
             revocations: broadcast::channel(MAX_REVOCATIONS).0,
             connected: Arc::default(),
+            last: Arc::new(Mutex::new(Instant::now())),
         }
+    }
+
+    /// Whether there is a way into gitspaces; where there is none, in words.
+    pub(crate) fn check(&self) -> Result<(), ApiError> {
+        let (connected, working) = self.lock(|connected| {
+            let broken = |found: &Connected| {
+                let path = found.data_path.as_ref();
+                path.is_some_and(|path| path.broken_at().is_some())
+            };
+            let working = connected.values().any(|found| !broken(found));
+            (connected.len(), working)
+        });
+        if working {
+            return Ok(());
+        }
+        let gone = self.last().elapsed();
+        if connected == 0 && gone < GRACE {
+            return Ok(());
+        }
+        let why = if connected == 0 {
+            format!("none has been connected for {} s", gone.as_secs())
+        } else {
+            "the way into gitspaces is broken at every one that is connected".to_owned()
+        };
+        Err(ApiError::Unavailable {
+            what: "a gateway",
+            why,
+            hint: Some(
+                "a new gitspace could not be entered: see `gitspace gateway list`, and look at the gateway's own `readyz`"
+                    .to_owned(),
+            ),
+        })
+    }
+
+    fn last(&self) -> MutexGuard<'_, Instant> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells every connected gateway. The store has it already, for the others.
@@ -181,8 +223,34 @@ impl Drop for OpenConnection {
                 found.connections = found.connections.saturating_sub(1);
                 if found.connections == 0 {
                     connected.remove(&self.gateway);
+                    *self.feed.last() = Instant::now();
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::control::{Hop, HopReport};
+
+    #[test]
+    fn nothing_is_made_that_no_gateway_leads_to() {
+        let feed = GatewayFeed::new();
+        feed.check().expect("one may be about to connect");
+        let long_ago = Instant::now().checked_sub(GRACE).unwrap();
+        *feed.last() = long_ago;
+        assert!(feed.check().is_err());
+        let id = GatewayUuid::nil();
+        let open = feed.open(id);
+        feed.check().expect("it is connected");
+        let broken = HopReport::failed(Hop::Runner, Duration::ZERO, "silent", None);
+        feed.probed(id, ProbeReport::only(broken, Duration::ZERO));
+        assert!(feed.check().is_err(), "its way is broken");
+        feed.probed(id, ProbeReport::default());
+        feed.check().expect("it is whole again");
+        drop(open);
+        feed.check().expect("it may only restart");
     }
 }

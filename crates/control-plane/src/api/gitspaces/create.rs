@@ -37,6 +37,7 @@ const REPEATED_WITHIN: SignedDuration = SignedDuration::from_hours(24);
     (status = 400, description = "The URL, ref, name or machine is not taken.", body = Problem),
     (status = 401, body = Problem),
     (status = 409, description = "An own gitspace has this name.", body = Problem),
+    (status = 503, description = "No gateway leads into gitspaces.", body = Problem),
 ))]
 pub(crate) async fn create_gitspace(
     State(state): State<AppState>,
@@ -60,6 +61,7 @@ pub(crate) async fn create_gitspace(
             }
         }
     };
+    state.gateways.check()?;
     let wanted = NewGitspace {
         id,
         owner: caller.user.id,
