@@ -45,6 +45,7 @@ pub(crate) enum Answer {
     /// 101: what follows is the other protocol.
     Switch,
     Final {
+        status: u16,
         framing: Framing,
         /// Whether the app's connection can take another request after this.
         upstream_stays: bool,
@@ -89,6 +90,7 @@ pub(crate) fn pass(
             };
             let delimited = !matches!(framing, Framing::UntilEnd);
             Answer::Final {
+                status,
                 upstream_stays: delimited
                     && version == 1
                     && !question.is_http10
@@ -254,6 +256,7 @@ mod tests {
         assert!(matches!(
             answer,
             Answer::Final {
+                status: 200,
                 framing: Framing::Length(13),
                 upstream_stays: true,
                 client_stays: true
@@ -270,7 +273,8 @@ mod tests {
             Answer::Final {
                 framing: Framing::UntilEnd,
                 upstream_stays: false,
-                client_stays: false
+                client_stays: false,
+                ..
             }
         ));
     }

@@ -1,6 +1,7 @@
 //! One client connection: request after request, in one task.
 
 use crate::{
+    access_log::Entry,
     buffer::Buffer,
     dial::{DialError, Target},
     exchange::{Ended, Ends, Exchange, ExchangeError, LARGE, SMALL, tunnel},
@@ -314,6 +315,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             }
         }
         let key = (target.get().gitspace, target.get().to);
+        let mut entry = Entry::begin(&self.request, || self.shared.clock.instant());
         let mut rest = Some(framing);
         let mut fresh = false;
         loop {
@@ -348,7 +350,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             let ended = exchange
                 .run(|| live.enter(Phase::Exchange, shared.census.now_ms()))
                 .await;
-            let (answered, begun) = (exchange.answered, exchange.begun);
+            let (answered, begun, status) = (exchange.answered, exchange.begun, exchange.status);
+            if let Some(entry) = entry.take_if(|_| status.is_some() || !reused) {
+                let now = shared.clock.instant();
+                entry.end(now, &self.client, &access.claims, target.get(), status);
+            }
             match ended {
                 Ok(Ended::Answered {
                     client_stays,

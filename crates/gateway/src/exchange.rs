@@ -105,6 +105,8 @@ pub(crate) struct Exchange<'a, C, U> {
     out: &'a mut Vec<u8>,
     out_at: usize,
     interim: u8,
+    /// Of the answer, once its head is here.
+    pub(crate) status: Option<u16>,
     /// Whether a byte of the answer came.
     pub(crate) answered: bool,
     /// Whether a byte of the answer may have gone to the client.
@@ -160,6 +162,7 @@ where
             out,
             out_at: 0,
             interim: 0,
+            status: None,
             answered: false,
             begun: false,
         }
@@ -316,12 +319,17 @@ where
                     });
                 }
             }
-            Answer::Switch => self.down = Down::Switched,
+            Answer::Switch => {
+                self.status = Some(101);
+                self.down = Down::Switched;
+            }
             Answer::Final {
+                status,
                 mut framing,
                 upstream_stays,
                 client_stays,
             } => {
+                self.status = Some(status);
                 // What is here of the body goes out with the head.
                 let here = framing
                     .take(self.outbound.filled())

@@ -35,6 +35,7 @@ pub(crate) struct Memo {
 /// Who the client is, as it is told to apps.
 #[derive(Debug)]
 pub(crate) struct Client {
+    pub(crate) address: IpAddr,
     forwarded: Vec<u8>,
 }
 
@@ -46,6 +47,7 @@ impl Client {
             IpAddr::V6(v6) => format!("\"[{v6}]\""),
         };
         Self {
+            address,
             forwarded: format!(
                 "x-forwarded-for: {address}\r\nx-forwarded-proto: {scheme}\r\nforwarded: for={node};host=\""
             )

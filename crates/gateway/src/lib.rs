@@ -19,6 +19,7 @@
 //! It knows nothing of delegates and runners: how a gitspace is reached is behind [`Dial`]. It does not speak HTTP/2 and
 //! does not end TLS.
 
+mod access_log;
 mod answer;
 mod ask;
 mod authorize;
