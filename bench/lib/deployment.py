@@ -71,18 +71,18 @@ class Deployment:
         name = f"bench-{uuid.uuid4().hex[:8]}"
         # Before the request: an answer that is lost must not leave a gitspace behind.
         self._made.add(name)
-        return self._call("POST", "/gitspaces", {"repo": {"url": repository}, "name": name})
+        return self.call("POST", "/gitspaces", {"repo": {"url": repository}, "name": name})
 
     def show(self, name: str) -> dict[str, Any]:
-        return self._call("GET", f"/gitspaces/{quote(name)}")
+        return self.call("GET", f"/gitspaces/{quote(name)}")
 
     def act(self, name: str, action: str) -> None:
-        self._call("POST", f"/gitspaces/{quote(name)}/actions", {"action": action})
+        self.call("POST", f"/gitspaces/{quote(name)}/actions", {"action": action})
 
     def delete(self, name: str) -> None:
         """Deletes it and waits until nothing is left of it."""
         try:
-            self._call("DELETE", f"/gitspaces/{quote(name)}")
+            self.call("DELETE", f"/gitspaces/{quote(name)}")
             self.wait(name, "deleted")
         except NotFound:
             pass
@@ -111,7 +111,7 @@ class Deployment:
         raise BenchError(f"{name} did not become {state}: {reason}", f"gitspace events {name}")
 
     def grant(self, name: str) -> dict[str, Any]:
-        return self._call("POST", f"/gitspaces/{quote(name)}/grants", {})
+        return self.call("POST", f"/gitspaces/{quote(name)}/grants", {})
 
     def container(self, name: str) -> tuple[str, int]:
         """A gitspace's dev container: its address in its network, and the process id of the gitspace-agent in it."""
@@ -172,7 +172,15 @@ class Deployment:
                 if line.startswith(b"data:"):
                     yield json.loads(line[5:])
 
-    def _call(self, method: str, path: str, body: object = None) -> Any:
+    def text(self, path: str) -> str:
+        """What is at `path`, which is no JSON."""
+        response = self._answer("GET", path, None, {"Authorization": f"Bearer {self._token}"})
+        answer = response.read().decode()
+        if response.status != 200:
+            raise BenchError(f"GET {path} was answered {response.status}: {answer[:500]}")
+        return answer
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
         if method == "POST":
             headers |= {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
