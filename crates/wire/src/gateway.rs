@@ -257,3 +257,64 @@ pub struct SshGrant {
     pub exp: Timestamp,
     pub slug: Slug,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPe2uGPLYg8zQVXu9Tq1UkcB4GVy1xZ3YtUAZwzPyE1o";
+
+    fn endpoint(host: &str, port: u16) -> SshEndpoint {
+        SshEndpoint {
+            host: host.to_owned(),
+            port,
+            host_key: KEY.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_line_of_known_hosts_is_one_hosts_and_nothing_else() {
+        let line = |host, port| endpoint(host, port).known_hosts_line();
+        assert_eq!(line("a.example", 22), Some(format!("a.example {KEY}")));
+        assert_eq!(
+            line("a.example", 7022),
+            Some(format!("[a.example]:7022 {KEY}"))
+        );
+        for host in [
+            "",
+            "a b",
+            "a,b",
+            "*",
+            "!a",
+            "@cert-authority",
+            "a\n* x",
+            "-a",
+            "a]",
+            "é",
+        ] {
+            assert_eq!(line(host, 22), None, "{host:?}");
+        }
+    }
+
+    #[test]
+    fn a_hello_is_read_by_who_knows_nothing_of_ssh_and_from_who_does_not() {
+        let old = r#"{"type":"hello","version":"0.1.0","domain":"localhost"}"#;
+        let FromGateway::Hello { ssh, .. } = serde_json::from_str(old).unwrap() else {
+            panic!("no hello");
+        };
+        assert_eq!(ssh, None);
+        #[derive(Deserialize)]
+        #[serde(tag = "type", rename_all = "snake_case")]
+        enum Before {
+            Hello { version: String, domain: String },
+        }
+        let said = serde_json::to_string(&FromGateway::Hello {
+            version: "2".to_owned(),
+            domain: "d".to_owned(),
+            ssh: Some(endpoint("d", 22)),
+        });
+        let Before::Hello { version, domain } = serde_json::from_str(&said.unwrap()).unwrap();
+        assert_eq!((version.as_str(), domain.as_str()), ("2", "d"));
+    }
+}

@@ -209,3 +209,117 @@ fn of_gitspace(error: TransportError) -> SpliceError {
 fn out_of_turn(number: u8) -> SpliceError {
     of_user(TransportError::OutOfTurn { number })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ssh_transport::{HostKey, Transport};
+    use std::sync::Arc;
+    use tokio::io::{DuplexStream, duplex};
+
+    type End = Leg<DuplexStream>;
+
+    /// A connection: a client's end, and a server's.
+    fn line() -> (End, End) {
+        let key = Arc::new(HostKey::generate().unwrap());
+        let (one, other) = duplex(4096);
+        (
+            Leg::new(one, Transport::client("client").unwrap()),
+            Leg::new(other, Transport::server(key, "server").unwrap()),
+        )
+    }
+
+    fn ask(name: &str) -> Vec<u8> {
+        Writer::message(number::GLOBAL_REQUEST)
+            .string(name)
+            .boolean(true)
+            .finish()
+    }
+
+    fn data(words: &str) -> Vec<u8> {
+        Writer::message(number::CHANNEL_DATA)
+            .number(0)
+            .string(words)
+            .finish()
+    }
+
+    /// A client and a gitspace with a splice between them, while `act` goes on; answers with how the splice ended, where it did.
+    async fn between(act: impl AsyncFnOnce(&mut End, &mut End)) -> Option<Result<(), SpliceError>> {
+        let ((mut client, mut user), (mut inner, mut gitspace)) = (line(), line());
+        client.send(&data("first")).unwrap();
+        let first = tokio::select! {
+            first = user.packet() => first.unwrap(),
+            _ = client.packet() => panic!("the client hears nothing yet"),
+        };
+        let mut bytes = 0;
+        let mut splice = Splice::new(&mut user, &mut inner, &mut bytes);
+        tokio::select! {
+            ended = splice.run(&first) => Some(ended),
+            () = act(&mut client, &mut gitspace) => None,
+        }
+    }
+
+    /// The next message of `of`, while `other` moves on, too.
+    async fn heard(of: &mut End, other: &mut End) -> Vec<u8> {
+        tokio::select! {
+            packet = of.packet() => packet.unwrap().to_vec(),
+            packet = other.packet() => panic!("{:?} came to the other end", packet.unwrap()),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_answer_to_our_own_question_is_not_passed_on() {
+        let ended = between(async |client, gitspace| {
+            assert_eq!(heard(gitspace, client).await, data("first"));
+            assert_eq!(heard(client, gitspace).await, are_you_there());
+            client.send(&[number::REQUEST_FAILURE]).unwrap();
+            gitspace.send(&ask("theirs")).unwrap();
+            assert_eq!(heard(client, gitspace).await, ask("theirs"));
+            client.send(&[number::REQUEST_SUCCESS]).unwrap();
+            assert_eq!(heard(gitspace, client).await, [number::REQUEST_SUCCESS]);
+        })
+        .await;
+        assert!(ended.is_none(), "{ended:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_never_answers_is_given_up_after_three_questions() {
+        let begun = Instant::now();
+        let ended = between(async |client, gitspace| {
+            assert_eq!(heard(gitspace, client).await, data("first"));
+            loop {
+                assert_eq!(heard(client, gitspace).await, are_you_there());
+            }
+        })
+        .await;
+        assert!(matches!(ended, Some(Err(SpliceError::Silent))), "{ended:?}");
+        // The first turn was not silent.
+        assert_eq!(begun.elapsed().as_secs(), 150);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn host_keys_of_the_gitspace_are_not_those_of_the_gateway() {
+        let ended = between(async |client, gitspace| {
+            assert_eq!(heard(gitspace, client).await, data("first"));
+            gitspace.send(&ask("hostkeys-00@openssh.com")).unwrap();
+            gitspace.send(&data("then")).unwrap();
+            assert_eq!(heard(client, gitspace).await, data("then"));
+        })
+        .await;
+        assert!(ended.is_none(), "{ended:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_asked_for_ends_the_session() {
+        let ended = between(async |client, gitspace| {
+            assert_eq!(heard(gitspace, client).await, data("first"));
+            client.send(&[number::REQUEST_SUCCESS]).unwrap();
+            heard(gitspace, client).await;
+        })
+        .await;
+        assert!(
+            matches!(ended, Some(Err(SpliceError::User(_)))),
+            "{ended:?}"
+        );
+    }
+}
