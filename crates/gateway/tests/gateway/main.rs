@@ -15,6 +15,7 @@ mod hostile;
 mod opening;
 mod probes;
 mod ssh;
+mod ssh_raw;
 mod ssh_server;
 mod ssh_windows;
 mod upgrade;

@@ -29,6 +29,8 @@ pub(crate) struct SshServer {
     pub(crate) key: String,
     /// Connections go to [`ssh_windows`] instead.
     pub(crate) windows: AtomicBool,
+    /// They hear a hello, and nothing that comes is read.
+    pub(crate) deaf: AtomicBool,
 }
 
 impl SshServer {
@@ -45,14 +47,22 @@ impl SshServer {
             }),
             users: Mutex::default(),
             windows: AtomicBool::new(false),
+            deaf: AtomicBool::new(false),
         })
     }
 
     /// Serves the one listener's connections until it is dropped.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
         let mut sessions = tokio::task::JoinSet::new();
+        let mut unread = Vec::new();
         while let Ok((stream, _)) = listener.accept().await {
             stream.set_nodelay(true).unwrap();
+            if self.deaf.load(Ordering::SeqCst) {
+                let mut stream = stream;
+                stream.write_all(b"hello").await.unwrap();
+                unread.push(stream);
+                continue;
+            }
             if self.windows.load(Ordering::SeqCst) {
                 sessions.spawn(ssh_windows::serve(stream));
                 continue;
