@@ -16,9 +16,9 @@ use wire::{gateway::GrantClaims, ids::UserUuid};
 
 /// Connections at a time, each with two sockets.
 const MAX_SESSIONS: usize = 4096;
-/// Of them, those whose user is not known yet; and of one address.
-const MAX_STRANGERS: usize = 256;
-const MAX_STRANGERS_OF_ADDRESS: usize = 16;
+/// Of them, those whose user is not known yet; and of one address, behind which an office may begin its day.
+const MAX_STRANGERS: usize = 2048;
+const MAX_STRANGERS_OF_ADDRESS: usize = 64;
 const MAX_OF_ADDRESS: usize = 512;
 /// Of one user: what editors, their forwards and a handful of terminals open.
 const MAX_OF_USER: usize = 64;
@@ -336,9 +336,9 @@ mod tests {
         assert!(board.admit(&places[0].live, user(1)));
         places.push(board.enter(one).unwrap());
         let view = board.view();
-        assert_eq!((view.sessions, view.strangers), (17, 16));
+        assert_eq!((view.sessions, view.strangers), (65, 64));
         assert_eq!((view.opened, view.refused, view.turned_away), (1, 1, 1));
         drop(places);
-        assert_eq!((board.view().sessions, board.view().refused), (0, 17));
+        assert_eq!((board.view().sessions, board.view().refused), (0, 65));
     }
 }

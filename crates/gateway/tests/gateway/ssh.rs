@@ -569,7 +569,7 @@ async fn a_session_outlives_its_grants_as_long_as_there_are_others() {
 async fn many_who_do_not_log_in_keep_nobody_else_out() {
     let ada = Ada::new().await;
     let mut silent = Vec::new();
-    for _ in 0..16 {
+    for _ in 0..64 {
         let mut stream = TcpStream::connect(ada.world.ssh).await.unwrap();
         let mut greeting = [0; 8];
         within("a greeting", stream.read_exact(&mut greeting))
