@@ -317,6 +317,7 @@ mod tests {
     use crate::config::Settings;
     use camino::Utf8Path;
     use daemon::SystemClock;
+    use gateway::SshListen;
     use std::net::{SocketAddr, TcpListener};
 
     fn settings(root: &Utf8Path, listen: [SocketAddr; 2]) -> Settings {
@@ -332,6 +333,9 @@ mod tests {
         embedded.control_plane.state_dir = root.join("control-plane");
         embedded.gateway.enabled = true;
         [embedded.control_plane.listen, embedded.gateway.listen] = listen;
+        // Not beside the gateway's, which somebody else may have.
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        embedded.gateway.ssh_listen = Some(SshListen::At(any));
         settings
     }
 
@@ -376,11 +380,20 @@ mod tests {
             std::fs::create_dir(root.join(name)).unwrap();
         }
         std::fs::write(root.join("state/drain.json"), "cut").unwrap();
-        std::fs::write(root.join("control-plane/seal.key"), "cut").unwrap();
+        for key in ["seal.key", "ssh_host_ed25519_key"] {
+            std::fs::write(root.join("control-plane").join(key), "cut").unwrap();
+        }
         let found = fatal(settings(root, listen)).await;
-        assert_eq!(found, ["drain_file", SEAL_KEY]);
+        assert_eq!(found, ["drain_file", SEAL_KEY, SSH_HOST_KEY]);
         std::fs::remove_file(root.join("state/drain.json")).unwrap();
-        std::fs::remove_file(root.join("control-plane/seal.key")).unwrap();
+        for key in ["seal.key", "ssh_host_ed25519_key"] {
+            std::fs::remove_file(root.join("control-plane").join(key)).unwrap();
+        }
+        let taken = free(());
+        let mut ssh = settings(root, listen);
+        let address = taken.local_addr().unwrap();
+        ssh.embedded.gateway.ssh_listen = Some(SshListen::At(address));
+        assert_eq!(fatal(ssh).await, [SSH_LISTEN]);
 
         // A daemon that runs has all of it.
         let _taken = listen.map(|address| TcpListener::bind(address).unwrap());

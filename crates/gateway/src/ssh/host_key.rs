@@ -30,7 +30,15 @@ fn load(path: &Utf8Path) -> Result<Option<HostKey>, GatewayError> {
     };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // Of a folder that is none, the write says so.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(None);
+        }
         Err(error) => return Err(failed(error)),
     };
     let mode = std::fs::metadata(path)
@@ -95,6 +103,6 @@ mod tests {
             assert_eq!(std::fs::read_to_string(&path).unwrap(), damaged);
         }
         let nowhere = load_or_make(&path.join("below"));
-        assert!(matches!(nowhere, Err(GatewayError::HostKeyFile { .. })));
+        assert!(matches!(nowhere, Err(GatewayError::HostKeyWrite { .. })));
     }
 }
