@@ -95,7 +95,7 @@ async fn ssh_scp_and_forwarded_ports_need_no_key_no_password_and_no_answer() -> 
     let said = host.gitspace(&["ssh", "demo", "-oBatchMode=yes", "echo", "plain"])?;
     ensure!(said.out == "plain\n" && said.code == 0, "{said:#?}");
 
-    // Now an editor lists it; the user's own settings stay.
+    // An editor lists what there is; the user's own settings stay.
     fs::write(
         &config,
         fs::read_to_string(&config)? + "Host mine\n  Port 2222\n",

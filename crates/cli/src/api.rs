@@ -17,6 +17,7 @@ use wire::{
     api::{CreateGrant, Grant, IDEMPOTENCY_HEADER, Page},
     gateway::{GRANT_HEADER, WAKE_HEADER},
     secret::Secret,
+    text::SshPublicKey,
 };
 
 /// Of a hundred items each; a server that goes on after that goes in circles.
@@ -198,7 +199,7 @@ impl Api {
 pub(crate) struct Entry {
     origin: Origin,
     grant: Secret,
-    ssh_host_key: Option<String>,
+    ssh_host_key: Option<SshPublicKey>,
 }
 
 impl Entry {
@@ -219,8 +220,8 @@ impl Entry {
     }
 
     /// As the control plane publishes it.
-    pub(crate) fn ssh_host_key(&self) -> Option<&str> {
-        self.ssh_host_key.as_deref()
+    pub(crate) fn ssh_host_key(&self) -> Option<&SshPublicKey> {
+        self.ssh_host_key.as_ref()
     }
 
     /// A connection that goes on as something else than HTTP.

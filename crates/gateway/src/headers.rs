@@ -17,6 +17,7 @@ pub(crate) enum Field {
     Cookie,
     Origin,
     FetchSite,
+    FetchMode,
     Accept,
     /// Our own grant.
     Grant,
@@ -87,6 +88,7 @@ pub(crate) fn request_field(name: &str) -> Field {
         10 if is("connection") => Some(Field::Connection),
         14 if is("content-length") => Some(Field::ContentLength),
         14 if is("sec-fetch-site") => Some(Field::FetchSite),
+        14 if is("sec-fetch-mode") => Some(Field::FetchMode),
         14 if is(wire::gateway::WAKE_HEADER) => Some(Field::Wake),
         15 if is(wire::gateway::GRANT_HEADER) => Some(Field::Grant),
         17 if is("transfer-encoding") => Some(Field::TransferEncoding),

@@ -180,14 +180,7 @@ impl Inner {
         if now >= claims.exp {
             return Err(Refusal::Expired);
         }
-        let subjects = [
-            RevokedSubject::Grant { grant: claims.id },
-            RevokedSubject::User { user: claims.user },
-            RevokedSubject::Gitspace {
-                gitspace: claims.gitspace,
-            },
-        ];
-        let revoked = subjects.iter().any(|subject| {
+        let revoked = RevokedSubject::of(claims).iter().any(|subject| {
             self.revoked
                 .get(subject)
                 .is_some_and(|before| claims.iat <= *before)

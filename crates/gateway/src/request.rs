@@ -89,6 +89,7 @@ pub(crate) struct Request<'r, 'b> {
     pub(crate) wakes: bool,
     pub(crate) origin: Option<&'b [u8]>,
     pub(crate) fetch_site: Option<&'b [u8]>,
+    fetch_mode: Option<&'b [u8]>,
     pub(crate) accepts_html: bool,
     /// Whether `Connection` names fields to take away.
     nominates: bool,
@@ -168,6 +169,7 @@ fn read_fields<'r, 'b>(
         te_trailers: false,
         grant: None,
         origin: None,
+        fetch_mode: None,
         fetch_site: None,
         accepts_html: false,
         nominates: false,
@@ -223,6 +225,10 @@ fn read_fields<'r, 'b>(
             }
             Field::FetchSite => once(&mut request.fetch_site, value)
                 .map_err(|()| BadRequest::Twice("Sec-Fetch-Site"))?,
+            // Who sends it twice is no browser; the first says what it is.
+            Field::FetchMode => {
+                request.fetch_mode.get_or_insert(value);
+            }
             Field::Accept => request.accepts_html |= contains(value, b"text/html"),
             Field::Grant => {
                 once(&mut request.grant, value)
@@ -341,7 +347,9 @@ impl<'b> Request<'_, 'b> {
 
     /// Whether a person at a browser sees the answer.
     pub(crate) fn is_navigation(&self) -> bool {
-        self.method == "GET" && self.accepts_html && self.upgrade.is_none()
+        // A page's own requests may ask for pieces of HTML, too; browsers say what they are for.
+        let is_for_page = self.fetch_mode.is_none_or(|mode| mode == b"navigate");
+        self.method == "GET" && self.accepts_html && self.upgrade.is_none() && is_for_page
     }
 
     /// The grants in its cookies, in their order; `secure` says which name they have.
@@ -380,6 +388,7 @@ impl<'b> Request<'_, 'b> {
                 Field::Pass
                 | Field::Origin
                 | Field::FetchSite
+                | Field::FetchMode
                 | Field::Accept
                 | Field::ContentLength => {
                     let framing = *kind == Field::ContentLength;

@@ -20,9 +20,10 @@ use crate::{
     negotiation::{self, Agreed, HOST_KEY, Side},
     verify::{SIGNATURE_ALGORITHMS, verify},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use sha2::{Digest as _, Sha256};
 use std::{collections::VecDeque, ops::Deref, sync::Arc};
+use wire::shown;
 
 /// Largest packet taken. RFC 4253 asks for 35,000; clients at hand send 65,536 of data at most.
 pub const MAX_PACKET: usize = 96 * 1024;
@@ -32,6 +33,8 @@ const AROUND: usize = 20;
 const OUT_LIMIT: usize = 128 * 1024;
 /// Messages that wait for new keys. Whoever has more to send asks [`Transport::can_send`] first.
 const MAX_HELD: usize = 64;
+/// Of a peer's goodbye, shown to others.
+const MAX_WORDS: usize = 512;
 /// Longest line of a greeting, and lines before the one that counts.
 const MAX_LINE: usize = 255;
 const MAX_LINES: usize = 20;
@@ -65,9 +68,9 @@ impl Packet {
 
     /// Its last `length` bytes, without a copy; all of it where it has fewer.
     #[must_use]
-    pub fn tail(mut self, length: usize) -> Bytes {
+    pub fn tail(mut self, length: usize) -> BytesMut {
         let start = self.0.len().saturating_sub(length);
-        self.0.split_off(start).freeze()
+        self.0.split_off(start)
     }
 }
 
@@ -230,7 +233,7 @@ impl Transport {
     /// What the peer calls itself.
     #[must_use]
     pub fn peer_software(&self) -> String {
-        String::from_utf8_lossy(&self.their_line).into_owned()
+        shown::bounded(&String::from_utf8_lossy(&self.their_line), MAX_LINE)
     }
 
     /// Whether messages go out at once, and do not wait for new keys.
@@ -374,7 +377,8 @@ impl Transport {
             number::DISCONNECT => {
                 let mut fields = packet.fields();
                 let reason = fields.number()?;
-                let text = String::from_utf8_lossy(fields.string()?).into_owned();
+                let text = String::from_utf8_lossy(fields.string()?);
+                let text = shown::bounded(&text, MAX_WORDS);
                 Err(TransportError::Disconnected { reason, text })
             }
             number::IGNORE | number::DEBUG | number::UNIMPLEMENTED => {

@@ -42,7 +42,8 @@ pub struct Health {
     pub uptime_ms: u64,
     /// Whether a config has been put since the container started.
     pub configured: bool,
-    /// Public host key of its SSH server, as `known_hosts` has it: `ssh-ed25519 AAAA…`. None of a sandbox, or of an older agent.
+    /// Public host key of its SSH server, as `known_hosts` has it: `ssh-ed25519 AAAA…`. None of a sandbox, or of an older agent. Whoever
+    /// reads it checks that it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_host_key: Option<String>,
 }

@@ -187,6 +187,28 @@ pub struct Revocation {
     pub before: Timestamp,
 }
 
+impl Revocation {
+    /// Whether a grant with these claims is one of them.
+    #[must_use]
+    pub fn voids(&self, claims: &GrantClaims) -> bool {
+        claims.iat <= self.before && RevokedSubject::of(claims).contains(&self.subject)
+    }
+}
+
+impl RevokedSubject {
+    /// All that a grant ends with.
+    #[must_use]
+    pub const fn of(claims: &GrantClaims) -> [Self; 3] {
+        [
+            Self::Grant { grant: claims.id },
+            Self::User { user: claims.user },
+            Self::Gitspace {
+                gitspace: claims.gitspace,
+            },
+        ]
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "of", rename_all = "snake_case")]
 pub enum RevokedSubject {

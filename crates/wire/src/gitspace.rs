@@ -4,7 +4,7 @@ use crate::{
     failure::Failure,
     ids::{GitspaceUuid, TaskUuid},
     secret::Secret,
-    text::{GitRef, GitspaceName, RepoUrl, Slug},
+    text::{GitRef, GitspaceName, RepoUrl, Slug, SshPublicKey},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -92,7 +92,8 @@ pub struct DevContainer {
     pub initialized: bool,
     /// Public host key of its SSH server, as `known_hosts` has it: `ssh-ed25519 AAAA…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ssh_host_key: Option<String>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub ssh_host_key: Option<SshPublicKey>,
 }
 
 /// State as a user sees it, derived from what is desired and observed.

@@ -7,6 +7,7 @@ use crate::{
 };
 use camino::{Utf8Path, Utf8PathBuf};
 use std::{fs, io, os::unix::fs::DirBuilderExt as _};
+use wire::text::SshPublicKey;
 
 const FOLDER: &str = "known_hosts";
 
@@ -27,7 +28,7 @@ impl KnownHosts {
     }
 
     /// Says that `host` has this key and no other.
-    pub(super) fn set(&self, host: &str, key: &str) -> Result<(), CliError> {
+    pub(super) fn set(&self, host: &str, key: &SshPublicKey) -> Result<(), CliError> {
         let path = self.file(host);
         let line = format!("{host} {key}\n");
         if fs::read_to_string(&path).is_ok_and(|known| known == line) {

@@ -6,7 +6,7 @@ use axum::extract::State;
 use http::{HeaderName, header};
 use std::collections::BTreeSet;
 use store::GitspaceRecord;
-use wire::{gateway::SshEndpoint, problem::Problem, text::SshPublicKey};
+use wire::{gateway::SshEndpoint, problem::Problem};
 
 /// The host keys of what takes SSH here, as lines of a `known_hosts` file: those of the gateways that are connected, and of own gitspaces by name
 /// and slug, as `ssh -J` reaches them.
@@ -32,9 +32,7 @@ pub(crate) async fn ssh_known_hosts(
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text))
 }
 
-/// The agent says what its key is: only a key is taken.
 fn gitspace_line(record: GitspaceRecord) -> Option<String> {
-    let said = record.observed?.dev_container?.ssh_host_key?;
-    let key: SshPublicKey = said.parse().ok()?;
+    let key = record.observed?.dev_container?.ssh_host_key?;
     Some(format!("{},{} {key}", record.name, record.slug))
 }

@@ -39,6 +39,15 @@ pub(crate) async fn wake_gitspace(
         .verify(body.grant.expose(), state.now())
         .filter(|claims| claims.gateway == gateway.id)
         .ok_or(ApiError::GrantRefused)?;
+    if state
+        .store
+        .revocations(state.now())
+        .await?
+        .iter()
+        .any(|revocation| revocation.voids(&claims))
+    {
+        return Err(ApiError::GrantRefused);
+    }
     let record = state.store.gitspace(claims.gitspace).await?;
     let record = record
         .filter(|record| record.deleted.is_none())

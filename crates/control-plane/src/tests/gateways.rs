@@ -299,6 +299,22 @@ async fn whoever_comes_with_a_grant_starts_the_gitspace_and_nobody_else_does() {
         .json();
     assert_eq!(shown["desired"], "running");
 
+    let id = claims(&plane, grant.as_str().unwrap()).id;
+    let other = plane
+        .post(&plane.admin, "/gitspaces/demo/grants", json!({}))
+        .await
+        .expect(201)
+        .json()["grant"]
+        .clone();
+    plane
+        .delete(&plane.admin, &format!("/grants/{id}"))
+        .await
+        .expect(204);
+    let refused = wake(gateway.token.expose(), &grant).await;
+    assert_eq!(refused.code(), "grant_refused", "it was revoked");
+    let grant = other;
+    wake(gateway.token.expose(), &grant).await.expect(200);
+
     plane
         .delete(&plane.admin, "/gitspaces/demo")
         .await

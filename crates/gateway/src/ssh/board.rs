@@ -12,7 +12,10 @@ use std::{
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use wire::{gateway::GrantClaims, ids::UserUuid};
+use wire::{
+    gateway::GrantClaims,
+    ids::{GitspaceUuid, UserUuid},
+};
 
 /// Connections at a time, each with two sockets.
 const MAX_SESSIONS: usize = 4096;
@@ -66,6 +69,13 @@ impl Live {
         let mut state = self.lock();
         state.grants.retain(|held| held.gitspace != claims.gitspace);
         state.grants.push(Arc::clone(claims));
+    }
+
+    /// What goes on for other gitspaces than these is over.
+    pub(super) fn keep(&self, gitspaces: &[GitspaceUuid]) {
+        self.lock()
+            .grants
+            .retain(|held| gitspaces.contains(&held.gitspace));
     }
 
     pub(super) fn grants(&self) -> Vec<Arc<GrantClaims>> {

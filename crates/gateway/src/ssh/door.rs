@@ -14,7 +14,7 @@ use crate::{
 };
 use ssh_transport::{Transport, TransportError, Writer, number};
 use std::time::Duration;
-use wire::{gateway::SshGrant, problem::Problem, runner::DialTarget};
+use wire::{gateway::SshGrant, ids::GitspaceUuid, problem::Problem, runner::DialTarget};
 
 /// For the gitspace's SSH server to let us in.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -45,12 +45,12 @@ impl From<Refusal> for Shut {
     }
 }
 
-/// A raw stream to the SSH server of the gitspace that `grant` is for, which `live` holds from here on.
+/// A raw stream to the SSH server of the gitspace that `grant` is for, which `live` holds from here on; and which gitspace that is.
 pub(super) async fn open(
     service: &Service,
     live: &Live,
     grant: &SshGrant,
-) -> Result<Upstream, Shut> {
+) -> Result<(Upstream, GitspaceUuid), Shut> {
     wake_silently(service, grant).await?;
     let shared = &service.shared;
     let now = shared.clock.now();
@@ -63,7 +63,7 @@ pub(super) async fn open(
     // It may have been revoked after it was checked and before the sweeper could see it here.
     shared.known.read().check(&access.claims, now)?;
     match tokio::time::timeout(DIAL_LIMIT, shared.dial.dial(target)).await {
-        Ok(Ok(stream)) => Ok(stream),
+        Ok(Ok(stream)) => Ok((stream, access.claims.gitspace)),
         Ok(Err(error)) => Err(Shut::from(&undialled(target.get(), &error).problem)),
         Err(_) => Err(Shut(
             "the gitspace did not answer in time; its host may be overloaded".to_owned(),

@@ -19,12 +19,14 @@ use ssh_transport::{FieldError, Packet, Reader, TransportError, Writer, number};
 use std::{
     collections::BTreeMap,
     future::poll_fn,
+    ops::Bound,
     pin::Pin,
     task::{Context, Poll},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wire::{
     gateway::SshGrant,
+    ids::GitspaceUuid,
     shown,
     text::{GitspaceName, Slug},
 };
@@ -81,12 +83,13 @@ impl Destination {
 
 struct Opened {
     destination: Destination,
-    result: Result<Upstream, Shut>,
+    result: Result<(Upstream, GitspaceUuid), Shut>,
 }
 
 #[derive(Debug)]
 struct Channel {
     theirs: u32,
+    gitspace: GitspaceUuid,
     stream: Upstream,
     /// From the client, for the gitspace.
     pending: BytesMut,
@@ -113,6 +116,8 @@ pub(super) struct Jump<'a, U> {
     channels: BTreeMap<u32, Channel>,
     opening: FuturesUnordered<BoxFuture<'a, Opened>>,
     next: u32,
+    /// The channel that had something last.
+    last: u32,
     heard: bool,
     unanswered: u32,
     scratch: Vec<u8>,
@@ -136,6 +141,7 @@ impl<'a, U: AsyncRead + AsyncWrite + Unpin> Jump<'a, U> {
             channels: BTreeMap::new(),
             opening: FuturesUnordered::new(),
             next: 0,
+            last: 0,
             heard: false,
             unanswered: 0,
             scratch: Vec::new(),
@@ -160,7 +166,7 @@ impl<'a, U: AsyncRead + AsyncWrite + Unpin> Jump<'a, U> {
                     if std::mem::take(&mut self.heard) {
                         self.unanswered = 0;
                     } else if self.unanswered >= MAX_UNANSWERED {
-                        return Err(LegError::Closed);
+                        return Err(LegError::Silent);
                     } else {
                         self.unanswered += 1;
                         self.leg.send(&are_you_there())?;
@@ -174,7 +180,8 @@ impl<'a, U: AsyncRead + AsyncWrite + Unpin> Jump<'a, U> {
         for _ in 0..TURN {
             let mut moved = self.leg.poll_move(cx)?;
             let before = self.leg.transport.output().len();
-            if self.leg.is_free()
+            // Also while keys are changed: that goes on by what is read.
+            if self.leg.reads()
                 && let Some(packet) = self.leg.transport.next()?
             {
                 self.take(&packet)?;
@@ -186,13 +193,8 @@ impl<'a, U: AsyncRead + AsyncWrite + Unpin> Jump<'a, U> {
                 self.opened(opened)?;
                 moved = true;
             }
-            let (leg, scratch) = (&mut *self.leg, &mut self.scratch);
-            for channel in self.channels.values_mut() {
-                let carried = channel.poll_carry(cx, leg, scratch)?;
-                moved |= carried.is_some();
-                *self.bytes += carried.unwrap_or(0);
-            }
-            self.channels.retain(|_, channel| !channel.is_over());
+            moved |= self.carry(cx)?;
+            self.forget();
             if moved || self.leg.transport.output().len() != before {
                 continue;
             }
@@ -203,6 +205,44 @@ impl<'a, U: AsyncRead + AsyncWrite + Unpin> Jump<'a, U> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Each channel in turn, the one behind the last that had something first.
+    fn carry(&mut self, cx: &mut Context<'_>) -> Result<bool, LegError> {
+        let behind = (Bound::Excluded(self.last), Bound::Unbounded);
+        let turns: Vec<u32> = self
+            .channels
+            .range(behind)
+            .chain(self.channels.range(..=self.last))
+            .map(|(id, _)| *id)
+            .collect();
+        let mut moved = false;
+        for id in turns {
+            let Some(channel) = self.channels.get_mut(&id) else {
+                continue;
+            };
+            if let Some(carried) = channel.poll_carry(cx, self.leg, &mut self.scratch)? {
+                moved = true;
+                *self.bytes += carried;
+                self.last = id;
+            }
+        }
+        Ok(moved)
+    }
+
+    /// What is over, and the grants that were held for it alone: their end is not the end of the others.
+    fn forget(&mut self) {
+        let before = self.channels.len();
+        self.channels.retain(|_, channel| !channel.is_over());
+        // One that is being opened holds its own already.
+        if self.channels.len() < before && self.opening.is_empty() {
+            let kept: Vec<GitspaceUuid> = self
+                .channels
+                .values()
+                .map(|channel| channel.gitspace)
+                .collect();
+            self.live.keep(&kept);
+        }
     }
 
     fn take(&mut self, packet: &Packet) -> Result<(), LegError> {
@@ -288,8 +328,8 @@ impl<'a, U: AsyncRead + AsyncWrite + Unpin> Jump<'a, U> {
             max_data,
             ..
         } = opened.destination;
-        let stream = match opened.result {
-            Ok(stream) => stream,
+        let (stream, gitspace) = match opened.result {
+            Ok(opened) => opened,
             Err(shut) => return self.refuse(theirs, CONNECT_FAILED, &shut.to_string()),
         };
         let room = self.service.board.window();
@@ -305,6 +345,7 @@ impl<'a, U: AsyncRead + AsyncWrite + Unpin> Jump<'a, U> {
             id,
             Channel {
                 theirs,
+                gitspace,
                 stream,
                 pending: BytesMut::new(),
                 inwards: room.size,

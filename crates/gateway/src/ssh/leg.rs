@@ -26,6 +26,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 pub(super) enum LegError {
     #[error("it was closed")]
     Closed,
+    #[error("the client did not answer any more")]
+    Silent,
     #[error("it broke")]
     Io {
         #[source]
@@ -67,6 +69,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Leg<S> {
     /// As long as it has room for what is not another leg's.
     pub(super) fn is_free(&self) -> bool {
         self.transport.can_send() && self.transport.output().len() < OUT_HIGH
+    }
+
+    /// Whether its messages are taken: what they are answered with has to go somewhere.
+    pub(super) fn reads(&self) -> bool {
+        self.transport.output().len() < OUT_HIGH
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -35,6 +35,8 @@ pub(super) enum LoginError {
     Leg(#[from] LegError),
     #[error("the service `{0}` is not offered here")]
     Service(String),
+    #[error("the user name is longer than {MAX_USER} bytes")]
+    User,
     #[error("the user name was changed during the login")]
     OtherUser,
     #[error("too many keys were offered; choose one with `ssh -o IdentitiesOnly=yes -i FILE`")]
@@ -71,9 +73,9 @@ impl LoginError {
     pub(super) fn farewell(&self) -> Option<(Disconnect, String)> {
         let reason = match self {
             Self::Leg(LegError::Transport(error)) => error.reason()?,
-            Self::Leg(LegError::Closed | LegError::Io { .. }) => return None,
+            Self::Leg(LegError::Closed | LegError::Silent | LegError::Io { .. }) => return None,
             Self::Service(_) => Disconnect::ServiceNotAvailable,
-            Self::OtherUser => Disconnect::ProtocolError,
+            Self::User | Self::OtherUser => Disconnect::ProtocolError,
             Self::Offers | Self::Failures => Disconnect::NoMoreAuthMethods,
             Self::ControlPlane { .. } => Disconnect::ByApplication,
         };
@@ -130,7 +132,10 @@ pub(super) async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
         let mut fields = packet.fields();
         let user = fields.text()?;
         let asked = fields.text()?;
-        if asked != CONNECTION || user.len() > MAX_USER {
+        if user.len() > MAX_USER {
+            return Err(LoginError::User);
+        }
+        if asked != CONNECTION {
             return Err(LoginError::Service(asked.chars().take(MAX_USER).collect()));
         }
         if wanted.get_or_insert_with(|| user.to_owned()) != user {
@@ -155,6 +160,10 @@ pub(super) async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
             Answer::GoOn { algorithm, blob } => {
                 let message = Writer::message(number::USERAUTH_PK_OK);
                 leg.send(&message.string(algorithm).string(blob).finish())?;
+                offers += 1;
+                if offers >= MAX_OFFERS {
+                    return Err(LoginError::Offers);
+                }
                 continue;
             }
             Answer::Asked => {}

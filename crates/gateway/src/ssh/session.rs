@@ -15,19 +15,21 @@ use ssh_transport::{Disconnect, Packet, Transport, TransportError, number};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 use wire::gateway::SshGrant;
 
 /// From the connection's start to the end of its login.
 const LOGIN_LIMIT: Duration = Duration::from_secs(60);
-/// From there to the first thing that is asked for.
+/// From there to the first thing that is asked for. Whoever asks for nothing, and has a gitspace, is let through to it: it watches over them.
 const FIRST_LIMIT: Duration = Duration::from_secs(300);
 
 /// How it ended.
 enum Ended {
     /// The client left.
     Left,
+    /// It does not answer any more.
+    Silent,
     /// It is told why.
     Told(Disconnect, String),
 }
@@ -40,6 +42,7 @@ impl From<LegError> for Ended {
                 None => Self::Left,
             },
             LegError::Closed | LegError::Io { .. } => Self::Left,
+            LegError::Silent => Self::Silent,
         }
     }
 }
@@ -48,7 +51,7 @@ impl From<SpliceError> for Ended {
     fn from(error: SpliceError) -> Self {
         match error {
             SpliceError::User(error) => error.into(),
-            SpliceError::Silent => Self::Left,
+            SpliceError::Silent => Self::Silent,
             error @ SpliceError::Gitspace(_) => {
                 Self::Told(Disconnect::ConnectionLost, ErrorChain(&error).to_string())
             }
@@ -99,6 +102,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let grant = live.grants().first().map(|claims| claims.id.to_string());
     let why = match &ended {
         Ended::Left => "the client left",
+        Ended::Silent => "the client did not answer any more",
         Ended::Told(_, words) => words,
     };
     // Ports are scanned all day long.
@@ -157,6 +161,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             return Ended::Told(Disconnect::ByApplication, words);
         }
     };
+    record.user = Some(entrant.permit.user.to_string());
     if !service.board.admit(live, entrant.permit.user) {
         let words = "too many SSH sessions of yours are open; close some".to_owned();
         return Ended::Told(Disconnect::TooManyConnections, words);
@@ -168,7 +173,6 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             Err(Unwoken::Leg(error)) => return error.into(),
         }
     }
-    record.user = Some(entrant.permit.user.to_string());
     if let Err(error) = leg.send(&login::success()) {
         return error.into();
     }
@@ -181,7 +185,8 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// What the client asks for first says which way it goes.
 enum Way {
-    Splice(SshGrant, Packet),
+    /// Without a first message where the client only waits, as `ssh -N -L` does.
+    Splice(SshGrant, Option<Packet>),
     Jump(Destination, Option<SshGrant>),
 }
 
@@ -192,13 +197,9 @@ async fn go_on<S: AsyncRead + AsyncWrite + Unpin>(
     entrant: &Entrant,
     record: &mut Record,
 ) -> Ended {
-    let way = match tokio::time::timeout(FIRST_LIMIT, find_way(service, leg, entrant)).await {
-        Ok(Ok(way)) => way,
-        Ok(Err(ended)) => return ended,
-        Err(_) => {
-            let words = format!("nothing was asked for within {} s", FIRST_LIMIT.as_secs());
-            return Ended::Told(Disconnect::ByApplication, words);
-        }
+    let way = match find_way(service, leg, entrant).await {
+        Ok(way) => way,
+        Err(ended) => return ended,
     };
     tracing::info!(user = %entrant.permit.user, name = entrant.permit.user_name, wanted = entrant.wanted, "SSH session opened");
     match way {
@@ -206,7 +207,7 @@ async fn go_on<S: AsyncRead + AsyncWrite + Unpin>(
             record.way = "session";
             record.gitspace = Some(grant.slug.to_string());
             let entered = async {
-                let stream = door::open(service, live, &grant).await?;
+                let (stream, _) = door::open(service, live, &grant).await?;
                 door::enter(stream).await
             };
             let mut gitspace = match entered.await {
@@ -214,7 +215,7 @@ async fn go_on<S: AsyncRead + AsyncWrite + Unpin>(
                 Err(shut) => return shut.into(),
             };
             let mut splice = Splice::new(leg, &mut gitspace, &mut record.bytes);
-            match splice.run(&first).await {
+            match splice.run(first.as_ref()).await {
                 Ok(()) => Ended::Left,
                 Err(error) => error.into(),
             }
@@ -237,12 +238,20 @@ async fn find_way<S: AsyncRead + AsyncWrite + Unpin>(
     entrant: &Entrant,
 ) -> Result<Way, Ended> {
     let malformed = |error| Ended::from(LegError::from(TransportError::from(error)));
+    let until = Instant::now() + FIRST_LIMIT;
     loop {
-        let packet = leg.packet().await?;
+        let packet = match (timeout_at(until, leg.packet()).await, &entrant.grant) {
+            (Ok(packet), _) => packet?,
+            (Err(_), Some(grant)) => return Ok(Way::Splice(grant.clone(), None)),
+            (Err(_), None) => {
+                let words = format!("nothing was asked for within {} s", FIRST_LIMIT.as_secs());
+                return Err(Ended::Told(Disconnect::ByApplication, words));
+            }
+        };
         match packet.number() {
             number::GLOBAL_REQUEST => {
                 if let Some(grant) = &entrant.grant {
-                    return Ok(Way::Splice(grant.clone(), packet));
+                    return Ok(Way::Splice(grant.clone(), Some(packet)));
                 }
                 let mut fields = packet.fields();
                 fields.text().map_err(malformed)?;
@@ -265,7 +274,7 @@ async fn find_way<S: AsyncRead + AsyncWrite + Unpin>(
                 let destination = Destination::of(&packet).map_err(malformed)?;
                 return match (&entrant.grant, destination) {
                     // A port of the gitspace's, or what lies behind it.
-                    (Some(grant), _) => Ok(Way::Splice(grant.clone(), packet)),
+                    (Some(grant), _) => Ok(Way::Splice(grant.clone(), Some(packet))),
                     (None, Some(destination)) => Ok(Way::Jump(destination, None)),
                     (None, None) => Err(no_gitspace(&entrant.wanted).into()),
                 };

@@ -67,8 +67,10 @@ where
     }
 
     /// Until one end is gone; `first` was read already. Cancel-safe.
-    pub(super) async fn run(&mut self, first: &Packet) -> Result<(), SpliceError> {
-        self.take_users(first)?;
+    pub(super) async fn run(&mut self, first: Option<&Packet>) -> Result<(), SpliceError> {
+        if let Some(first) = first {
+            self.take_users(first)?;
+        }
         let mut ticks = keepalive();
         loop {
             tokio::select! {
@@ -254,7 +256,7 @@ mod tests {
         let mut bytes = 0;
         let mut splice = Splice::new(&mut user, &mut inner, &mut bytes);
         tokio::select! {
-            ended = splice.run(&first) => Some(ended),
+            ended = splice.run(Some(&first)) => Some(ended),
             () = act(&mut client, &mut gitspace) => None,
         }
     }

@@ -16,6 +16,9 @@ use wire::{
     gitspace::GitspaceState,
 };
 
+/// Words on their way to the client.
+const MAX_WORDS: usize = 16;
+
 /// Why nobody waits any longer.
 #[derive(Debug)]
 pub(super) enum Unwoken {
@@ -38,14 +41,14 @@ pub(super) async fn wake<S: AsyncRead + AsyncWrite + Unpin>(
     if !sleeps(service, grant) {
         return Ok(());
     }
-    let (say, mut said) = mpsc::unbounded_channel();
+    let (say, mut said) = mpsc::channel(MAX_WORDS);
     let mut last = String::new();
     let tell = |route: &Route| {
         let words = words(route);
         if words != last {
             last.clone_from(&words);
-            // Nobody listens where the client has gone.
-            drop(say.send(words));
+            // Where they come faster than they are sent, some are left out.
+            drop(say.try_send(words));
         }
     };
     let by = By::Grant(grant.grant.expose());

@@ -455,9 +455,19 @@ async fn a_jump_leads_to_the_gitspaces_own_server_and_decrypts_nothing() {
         assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
         assert!(output.stdout == bytes, "{} bytes came", output.stdout.len());
     }
+    // The keys of the first step are changed many times meanwhile.
+    let often = proxy("ada").replace("-W", "-o RekeyLimit=64K -W");
+    let mut ssh = Command::new("ssh");
+    ssh.args(["-F", "/dev/null", "-o", "Port=22", "-o", &often])
+        .args(ada.options())
+        .args(["inner@demo", "head -c 5000000 /dev/zero"])
+        .stdin(Stdio::null());
+    let output = within("ssh", ssh.output()).await.unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(output.stdout.len(), 5_000_000);
     let users = ada.world.ssh_server.users.lock().unwrap().clone();
     assert_eq!(
-        users, ["inner"; 3],
+        users, ["inner"; 4],
         "the user's own login reached the server"
     );
     for (to, words) in [
@@ -592,14 +602,9 @@ async fn many_who_do_not_log_in_keep_nobody_else_out() {
 #[tokio::test]
 async fn what_is_no_ssh_is_hung_up_on() {
     let ada = Ada::new().await;
-    for bytes in [
-        &b"GET / HTTP/1.1\r\n\r\n"[..],
-        b"\x16\x03\x01\x02\x00",
-        &[b'x'; 5000],
-    ] {
+    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[b'x'; 5000]] {
         let mut stream = TcpStream::connect(ada.world.ssh).await.unwrap();
         stream.write_all(bytes).await.unwrap();
-        stream.shutdown().await.unwrap();
         let mut answer = Vec::new();
         within("the end", stream.read_to_end(&mut answer))
             .await

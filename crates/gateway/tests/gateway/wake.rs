@@ -150,6 +150,7 @@ async fn a_page_that_was_left_open_does_not_keep_its_gitspace_awake() {
         format!("{cookie}Connection: close\r\n"),
         format!("{cookie}{origin}Connection: close\r\nAccept: application/json\r\n"),
         format!("{cookie}{origin}{upgrade}"),
+        format!("{cookie}Connection: close\r\nAccept: text/html, */*\r\nSec-Fetch-Mode: cors\r\n"),
     ] {
         let answer = world
             .ask(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{head}\r\n"))
@@ -164,7 +165,14 @@ async fn a_client_that_goes_while_it_waits_is_not_waited_for() {
     let world = asleep().await;
     let mut waiting = JoinSet::new();
     for _ in 0..3 {
+        let before = woken(&world);
         let stream = asking(&world, "GET / HTTP/1.1\r\n", "").await;
+        within("it waits", async {
+            while woken(&world) == before {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
         waiting.spawn(async move { drop(stream) });
     }
     while waiting.join_next().await.is_some() {}

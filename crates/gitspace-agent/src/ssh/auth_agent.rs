@@ -1,6 +1,6 @@
 //! A client's SSH agent, as a socket of the remote user.
 
-use super::channels::Channels;
+use super::{channels::Channels, listen::ACCEPT_PAUSE};
 use crate::agent::Agent;
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::unistd::Uid;
@@ -76,8 +76,8 @@ impl AuthAgent {
                             });
                         }
                         Err(error) => {
-                            tracing::warn!(%error, "A forwarded SSH agent takes no question");
-                            return;
+                            tracing::warn!(%error, "A forwarded SSH agent took no question");
+                            tokio::time::sleep(ACCEPT_PAUSE).await;
                         }
                     }
                 }

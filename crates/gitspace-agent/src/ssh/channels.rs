@@ -10,7 +10,7 @@ mod slot;
 
 pub(super) use channel::{Channel, Control, Gone};
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use slot::{Out, Slot, Theirs};
 use ssh_transport::{FieldError, Packet, Reader, Writer, number};
 use std::{
@@ -67,6 +67,8 @@ struct Inner {
 struct State {
     open: HashMap<u32, Slot>,
     last: u32,
+    /// Asked for by the peer, and not answered.
+    offered: usize,
     /// Answers, and whatever else needs no window.
     control: VecDeque<Vec<u8>>,
     /// Channels that may have something to send.
@@ -114,15 +116,19 @@ pub(super) struct Offered {
 }
 
 impl Offered {
-    /// It was refused already.
+    /// It was refused already: too many are open.
     pub(super) const fn is_answered(&self) -> bool {
         self.answered
     }
 
-    pub(super) fn accept(mut self) -> Channel {
+    /// `None` where the connection has ended meanwhile.
+    pub(super) fn accept(mut self) -> Option<Channel> {
         self.answered = true;
         let id = {
             let mut state = self.channels.lock();
+            if state.over {
+                return None;
+            }
             let theirs = self.theirs.id;
             let id = state.add(Slot::open(self.theirs));
             state.control.push_back(
@@ -136,7 +142,7 @@ impl Offered {
             id
         };
         self.channels.inner.wake.notify_one();
-        Channel::new(self.channels.clone(), id)
+        Some(Channel::new(self.channels.clone(), id))
     }
 
     pub(super) fn refuse(mut self, reason: Refused, words: &str) {
@@ -161,6 +167,8 @@ impl Drop for Offered {
         if !self.answered {
             self.say_no(Refused::Prohibited, "");
         }
+        let mut state = self.channels.lock();
+        state.offered = state.offered.saturating_sub(1);
     }
 }
 
@@ -172,6 +180,18 @@ impl Channels {
     /// Until there may be something to send.
     pub(super) async fn woken(&self) {
         self.inner.wake.notified().await;
+    }
+
+    /// Answers the peer. One that asks on without reading is sent away.
+    pub(super) fn reply(&self, message: Vec<u8>) -> Result<(), ChannelError> {
+        let mut state = self.lock();
+        if state.control.len() >= MAX_ANSWERS {
+            return Err(ChannelError::Flood);
+        }
+        state.control.push_back(message);
+        drop(state);
+        self.inner.wake.notify_one();
+        Ok(())
     }
 
     /// Sends a message that needs no window.
@@ -193,13 +213,14 @@ impl Channels {
             answered: false,
         };
         let (open, answers) = {
-            let state = self.lock();
-            (state.open.len(), state.control.len())
+            let mut state = self.lock();
+            state.offered += 1;
+            (state.open.len() + state.offered, state.control.len())
         };
         if answers >= MAX_ANSWERS {
             return Err(ChannelError::Flood);
         }
-        if open >= MAX_CHANNELS || theirs.packet == 0 {
+        if open > MAX_CHANNELS || theirs.packet == 0 {
             offered.say_no(Refused::Shortage, "too many channels are open");
         }
         Ok(offered)
@@ -293,7 +314,10 @@ impl Channels {
         }
     }
 
-    fn data(&self, id: u32, data: Bytes) -> Result<(), ChannelError> {
+    fn data(&self, id: u32, data: BytesMut) -> Result<(), ChannelError> {
+        if data.is_empty() {
+            return self.lock().slot(id).map(|_| ());
+        }
         let mut state = self.lock();
         let slot = state.slot(id)?;
         slot.charge(data.len())?;
@@ -333,11 +357,7 @@ impl Channels {
 
     /// The peer's answer, where it wants one.
     pub(super) fn answer(&self, id: u32, good: bool) -> Result<(), ChannelError> {
-        let mut state = self.lock();
-        if state.control.len() >= MAX_ANSWERS {
-            return Err(ChannelError::Flood);
-        }
-        let Some(theirs) = state.slot(id)?.theirs else {
+        let Some(theirs) = self.lock().slot(id)?.theirs else {
             return Err(ChannelError::NoChannel);
         };
         let kind = if good {
@@ -345,9 +365,7 @@ impl Channels {
         } else {
             number::CHANNEL_FAILURE
         };
-        let message = Writer::message(kind).number(theirs.id).finish();
-        state.control.push_back(message);
-        Ok(())
+        self.reply(Writer::message(kind).number(theirs.id).finish())
     }
 
     /// What is to be sent next. Channels take turns.

@@ -22,6 +22,8 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const UNANSWERED_KEEPALIVES: u32 = 4;
 /// RFC 4253 asks for new keys after an hour.
 const REKEY_AFTER: Duration = Duration::from_hours(1);
+/// Read at once.
+const READ: usize = 32 * 1024;
 /// Sealed and not sent. More would only be in the way of what is more urgent.
 const AHEAD: usize = 64 * 1024;
 
@@ -33,8 +35,11 @@ pub(super) enum ConnectionError {
     Field(#[from] FieldError),
     #[error(transparent)]
     Channel(#[from] ChannelError),
-    #[error("the connection broke: {0}")]
-    Broken(#[from] io::Error),
+    #[error("the connection broke: {source}")]
+    Broken {
+        #[source]
+        source: io::Error,
+    },
     #[error("message {number} is not expected")]
     Unexpected { number: u8 },
     #[error("the login took longer than {} s", LOGIN_LIMIT.as_secs())]
@@ -52,7 +57,7 @@ impl ConnectionError {
                 Some(Disconnect::ProtocolError)
             }
             Self::Slow | Self::Silent => Some(Disconnect::ConnectionLost),
-            Self::Broken(_) => None,
+            Self::Broken { .. } => None,
         }
     }
 }
@@ -126,23 +131,25 @@ impl Connection {
             let has_output = !self.transport.output().is_empty();
             tokio::select! {
                 ready = self.stream.readable(), if self.transport.wants_input() => {
-                    ready?;
-                    match self.stream.try_read_buf(self.transport.inbound()) {
+                    ready.map_err(broken)?;
+                    let inbound = self.transport.inbound();
+                    inbound.reserve(READ);
+                    match self.stream.try_read_buf(inbound) {
                         Ok(0) => return Ok(()),
                         Ok(_) => {
                             self.unanswered = 0;
                             self.heard = Instant::now();
                         }
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                        Err(error) => return Err(error.into()),
+                        Err(error) => return Err(broken(error)),
                     }
                 }
                 ready = self.stream.writable(), if has_output => {
-                    ready?;
+                    ready.map_err(broken)?;
                     match self.stream.try_write(self.transport.output()) {
                         Ok(count) => self.transport.sent(count),
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                        Err(error) => return Err(error.into()),
+                        Err(error) => return Err(broken(error)),
                     }
                 }
                 () = self.channels.woken() => {}
@@ -203,10 +210,10 @@ impl Connection {
             (Stage::In, number::USERAUTH_REQUEST) => Ok(()),
             (Stage::In, number::GLOBAL_REQUEST) => {
                 let answer = self.requests.global(&mut packet.fields())?;
-                if let Some(answer) = answer {
-                    self.channels.send(answer);
+                match answer {
+                    Some(answer) => Ok(self.channels.reply(answer)?),
+                    None => Ok(()),
                 }
-                Ok(())
             }
             // Of our signs of life.
             (Stage::In, number::REQUEST_SUCCESS | number::REQUEST_FAILURE) => Ok(()),
@@ -255,4 +262,8 @@ impl Connection {
         };
         Ok(self.transport.send(&answer)?)
     }
+}
+
+fn broken(source: io::Error) -> ConnectionError {
+    ConnectionError::Broken { source }
 }

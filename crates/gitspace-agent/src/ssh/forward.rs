@@ -26,7 +26,11 @@ pub(super) async fn tcp(agent: &Agent, offered: Offered, host: &str, port: u32) 
         Err(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no port")),
     };
     match connected {
-        Ok(stream) => carry(offered.accept(), stream).await,
+        Ok(stream) => {
+            if let Some(channel) = offered.accept() {
+                carry(channel, stream).await;
+            }
+        }
         Err(error) => {
             tracing::debug!(%error, host, port, "A forwarded connection was not made");
             offered.refuse(Refused::ConnectFailed, &error.to_string());

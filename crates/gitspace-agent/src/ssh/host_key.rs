@@ -32,7 +32,7 @@ pub(crate) enum HostKeyError {
     },
     #[error("the folder `{path}` for the SSH host key belongs to user {owner} and not to root")]
     Owner { path: Utf8PathBuf, owner: u32 },
-    #[error("cannot keep the SSH host key in `{path}`: {source}")]
+    #[error("cannot read or keep the SSH host key in `{path}`: {source}")]
     Keep {
         path: Utf8PathBuf,
         #[source]
@@ -48,16 +48,20 @@ pub(crate) enum HostKeyError {
 pub(crate) fn open_or_make(volume: &Utf8Path) -> Result<HostKey, HostKeyError> {
     let folder = open_folder(volume)?;
     let path = volume.join(FOLDER).join(FILE);
-    match read(&folder) {
-        Ok(Some(key)) => return Ok(key),
-        Ok(None) => {}
-        Err(error) => {
-            tracing::error!(%error, %path, "The SSH host key is damaged; another one is made");
+    let failed = |source| HostKeyError::Keep {
+        path: path.clone(),
+        source,
+    };
+    if let Some(text) = read(&folder).map_err(failed)? {
+        match HostKey::parse(&text) {
+            Ok(key) => return Ok(key),
+            Err(error) => {
+                tracing::error!(%error, %path, "The SSH host key is damaged; another one is made");
+            }
         }
     }
     let key = HostKey::generate()?;
-    write(&folder, key.to_file().as_bytes())
-        .map_err(|source| HostKeyError::Keep { path, source })?;
+    write(&folder, key.to_file().as_bytes()).map_err(failed)?;
     Ok(key)
 }
 
@@ -83,16 +87,17 @@ fn open_folder(volume: &Utf8Path) -> Result<OwnedFd, HostKeyError> {
     }
 }
 
-fn read(folder: &OwnedFd) -> io::Result<Option<HostKey>> {
+fn read(folder: &OwnedFd) -> io::Result<Option<String>> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = match openat(folder.as_fd(), FILE, flags, Mode::empty()) {
         Ok(file) => File::from(file),
         Err(Errno::ENOENT) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let mut text = String::new();
-    file.take(MAX_FILE).read_to_string(&mut text)?;
-    HostKey::parse(&text).map(Some).map_err(io::Error::other)
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE).read_to_end(&mut bytes)?;
+    // What is no text is no key.
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 fn write(folder: &OwnedFd, text: &[u8]) -> io::Result<()> {
@@ -116,6 +121,7 @@ fn write(folder: &OwnedFd, text: &[u8]) -> io::Result<()> {
     file.write_all(text)?;
     file.sync_all()?;
     nix::fcntl::renameat(folder.as_fd(), PARTIAL, folder.as_fd(), FILE)?;
+    nix::unistd::fsync(folder)?;
     Ok(())
 }
 

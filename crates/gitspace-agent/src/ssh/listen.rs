@@ -9,12 +9,15 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Of one client.
 const MAX_LISTENERS: usize = 64;
+/// After an accept that failed.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Below, a port is root's.
 const FIRST_FREE: u16 = 1024;
 
@@ -112,9 +115,10 @@ impl Task {
         loop {
             match listener.accept().await {
                 Ok((stream, from)) => self.open(stream, from),
+                // A client that gave up, or a process that has no descriptor left for a while.
                 Err(error) => {
-                    tracing::warn!(%error, "A forwarded port takes no connection");
-                    return;
+                    tracing::warn!(%error, "A forwarded port took no connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }

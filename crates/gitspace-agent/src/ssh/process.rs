@@ -11,8 +11,8 @@ use crate::{
 use bytes::Bytes;
 use nix::sys::signal::Signal;
 use std::{
-    collections::BTreeMap, convert::Infallible, io, os::fd::OwnedFd,
-    os::unix::process::ExitStatusExt as _, process::ExitStatus, time::Duration,
+    collections::BTreeMap, io, os::fd::OwnedFd, os::unix::process::ExitStatusExt as _, pin::pin,
+    process::ExitStatus, time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWriteExt as _},
@@ -25,6 +25,8 @@ use wire::failure::{Failure, FailureCode};
 const READ: usize = 32 * 1024;
 /// Output of a terminal after its program has ended: something left behind may hold it open for ever.
 const DRAIN: Duration = Duration::from_millis(250);
+/// For what a client said before it went.
+const LAST_WORDS: Duration = Duration::from_secs(30);
 /// As shells say it of what cannot be started.
 const NOT_STARTED: u32 = 127;
 
@@ -162,10 +164,21 @@ async fn follow(running: Running, channel: &Channel) -> Option<End> {
             }
         }
     };
-    tokio::select! {
-        status = outputs => Some(End::of(&status)),
-        () = listen(channel, group, pty.as_ref()) => None,
-        never = feed(channel, stdin, pty.as_ref()) => match never {},
+    let mut outputs = pin!(outputs);
+    let mut feeding = pin!(feed(channel, stdin, pty.as_ref()));
+    let mut listening = pin!(listen(channel, group, pty.as_ref()));
+    let (mut fed, mut gone) = (false, None);
+    loop {
+        tokio::select! {
+            status = &mut outputs => return Some(End::of(&status)),
+            () = &mut feeding, if !fed => fed = true,
+            // What it said before is still taken.
+            () = &mut listening, if gone.is_none() => gone = Some(Instant::now() + LAST_WORDS),
+            () = sleep_until(gone), if gone.is_some() => return None,
+        }
+        if fed && gone.is_some() {
+            return None;
+        }
     }
 }
 
@@ -185,6 +198,8 @@ async fn show(pty: &Pty, child: &mut Child, channel: &Channel) -> io::Result<Exi
     let mut until = None;
     loop {
         tokio::select! {
+            // What is there is told before the time is looked at: a slow client takes its time.
+            biased;
             read = pty.read(&mut buffer) => match read {
                 Ok(count @ 1..) => {
                     let bytes = Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());
@@ -214,8 +229,8 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-/// From the client to the program. Its end is the end of the input, and nothing else.
-async fn feed(channel: &Channel, stdin: Option<ChildStdin>, pty: Option<&Pty>) -> Infallible {
+/// From the client to the program, to the end of its input.
+async fn feed(channel: &Channel, stdin: Option<ChildStdin>, pty: Option<&Pty>) {
     let fed = match (stdin, pty) {
         (_, Some(pty)) => type_into(channel, pty).await,
         (Some(stdin), None) => pour_into(channel, stdin).await,
@@ -227,7 +242,6 @@ async fn feed(channel: &Channel, stdin: Option<ChildStdin>, pty: Option<&Pty>) -
     }
     // What comes now is for nobody, and must not be what the client waits for.
     while channel.input().await.is_some() {}
-    std::future::pending().await
 }
 
 async fn pour_into(channel: &Channel, mut stdin: ChildStdin) -> io::Result<()> {

@@ -62,7 +62,9 @@ impl Requests {
                 // One that was closed before it was used is not waited for any longer.
                 self.waiting
                     .retain(|_, waiting| !waiting.channel.is_closed());
-                let channel = offered.accept();
+                let Some(channel) = offered.accept() else {
+                    return Ok(());
+                };
                 self.waiting.insert(
                     channel.id(),
                     Waiting {
@@ -85,8 +87,9 @@ impl Requests {
                 // As the remote user, who may not open what the agent can.
                 let asked = Asked::Socket(fields.text()?.to_owned());
                 let started = process::start(&self.agent, asked, &BTreeMap::new(), None);
-                let channel = offered.accept();
-                self.agent.tasks.spawn(process::run(started, channel));
+                if let Some(channel) = offered.accept() {
+                    self.agent.tasks.spawn(process::run(started, channel));
+                }
             }
             _ => offered.refuse(Refused::UnknownType, "it is not known here"),
         }

@@ -155,11 +155,10 @@ async fn a_command_has_its_own_output_errors_folder_environment_and_end() {
 }
 
 #[tokio::test]
-async fn the_end_by_a_signal_is_told_and_signals_reach_the_command() {
+async fn a_command_that_a_signal_ends_or_that_is_not_there_is_told() {
     let server = Server::start().await;
     let output = server.run(&["space", "kill -TERM $$"]).await;
     assert_eq!(output.status.code(), Some(255));
-    // OpenSSH's client sends no signals; closing is what it can do.
     let output = server.run(&["space", "nonsense-that-is-nowhere"]).await;
     assert_eq!(output.status.code(), Some(127));
 }

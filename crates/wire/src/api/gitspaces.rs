@@ -7,7 +7,7 @@ use crate::{
     ids::{GitspaceUuid, GrantUuid, MachineUuid, TaskUuid, TraceUuid},
     secret::Secret,
     task::{LogStream, Phase},
-    text::{GitspaceName, Slug},
+    text::{GitspaceName, Slug, SshPublicKey},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -184,7 +184,8 @@ pub struct Grant {
     pub url: String,
     /// Public host key of the gitspace's SSH server, `ssh-ed25519 AAAA…`, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ssh_host_key: Option<String>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub ssh_host_key: Option<SshPublicKey>,
 }
 
 /// `POST /gitspaces/{..}/links`: a URL with a one-time code, for a browser that is not logged in.

@@ -1,13 +1,15 @@
 //! One channel, as the connection sees it.
 
 use super::{ChannelError, Control, PACKET, WINDOW};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use ssh_transport::{Writer, number};
 use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::{Notify, oneshot};
 
 /// What waits to be sent of one channel, before whoever writes has to wait.
 const MAX_OUT: usize = 128 * 1024;
+/// Input that is put together.
+const SMALL: usize = 4 * 1024;
 /// Of one channel: a user who turns a window's corner makes many.
 const MAX_CONTROLS: usize = 64;
 
@@ -46,7 +48,7 @@ pub(super) struct Slot {
     granted: u32,
     /// Taken, and not granted again.
     taken: u32,
-    input: VecDeque<Bytes>,
+    input: VecDeque<BytesMut>,
     input_ended: bool,
     controls: VecDeque<Control>,
     closed_by_peer: bool,
@@ -128,8 +130,12 @@ impl Slot {
         !self.dropped && !self.input_ended
     }
 
-    pub(super) fn push_input(&mut self, data: Bytes) {
-        self.input.push_back(data);
+    pub(super) fn push_input(&mut self, data: BytesMut) {
+        // What comes byte by byte would cost many times what its window allows.
+        match self.input.back_mut() {
+            Some(last) if last.len() + data.len() <= SMALL => last.extend_from_slice(&data),
+            _ => self.input.push_back(data),
+        }
         self.changed.notify_waiters();
     }
 
@@ -141,7 +147,7 @@ impl Slot {
     /// The next piece: `Some(None)` at the end.
     pub(super) fn next_input(&mut self) -> Option<Option<Bytes>> {
         match self.input.pop_front() {
-            Some(bytes) => Some(Some(bytes)),
+            Some(bytes) => Some(Some(bytes.freeze())),
             None if self.input_ended || self.closed_by_peer => Some(None),
             None => None,
         }

@@ -1,6 +1,7 @@
 //! Windows, turns and ends, without a connection.
 
 use super::*;
+use bytes::Bytes;
 use std::task::Poll;
 
 fn open(channels: &Channels, theirs: u32, window: u32) -> Channel {
@@ -12,7 +13,8 @@ fn open(channels: &Channels, theirs: u32, window: u32) -> Channel {
     let channel = channels
         .offered(&mut Reader::new(&fields))
         .unwrap()
-        .accept();
+        .accept()
+        .unwrap();
     let confirmed = channels.next().unwrap();
     assert_eq!(confirmed[0], number::CHANNEL_OPEN_CONFIRMATION);
     channel
@@ -164,9 +166,15 @@ async fn a_peer_opens_no_more_channels_than_there_may_be() {
     let fields = fields.finish();
     let offered = channels.offered(&mut Reader::new(&fields)).unwrap();
     assert!(offered.is_answered());
+    drop(held);
+    let offers: Vec<_> = (0..600)
+        .map(|_| channels.offered(&mut Reader::new(&fields)).unwrap())
+        .collect();
+    let refused_too = offers.iter().filter(|offer| offer.is_answered()).count();
+    assert!(refused_too >= 600 - 512, "those that wait count, too");
     let refused = channels.next().unwrap();
     assert_eq!(refused[0], number::CHANNEL_OPEN_FAILURE);
-    drop((offered, held));
+    drop((offered, offers));
 }
 
 #[tokio::test]
@@ -191,7 +199,11 @@ async fn a_channel_that_a_peer_refuses_or_that_ends_with_its_connection_is_not_w
     let channel = open(&channels, 1, 1);
     let mut reading = std::pin::pin!(channel.input());
     assert!(futures_util::poll!(reading.as_mut()).is_pending());
+    let fields = Writer::default().number(9).number(1).number(PACKET);
+    let fields = fields.finish();
+    let late = channels.offered(&mut Reader::new(&fields)).unwrap();
     channels.end();
+    assert!(late.accept().is_none(), "it comes too late");
     assert_eq!(reading.await, None);
     assert_eq!(
         channels.open("x", |message| message).await.unwrap_err(),
