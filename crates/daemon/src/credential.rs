@@ -79,6 +79,19 @@ impl Credentials {
         }
     }
 
+    /// The file of this name, for what is read more than once; `None` where it was not given or is empty.
+    ///
+    /// # Errors
+    /// It is there and cannot be read.
+    pub fn file(&self, name: &str) -> Result<Option<Utf8PathBuf>, CredentialError> {
+        let given = self.get(name)?.is_some();
+        Ok(self
+            .dir
+            .as_ref()
+            .filter(|_| given)
+            .map(|dir| dir.join(name)))
+    }
+
     /// The secret of this name, without the white space around it; `None` where it was not given or is empty.
     ///
     /// # Errors

@@ -142,7 +142,7 @@ impl fmt::Debug for Reload {
 pub struct Lifecycle {
     tasks: Tasks,
     grace: Duration,
-    reload: Option<Reload>,
+    reloads: Vec<Reload>,
 }
 
 impl Lifecycle {
@@ -158,16 +158,17 @@ impl Lifecycle {
                 exit: Arc::default(),
             },
             grace,
-            reload: None,
+            reloads: Vec::new(),
         }
     }
 
-    /// What SIGHUP does. Without it the signal is logged and changes nothing.
+    /// What SIGHUP does, after what was named before. Without any the signal is logged and changes nothing.
     pub fn on_reload<F>(&mut self, mut reload: impl FnMut() -> F + Send + 'static)
     where
         F: Future<Output = Reloaded> + Send + 'static,
     {
-        self.reload = Some(Reload(Box::new(move || Box::pin(reload()))));
+        self.reloads
+            .push(Reload(Box::new(move || Box::pin(reload()))));
     }
 
     /// For what spawns tasks of its own.
@@ -200,7 +201,7 @@ impl Lifecycle {
         let Self {
             tasks,
             grace,
-            mut reload,
+            mut reloads,
         } = self;
         let mut signals = match Signals::install() {
             Ok(signals) => signals,
@@ -220,7 +221,7 @@ impl Lifecycle {
                         break true;
                     }
                     // What is read meanwhile may be older than what asked: read once more.
-                    Asked::Reload => reloading = begin_reload(&mut reload),
+                    Asked::Reload => reloading = begin_reload(&mut reloads),
                 },
                 reloaded = async {
                     match &mut reloading {
@@ -270,11 +271,11 @@ impl Lifecycle {
     }
 }
 
-fn begin_reload(reload: &mut Option<Reload>) -> Option<ReloadFuture> {
-    let Some(Reload(reload)) = reload else {
+fn begin_reload(reloads: &mut [Reload]) -> Option<ReloadFuture> {
+    if reloads.is_empty() {
         tracing::warn!("This daemon has nothing to reload");
         return None;
-    };
+    }
     // The service manager wants to know when the reload began, by its own clock.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
@@ -283,7 +284,21 @@ fn begin_reload(reload: &mut Option<Reload>) -> Option<ReloadFuture> {
             notify(&[NotifyState::Reloading]);
         }
     }
-    let work = reload();
+    let works: Vec<ReloadFuture> = reloads.iter_mut().map(|Reload(reload)| reload()).collect();
+    let work = async move {
+        let mut changed = Vec::new();
+        let mut failed = None;
+        // One that fails keeps no other from its part.
+        for work in works {
+            match work.await {
+                Ok(words) => changed.push(words),
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        failed.map_or_else(|| Ok(changed.join("; ")), Err)
+    };
     Some(Box::pin(async move {
         tokio::time::timeout(RELOAD_LIMIT, work)
             .await
@@ -298,7 +313,7 @@ fn end_reload(reloaded: Reloaded, tasks: &Tasks) {
             tasks.status(&format!("reloaded: {words}"));
         }
         Err(error) => {
-            tracing::error!(error = %ErrorChain(&*error), "Not reloaded; everything stays as it was");
+            tracing::error!(error = %ErrorChain(&*error), "Not reloaded; what is wrong stays as it was");
             tasks.status(&format!("not reloaded: {}", ErrorChain(&*error)));
         }
     }
@@ -422,5 +437,19 @@ mod tests {
         let start = Instant::now();
         lifecycle.run().await;
         assert_eq!(start.elapsed(), Duration::from_secs(2));
+    }
+
+    #[tokio::test]
+    async fn a_part_that_cannot_be_reloaded_keeps_no_other_from_it() {
+        let mut lifecycle = Lifecycle::new(Duration::from_secs(1));
+        let (tell, mut told) = tokio::sync::mpsc::channel(1);
+        lifecycle.on_reload(|| async { Err("the first is broken".into()) });
+        lifecycle.on_reload(move || {
+            let tell = tell.clone();
+            async move { Ok(tell.send(()).await.map(|()| "the second".to_owned())?) }
+        });
+        let reloaded = begin_reload(&mut lifecycle.reloads).unwrap().await;
+        assert_eq!(reloaded.unwrap_err().to_string(), "the first is broken");
+        assert_eq!(told.recv().await, Some(()));
     }
 }
