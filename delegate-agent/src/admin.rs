@@ -30,6 +30,7 @@ use prometheus_client::{
 };
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
+use tls_server::ServedCertificate;
 use tokio::sync::Mutex;
 use wire::{
     control::{Epoch, Hop, ProbeReport},
@@ -153,6 +154,7 @@ impl Subject for Admin {
                 "report": found.report,
             })),
             "tasks": self.board.tasks.borrow().len(),
+            "tls": self.checks.certificates.served.as_ref().map(ServedCertificate::view),
         })
     }
 
@@ -161,6 +163,9 @@ impl Subject for Admin {
     }
 
     fn metrics(&self, registry: &mut Registry) {
+        if let Some(certificate) = &self.checks.certificates.served {
+            certificate.metrics(registry);
+        }
         let link = self.link();
         gauge(
             registry,

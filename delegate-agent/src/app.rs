@@ -27,6 +27,7 @@ use daemon::{
 };
 use local_rpc::BindError;
 use std::{convert::Infallible, sync::Arc};
+use tls_server::ServedCertificate;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use wire::{ids::DelegateUuid, secret::Secret};
@@ -122,6 +123,8 @@ pub struct Started {
     pub link: LinkHandle,
     /// Two delegates in one folder would take the identity from each other.
     pub state_lock: StateLock,
+    /// Where TLS ends in this process; SIGHUP has it read anew.
+    pub certificate: Option<ServedCertificate>,
 }
 
 /// Starts everything the configuration asks for on `lifecycle`.
@@ -172,7 +175,7 @@ pub async fn start(
         .as_ref()
         .filter(|embedded| embedded.is(&config.control_plane_url));
     let transport = match own {
-        Some(embedded) => Transport::embedded(config.control_plane_url.clone(), embedded.address()),
+        Some(embedded) => embedded.transport()?,
         None => Transport::new(
             config.control_plane_url.clone(),
             config.proxy.clone(),
@@ -234,7 +237,12 @@ pub async fn start(
             .await?;
     }
 
+    let served = embedded
+        .as_ref()
+        .and_then(EmbeddedControlPlane::certificate)
+        .cloned();
     let certificates = Certificates {
+        served: served.clone(),
         transport: transport.clone(),
         ca_file: config.ca_file,
         warn_days: config.certificate_warn_days,
@@ -301,6 +309,7 @@ pub async fn start(
         board: board.clone(),
         link: handle.clone(),
         state_lock,
+        certificate: served,
     };
     let admin = Admin {
         name: who.name().to_owned(),

@@ -4,8 +4,10 @@ use crate::transport::Transport;
 use admin::{Check, Severity};
 use camino::Utf8PathBuf;
 use daemon::{Clock, ErrorChain, Hint as _};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use std::{sync::Arc, time::Duration};
+use tls_roots::{Left, left};
+use tls_server::ServedCertificate;
 
 pub(crate) const CERTIFICATE: &str = "certificate";
 pub(crate) const CA_FILE: &str = "ca_file";
@@ -14,36 +16,16 @@ pub(crate) const CA_FILE: &str = "ca_file";
 const LOOK_EVERY: Duration = Duration::from_secs(3_600);
 /// Whoever asks wants an answer.
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
-const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// What to look at, and when to warn. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Certificates {
+    /// By what is embedded in this process.
+    pub(crate) served: Option<ServedCertificate>,
     pub(crate) transport: Transport,
     pub(crate) ca_file: Option<Utf8PathBuf>,
     pub(crate) warn_days: u32,
     pub(crate) clock: Arc<dyn Clock>,
-}
-
-/// How much of a certificate's life is left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
-    Enough,
-    Little { days: i64 },
-    Nothing,
-}
-
-fn left(not_after: Timestamp, now: Timestamp, warn_days: u32) -> Left {
-    let left = not_after.duration_since(now);
-    if left.is_negative() || left.is_zero() {
-        Left::Nothing
-    } else if left < DAY.saturating_mul(i32::try_from(warn_days).unwrap_or(i32::MAX)) {
-        Left::Little {
-            days: left.as_hours() / 24,
-        }
-    } else {
-        Left::Enough
-    }
 }
 
 impl Certificates {
@@ -52,6 +34,9 @@ impl Certificates {
         let mut checks = Vec::new();
         checks.extend(self.of_control_plane().await);
         checks.extend(self.of_ca_file());
+        if let Some(served) = &self.served {
+            checks.extend(served.checks(self.warn_days));
+        }
         checks
     }
 
@@ -147,22 +132,5 @@ impl Certificates {
             .cause("what it signed is refused by this host")
             .fix(fix),
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_certificate_is_warned_of_in_time_and_told_when_it_has_ended() {
-        let now: Timestamp = "2026-11-26T12:00:00Z".parse().unwrap();
-        let at = |hours: i64| left(now + SignedDuration::from_hours(hours), now, 21);
-        assert_eq!(at(21 * 24), Left::Enough);
-        assert_eq!(at(21 * 24 - 1), Left::Little { days: 20 });
-        assert_eq!(at(1), Left::Little { days: 0 });
-        assert_eq!(at(0), Left::Nothing);
-        assert_eq!(at(-1), Left::Nothing);
-        assert_eq!(left(Timestamp::MAX, now, 3_650), Left::Enough);
     }
 }

@@ -252,7 +252,9 @@ impl Program for Settings {
     }
 
     fn examine(self) -> Result<String, Wrong<Refusal>> {
-        let config = self.check_all().map_err(|wrong| wrong.map(Refusal::from))?;
+        let config = self
+            .check_all(&Credentials::of_command())
+            .map_err(|wrong| wrong.map(Refusal::from))?;
         // The embedded control plane is reached without either.
         if config.embedded.is_none() {
             transport(&config)?;
@@ -268,8 +270,8 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
     let loaded = admin::load::<Settings>(path)?;
     let log = admin::log(&loaded)?;
     let config_files = loaded.files.clone();
-    let config = loaded.value.check()?;
     let credentials = Credentials::of_process();
+    let config = loaded.value.check(&credentials)?;
     let sources = Sources {
         clock: Arc::new(SystemClock),
         ids: Arc::new(RandomIds),
@@ -280,8 +282,11 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
         config_files,
     };
     admin::runtime()?.block_on(async {
-        let lifecycle = admin::lifecycle::<Settings>(GRACE, path, &log);
-        let _started = Box::pin(app::start(config, sources, &lifecycle)).await?;
+        let mut lifecycle = admin::lifecycle::<Settings>(GRACE, path, &log);
+        let started = Box::pin(app::start(config, sources, &lifecycle)).await?;
+        if let Some(certificate) = started.certificate.clone() {
+            lifecycle.on_reload(move || certificate.reload());
+        }
         Ok(lifecycle.run().await)
     })
 }
@@ -291,7 +296,7 @@ fn enroll(path: Option<&Utf8Path>, args: EnrollArgs) -> Result<ExitCode, CliErro
     settings.control_plane_url = args.url.or(settings.control_plane_url);
     settings.name = args.name.or(settings.name);
     settings.tags = args.tags.unwrap_or(settings.tags);
-    let config: Config = settings.check()?;
+    let config: Config = settings.check(&Credentials::of_command())?;
     let join_token = read_token(&args.join_token_file).map_err(|source| JoinTokenError {
         path: args.join_token_file.clone(),
         source,
@@ -322,7 +327,8 @@ fn rotate(path: Option<&Utf8Path>, output: admin::Output) -> Result<ExitCode, Cl
         Some(rotated) => rotated,
         // No daemon has the identity in use.
         None => {
-            let config = admin::load::<Settings>(path)?.value.check()?;
+            let settings = admin::load::<Settings>(path)?.value;
+            let config = settings.check(&Credentials::of_command())?;
             let transport = transport(&config)?;
             // One that serves another socket has it in use all the same.
             let _lock = state_folder::take(&config.state_dir)?;
@@ -346,8 +352,8 @@ fn rotate(path: Option<&Utf8Path>, output: admin::Output) -> Result<ExitCode, Cl
 }
 
 fn doctor(path: Option<&Utf8Path>, output: admin::Output) -> Result<ExitCode, CliError> {
-    let config = admin::load::<Settings>(path)?.value.check()?;
     let credentials = Credentials::of_command();
+    let config = admin::load::<Settings>(path)?.value.check(&credentials)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let checks = admin::runtime()?.block_on(doctor::examine(
         &config,
@@ -363,7 +369,7 @@ fn transport(config: &Config) -> Result<Transport, Refusal> {
         config.control_plane_url.clone(),
         config.proxy.clone(),
         &proxy_env(&Credentials::of_command())?,
-        config.ca_file.as_deref(),
+        config.trusted().as_deref(),
     )?)
 }
 

@@ -2,18 +2,18 @@
 
 use crate::{inventory::hostname, transport::ProxyUrl};
 use camino::Utf8PathBuf;
-use daemon::{Exit, Gather, Hint, Wrong};
+use daemon::{Credentials, Exit, Gather, Hint, Wrong};
 use gateway::SshListen;
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
+use tls_server::{
+    CertificateError, Names, ServedCertificate, Source, TlsPlan, TlsSettings, TlsSettingsError,
+};
 use url::Url;
 use wire::control::Capacity;
 
 /// Where not set.
 pub(crate) const ADMIN_SOCKET: &str = "/run/gitspaces/delegate/admin.sock";
-
-/// Where not set. Whoever renews certificates of 90 days does so 30 days before their end.
-pub const CERTIFICATE_WARN_DAYS: u32 = 21;
 
 /// From the embedded gateway's port to the one for SSH, where that is not set.
 const SSH_PORT_AFTER: u16 = 2;
@@ -46,6 +46,8 @@ pub struct Settings {
     /// Before the end of a certificate.
     pub certificate_warn_days: Option<u32>,
     pub embedded: EmbeddedSettings,
+    /// How TLS ends at the embedded control plane and gateway.
+    pub tls: TlsSettings,
     pub log: daemon::logging::LogConfig,
 }
 
@@ -178,6 +180,12 @@ pub enum ConfigError {
     TooManyTags,
     #[error("the embedded gateway needs the embedded control plane, whose gateway it registers as")]
     GatewayAlone,
+    #[error(transparent)]
+    Tls(#[from] TlsSettingsError),
+    #[error("`[tls]` is set, and neither a control plane nor a gateway is embedded here")]
+    NothingServed,
+    #[error("cannot serve TLS")]
+    Certificate(#[from] CertificateError),
 }
 
 impl Hint for ConfigError {
@@ -195,12 +203,29 @@ impl Hint for ConfigError {
                 Some("for example `https://gitspaces.example.com`".to_owned())
             }
             Self::Proxy { .. } => Some("set it to http://[user@]host:port; the password is the credential `proxy-password`".to_owned()),
+            Self::Tls(error) => error.hint(),
+            Self::NothingServed => Some(
+                "leave `[tls]` out, or enable `[embedded.control_plane]`: whom this host trusts is `ca_file`".to_owned(),
+            ),
+            Self::Certificate(error) => error.hint(),
             Self::TooManyTags => None,
         }
     }
 
     fn exit(&self) -> Exit {
-        Exit::Config
+        match self {
+            Self::Certificate(error) => error.exit(),
+            Self::Tls(error) => error.exit(),
+            Self::NoControlPlane
+            | Self::Url { .. }
+            | Self::NotAnOrigin { .. }
+            | Self::Proxy { .. }
+            | Self::Name { .. }
+            | Self::Tag { .. }
+            | Self::TooManyTags
+            | Self::GatewayAlone
+            | Self::NothingServed => Exit::Config,
+        }
     }
 }
 
@@ -228,6 +253,38 @@ pub struct Embedded {
     pub public_url: Origin,
     pub wake_on_connect: bool,
     pub gateway: Option<Gateway>,
+    pub tls: TlsPlan,
+}
+
+impl Embedded {
+    /// What the certificate has to hold for.
+    pub(crate) fn names(&self) -> Names {
+        let names = Names::default().host(self.public_url.url());
+        match &self.gateway {
+            Some(gateway) => names.below(gateway.public_url.url()),
+            None => names,
+        }
+    }
+
+    /// The certificate of its own authority, where it has one.
+    pub(crate) fn authority(&self) -> Option<Utf8PathBuf> {
+        let own = self.tls.source == Some(Source::PrivateCa);
+        own.then(|| tls_server::authority_file(&self.state_dir))
+    }
+}
+
+impl Config {
+    /// Whom commands trust beside the host's own authorities, to reach the control plane: that of the embedded one, unless another is set.
+    #[must_use]
+    pub fn trusted(&self) -> Option<Utf8PathBuf> {
+        let own = || {
+            let embedded = self.embedded.as_ref()?;
+            let authority = embedded.authority()?;
+            (embedded.public_url == self.control_plane_url && authority.exists())
+                .then_some(authority)
+        };
+        self.ca_file.clone().or_else(own)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -323,15 +380,20 @@ impl std::fmt::Display for Origin {
 impl Settings {
     /// # Errors
     /// Names the first key that is wrong.
-    pub fn check(self) -> Result<Config, ConfigError> {
-        self.check_all().map_err(|wrong| wrong.first)
+    pub fn check(self, credentials: &Credentials) -> Result<Config, ConfigError> {
+        self.check_all(credentials).map_err(|wrong| wrong.first)
     }
 
     /// # Errors
     /// Names each key that is wrong.
-    pub fn check_all(self) -> Result<Config, Wrong<ConfigError>> {
+    pub fn check_all(self, credentials: &Credentials) -> Result<Config, Wrong<ConfigError>> {
         let mut wrong = Gather::default();
-        let embedded = self.embedded.check(&mut wrong);
+        let tls = wrong.keep(self.tls.check(credentials).map_err(ConfigError::from));
+        let tls = tls.unwrap_or_default();
+        if tls.source.is_some() && !self.embedded.control_plane.enabled {
+            wrong.push(ConfigError::NothingServed);
+        }
+        let embedded = self.embedded.check(&tls, &mut wrong);
         let control_plane_url = match (&self.control_plane_url, &embedded) {
             (Some(text), _) => wrong.keep(Origin::parse("control_plane_url", text)),
             (None, Some(embedded)) => Some(embedded.public_url.clone()),
@@ -374,14 +436,14 @@ impl Settings {
             socket_gid: self.socket_gid,
             proxy,
             ca_file: self.ca_file,
-            certificate_warn_days: self.certificate_warn_days.unwrap_or(CERTIFICATE_WARN_DAYS),
+            certificate_warn_days: self.certificate_warn_days.unwrap_or(tls_roots::WARN_DAYS),
             embedded,
         })
     }
 }
 
 impl EmbeddedSettings {
-    fn check(&self, wrong: &mut Gather<ConfigError>) -> Option<Embedded> {
+    fn check(&self, tls: &TlsPlan, wrong: &mut Gather<ConfigError>) -> Option<Embedded> {
         let (control_plane, gateway) = (&self.control_plane, &self.gateway);
         if !control_plane.enabled {
             if gateway.enabled {
@@ -389,21 +451,30 @@ impl EmbeddedSettings {
             }
             return None;
         }
-        let mut url = |key, text: &Option<String>, listen: SocketAddr| {
-            wrong.keep(match text {
+        let mut url = |key, text: &Option<String>, host: &str, listen: SocketAddr| {
+            let url = wrong.keep(match text {
                 Some(text) => Origin::parse(key, text),
-                None => Origin::parse(key, &format!("http://localhost:{}", listen.port())),
-            })
+                None => Origin::parse(key, &format!("{}://{host}:{}", tls.scheme(), listen.port())),
+            })?;
+            wrong.keep(tls.check_url(key, url.url()).map_err(ConfigError::from))?;
+            Some(url)
         };
         let public_url = url(
             "embedded.control_plane.public_url",
             &control_plane.public_url,
+            "localhost",
             control_plane.listen,
         );
-        let gateway = gateway.enabled.then(|| {
+        // No client takes a certificate for `*.localhost`.
+        let gateway_host = match tls.source {
+            Some(_) => "gitspaces.localhost",
+            None => "localhost",
+        };
+        let served = gateway.enabled.then(|| {
             let public_url = url(
                 "embedded.gateway.public_url",
                 &gateway.public_url,
+                gateway_host,
                 gateway.listen,
             )?;
             Some(Gateway {
@@ -412,13 +483,26 @@ impl EmbeddedSettings {
                 ssh: gateway.ssh(),
             })
         });
-        Some(Embedded {
+        let mut listen = |key, listen| {
+            wrong.keep(tls.check_listen(key, listen).map_err(ConfigError::from));
+        };
+        listen("embedded.control_plane.listen", control_plane.listen);
+        if gateway.enabled {
+            listen("embedded.gateway.listen", gateway.listen);
+        }
+        let embedded = Embedded {
             state_dir: control_plane.state_dir.clone(),
             listen: control_plane.listen,
             public_url: public_url?,
             wake_on_connect: control_plane.wake_on_connect,
-            gateway: gateway.flatten(),
-        })
+            gateway: served.flatten(),
+            tls: tls.clone(),
+        };
+        if let Some(source) = &tls.source {
+            let look = ServedCertificate::look(source, &embedded.names());
+            wrong.keep(look.map_err(ConfigError::from));
+        }
+        Some(embedded)
     }
 }
 
@@ -450,7 +534,10 @@ mod tests {
             "http://localhost:7070",
             "http://[::1]:7070/",
         ] {
-            assert!(settings(good).check().is_ok(), "refused {good}");
+            assert!(
+                settings(good).check(&Credentials::default()).is_ok(),
+                "refused {good}"
+            );
         }
         for bad in [
             "localhost:7070",
@@ -460,7 +547,10 @@ mod tests {
             "https://x?y",
             "",
         ] {
-            assert!(settings(bad).check().is_err(), "took {bad}");
+            assert!(
+                settings(bad).check(&Credentials::default()).is_err(),
+                "took {bad}"
+            );
         }
     }
 
@@ -472,7 +562,10 @@ mod tests {
                 ..settings("http://x")
             };
             assert!(
-                matches!(settings.check(), Err(ConfigError::Name { .. })),
+                matches!(
+                    settings.check(&Credentials::default()),
+                    Err(ConfigError::Name { .. })
+                ),
                 "took {name:?}"
             );
         }
@@ -480,7 +573,10 @@ mod tests {
             tags: vec!["zone=eu/1".to_owned(), "a,b".to_owned()],
             ..settings("http://x")
         };
-        assert!(matches!(tagged.check(), Err(ConfigError::Tag { .. })));
+        assert!(matches!(
+            tagged.check(&Credentials::default()),
+            Err(ConfigError::Tag { .. })
+        ));
     }
 
     #[test]
@@ -493,7 +589,11 @@ mod tests {
         };
         settings.embedded.control_plane.enabled = true;
         settings.embedded.control_plane.public_url = Some("https://x/path".to_owned());
-        let wrong: Vec<_> = settings.check_all().unwrap_err().into_iter().collect();
+        let wrong: Vec<_> = settings
+            .check_all(&Credentials::default())
+            .unwrap_err()
+            .into_iter()
+            .collect();
         assert!(
             matches!(
                 wrong.as_slice(),
@@ -523,16 +623,16 @@ mod tests {
             ..Settings::default()
         };
         assert!(matches!(
-            settings.clone().check(),
+            settings.clone().check(&Credentials::default()),
             Err(ConfigError::NoControlPlane)
         ));
         settings.embedded.gateway.enabled = true;
         assert!(matches!(
-            settings.clone().check(),
+            settings.clone().check(&Credentials::default()),
             Err(ConfigError::GatewayAlone)
         ));
         settings.embedded.control_plane.enabled = true;
-        let config = settings.check().expect("taken");
+        let config = settings.check(&Credentials::default()).expect("taken");
         assert_eq!(config.control_plane_url.ascii(), "http://localhost:7070");
     }
 

@@ -213,7 +213,7 @@ async fn control_plane(
         url.clone(),
         config.proxy.clone(),
         proxy_env,
-        config.ca_file.as_deref(),
+        config.trusted().as_deref(),
     );
     let transport = match transport {
         Ok(transport) => transport,
@@ -241,8 +241,9 @@ async fn control_plane(
             ];
             checks.extend(key(config, &transport, &**clock).await);
             let certificates = Certificates {
+                served: None,
                 transport,
-                ca_file: config.ca_file.clone(),
+                ca_file: config.trusted(),
                 warn_days: config.certificate_warn_days,
                 clock: Arc::clone(clock),
             };
@@ -316,6 +317,7 @@ mod tests {
     use super::*;
     use crate::config::Settings;
     use camino::Utf8Path;
+    use daemon::Credentials;
     use daemon::SystemClock;
     use gateway::SshListen;
     use std::net::{SocketAddr, TcpListener};
@@ -341,7 +343,7 @@ mod tests {
 
     async fn fatal(settings: Settings) -> Vec<String> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let config = settings.check().unwrap();
+        let config = settings.check(&Credentials::default()).unwrap();
         examine(&config, &ProxyEnv::default(), false, &clock)
             .await
             .into_iter()
@@ -374,7 +376,8 @@ mod tests {
         let mut wrong = settings(root, listen);
         wrong.admin_socket = Some(file.join("admin.sock"));
         wrong.embedded.control_plane.state_dir = file;
-        assert_eq!(fatal(wrong).await, [ADMIN_SOCKET, EMBEDDED_STATE]);
+        let found = fatal(wrong).await;
+        assert_eq!(found, [ADMIN_SOCKET, EMBEDDED_STATE, SSH_HOST_KEY]);
 
         for name in ["state", "control-plane"] {
             std::fs::create_dir(root.join(name)).unwrap();
@@ -397,7 +400,9 @@ mod tests {
 
         // A daemon that runs has all of it.
         let _taken = listen.map(|address| TcpListener::bind(address).unwrap());
-        let config = settings(root, listen).check().unwrap();
+        let config = settings(root, listen)
+            .check(&Credentials::default())
+            .unwrap();
         let checks = embedded(&config.embedded.unwrap(), true);
         assert!(checks.iter().all(|check| check.ok), "{checks:#?}");
     }

@@ -17,7 +17,9 @@ use control_plane::{
 use daemon::{Clock, Exit, Hint, Ids, Lifecycle};
 use gateway::{Gateway, GatewayConfig, GatewayError, Listen, SshConfig};
 use runner_dial::RunnerDial;
+use rustls::{ClientConfig, ServerConfig};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tls_server::{ServedCertificate, TlsStartError};
 use wire::ids::DelegateUuid;
 
 /// The token is used within the second.
@@ -47,6 +49,8 @@ pub enum EmbeddedError {
     },
     #[error("the embedded control plane gave the delegate no id")]
     NoDelegate,
+    #[error(transparent)]
+    Tls(#[from] TlsStartError),
     #[error("cannot start the embedded gateway")]
     Gateway {
         #[source]
@@ -61,6 +65,7 @@ impl Hint for EmbeddedError {
             Self::Start { source } => source.hint(),
             Self::Enrol { source } => source.hint(),
             Self::Gateway { source } => source.hint(),
+            Self::Tls(error) => error.hint(),
             Self::Mint { .. } | Self::NoDelegate => None,
         }
     }
@@ -71,6 +76,7 @@ impl Hint for EmbeddedError {
             Self::Start { source } => source.exit(),
             Self::Enrol { source } => source.exit(),
             Self::Gateway { source } => source.exit(),
+            Self::Tls(error) => error.exit(),
             Self::Mint { .. } | Self::NoDelegate => Exit::Failure,
         }
     }
@@ -87,6 +93,7 @@ pub struct EmbeddedControlPlane {
     control_plane: ControlPlane,
     config: Embedded,
     address: SocketAddr,
+    certificate: Option<ServedCertificate>,
     clock: Arc<dyn Clock>,
 }
 
@@ -108,11 +115,21 @@ impl EmbeddedControlPlane {
         if let Some(gateway) = &config.gateway {
             settings.gateway_url = gateway.public_url.ascii();
         }
+        let certificate = config
+            .tls
+            .start(
+                config.names(),
+                &config.state_dir,
+                Arc::clone(&clock),
+                lifecycle,
+            )
+            .await?;
         let deps = Deps {
             clock: Arc::clone(&clock),
             ids,
             listener: None,
             seal_key: None,
+            tls: server_config(certificate.as_ref())?,
         };
         let mut control_plane = Box::pin(ControlPlane::build(settings, deps))
             .await
@@ -124,8 +141,33 @@ impl EmbeddedControlPlane {
             control_plane,
             config,
             address,
+            certificate,
             clock,
         })
+    }
+
+    /// What both it and the gateway show.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&ServedCertificate> {
+        self.certificate.as_ref()
+    }
+
+    /// The way to it from this process.
+    ///
+    /// # Errors
+    /// TLS cannot be set up.
+    pub fn transport(&self) -> Result<Transport, EmbeddedError> {
+        let (origin, tls) = (self.config.public_url.clone(), self.own_client_config()?);
+        Ok(Transport::embedded(origin, self.address, tls))
+    }
+
+    fn own_client_config(&self) -> Result<Option<Arc<ClientConfig>>, EmbeddedError> {
+        let config = self
+            .certificate
+            .as_ref()
+            .map(ServedCertificate::own_client_config);
+        let config = config.transpose();
+        Ok(config.map_err(|source| TlsStartError::Certificate { source })?)
     }
 
     /// Where it listens.
@@ -211,28 +253,33 @@ impl EmbeddedControlPlane {
             .embedded_gateway()
             .await
             .map_err(|source| EmbeddedError::Mint { source })?;
-        let direct =
-            match Transport::embedded(self.config.public_url.clone(), self.address).direct() {
-                Some(direct) => direct,
-                None => self.address,
-            };
-        // In this process it is plain HTTP, whatever ends TLS in front of it.
-        let plain = Origin::parse(
-            "embedded.control_plane.listen",
-            &format!("http://{}", self.config.public_url.authority()),
-        )
-        .map_or_else(
-            |_| self.config.public_url.url().clone(),
-            |origin| origin.url().clone(),
-        );
+        let direct = match self.transport()?.direct() {
+            Some(direct) => direct,
+            None => self.address,
+        };
+        let control_tls = self.own_client_config()?;
+        let control_plane_url = if control_tls.is_some() {
+            self.config.public_url.url().clone()
+        } else {
+            // In this process it is plain HTTP, whatever ends TLS in front of it.
+            Origin::parse(
+                "embedded.control_plane.listen",
+                &format!("http://{}", self.config.public_url.authority()),
+            )
+            .map_or_else(
+                |_| self.config.public_url.url().clone(),
+                |origin| origin.url().clone(),
+            )
+        };
         let gateway = Gateway::build(
             GatewayConfig {
                 listen: Listen::Address(config.listen),
+                tls: server_config(self.certificate.as_ref())?,
                 public_url: config.public_url.url().clone(),
-                control_plane_url: plain,
+                control_plane_url,
                 gateway_token: embedded.token,
                 control_connect: Some(direct),
-                control_tls: None,
+                control_tls,
                 ssh: config.ssh.map(|ssh| SshConfig {
                     listen: Listen::Address(ssh.listen),
                     host_key: ssh_host_key(&self.config.state_dir),
@@ -250,4 +297,13 @@ impl EmbeddedControlPlane {
         gateway.start(lifecycle);
         Ok(())
     }
+}
+
+fn server_config(
+    certificate: Option<&ServedCertificate>,
+) -> Result<Option<Arc<ServerConfig>>, EmbeddedError> {
+    let config = certificate
+        .map(ServedCertificate::server_config)
+        .transpose();
+    Ok(config.map_err(|source| TlsStartError::Certificate { source })?)
 }

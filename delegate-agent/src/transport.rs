@@ -150,9 +150,14 @@ impl Transport {
         })
     }
 
-    /// To a control plane in this process, which listens on plain HTTP whatever stands in front of it.
+    /// To a control plane in this process, which ends TLS itself where `tls` says so, and else listens on plain HTTP whatever stands in front
+    /// of it.
     #[must_use]
-    pub fn embedded(origin: Origin, listen: SocketAddr) -> Self {
+    pub fn embedded(
+        origin: Origin,
+        listen: SocketAddr,
+        tls: Option<Arc<rustls::ClientConfig>>,
+    ) -> Self {
         let direct = if listen.ip().is_unspecified() {
             SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, listen.port()))
         } else {
@@ -161,7 +166,7 @@ impl Transport {
         Self {
             origin,
             proxy: None,
-            tls: None,
+            tls: tls.map(TlsConnector::from),
             seen: Arc::default(),
             direct: Some(direct),
         }
@@ -257,7 +262,11 @@ impl Transport {
             .await?
             .map_err(|source| ConnectError::of_handshake(address, host, source))?;
         let (_, session) = stream.get_ref();
-        let own = session.peer_certificates().and_then(<[_]>::first);
+        // That of this process is told as the one served.
+        let own = session
+            .peer_certificates()
+            .and_then(<[_]>::first)
+            .filter(|_| self.direct.is_none());
         if let Some(not_after) = own.and_then(tls_roots::not_after) {
             let at = Instant::now();
             *self.seen.lock().unwrap_or_else(PoisonError::into_inner) =

@@ -11,6 +11,7 @@ use local_rpc::{
 };
 use serde_json::{Value, json};
 use std::time::Duration;
+use tls_server::ServedCertificate;
 use wire::problem::Problem;
 
 /// A database that takes longer is not one to work with.
@@ -27,6 +28,8 @@ pub(crate) struct Admin {
     pub(crate) control_plane: ControlPlaneView,
     pub(crate) bootstrap: Bootstrap,
     pub(crate) state_dir: Utf8PathBuf,
+    pub(crate) certificate: Option<ServedCertificate>,
+    pub(crate) certificate_warn_days: u32,
     pub(crate) config_files: Vec<Utf8PathBuf>,
 }
 
@@ -101,12 +104,16 @@ impl Subject for Admin {
             )
             .fix("`gitspace delegate probe NAME` says what is wrong there"),
         };
-        vec![
+        let mut checks = vec![
             database,
             delegates,
             paths,
             Check::disk(STATE_DISK, "the control plane's state", &self.state_dir).await,
-        ]
+        ];
+        if let Some(certificate) = &self.certificate {
+            checks.extend(certificate.checks(self.certificate_warn_days));
+        }
+        checks
     }
 
     async fn status(&self) -> Value {
@@ -114,6 +121,7 @@ impl Subject for Admin {
             "delegates": self.control_plane.delegates(),
             "broken_paths": self.control_plane.broken_paths(),
             "refused_lately": self.control_plane.refused_lately(),
+            "tls": self.certificate.as_ref().map(ServedCertificate::view),
         })
     }
 
@@ -125,6 +133,9 @@ impl Subject for Admin {
     }
 
     fn metrics(&self, registry: &mut Registry) {
+        if let Some(certificate) = &self.certificate {
+            certificate.metrics(registry);
+        }
         let counts = self.control_plane.delegates();
         for (name, help, count) in [
             (

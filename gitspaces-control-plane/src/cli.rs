@@ -1,13 +1,14 @@
 //! The command line.
 
 use crate::admin::Admin;
-use crate::config::{SEAL_KEY, Settings};
+use crate::config::{Refusal, SEAL_KEY, Settings};
 use admin::{AdminSocketError, Program, ProgramError, RuntimeError};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Parser, Subcommand};
-use control_plane::{BuildError, ConfigError, ControlPlane, Deps, StartError};
-use daemon::{Exit, Hint, PassedSockets, RandomIds, SystemClock};
+use control_plane::{BuildError, ControlPlane, Deps, StartError};
+use daemon::{Credentials, Exit, Hint, PassedSockets, RandomIds, SystemClock};
 use std::{process::ExitCode, sync::Arc, time::Duration};
+use tls_server::{ServedCertificate, TlsStartError};
 
 /// For answers under way, and for delegates to be told.
 const GRACE: Duration = Duration::from_secs(20);
@@ -41,7 +42,11 @@ enum Command {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
     #[error(transparent)]
-    Program(#[from] ProgramError<ConfigError>),
+    Program(#[from] ProgramError<Refusal>),
+    #[error("the configuration is wrong")]
+    Config(#[source] Refusal),
+    #[error(transparent)]
+    Tls(#[from] TlsStartError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     #[error(transparent)]
@@ -60,6 +65,8 @@ impl CliError {
     fn inner(&self) -> &dyn Hint {
         match self {
             Self::Program(error) => error,
+            Self::Config(error) => error,
+            Self::Tls(error) => error,
             Self::Runtime(error) => error,
             Self::Credential(error) => error,
             Self::Build(error) => error,
@@ -96,16 +103,16 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
     let config_files = loaded.files.clone();
     let (admin_path, gid) = (loaded.value.admin_socket(), loaded.value.socket_gid);
     let mut sockets = PassedSockets::of_process()?;
-    let config = loaded.value.into_config();
+    let credentials = Credentials::of_process();
+    let checked = loaded
+        .value
+        .check(&credentials)
+        .map_err(|wrong| CliError::Config(wrong.first))?;
+    let config = checked.control_plane;
     let state_dir = config.state_dir.clone();
-    let deps = Deps {
-        clock: Arc::new(SystemClock),
-        ids: Arc::new(RandomIds),
-        listener: None,
-        seal_key: daemon::credential(SEAL_KEY)?,
-    };
+    let seal_key = credentials.get(SEAL_KEY)?;
     admin::runtime()?.block_on(async {
-        let lifecycle = admin::lifecycle::<Settings>(GRACE, path, &log);
+        let mut lifecycle = admin::lifecycle::<Settings>(GRACE, path, &log);
         let admin_socket = admin::AdminSocket {
             path: &admin_path,
             gid,
@@ -114,12 +121,33 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
         .bind()
         .map_err(AdminSocketError)?;
         sockets.finish()?;
+        let certificate = checked
+            .tls
+            .start(checked.names, &state_dir, Arc::new(SystemClock), &lifecycle)
+            .await?;
+        if let Some(certificate) = certificate.clone() {
+            lifecycle.on_reload(move || certificate.reload());
+        }
+        let tls = certificate
+            .as_ref()
+            .map(ServedCertificate::server_config)
+            .transpose()
+            .map_err(|source| TlsStartError::Certificate { source })?;
+        let deps = Deps {
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(RandomIds),
+            listener: None,
+            seal_key,
+            tls,
+        };
         let mut control_plane = Box::pin(ControlPlane::build(config, deps)).await?;
         let address = control_plane.start(&lifecycle)?;
         let admin = Admin {
             control_plane: control_plane.view(),
             bootstrap: control_plane.bootstrap(),
             state_dir,
+            certificate,
+            certificate_warn_days: checked.certificate_warn_days,
             config_files,
         };
         admin_socket.spawn(&lifecycle, admin, log, Arc::new(SystemClock));

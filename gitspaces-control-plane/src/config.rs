@@ -3,9 +3,13 @@
 use admin::Program;
 use camino::Utf8PathBuf;
 use control_plane::{ConfigError, ControlPlaneConfig};
-use daemon::{Wrong, logging::LogConfig};
+use daemon::{Credentials, Exit, Gather, Hint, Wrong, logging::LogConfig};
 use serde::Deserialize;
 use std::net::SocketAddr;
+use tls_server::{
+    CertificateError, Names, ServedCertificate, TlsPlan, TlsSettings, TlsSettingsError,
+};
+use url::Url;
 
 /// Name of the credential that seals secrets in the database, in place of a file in the state directory.
 pub(crate) const SEAL_KEY: &str = "seal-key";
@@ -22,6 +26,10 @@ pub(crate) struct Settings {
     /// About how often the whole way through each delegate into its gitspaces is probed.
     delegate_probe_ms: Option<u64>,
     wake_on_connect: Option<bool>,
+    /// How TLS ends here.
+    tls: TlsSettings,
+    /// Before the end of its certificate.
+    certificate_warn_days: Option<u32>,
     /// `/healthz`, `/readyz`, `/status` and more.
     admin_socket: Option<Utf8PathBuf>,
     /// Group of the admin socket's file.
@@ -29,15 +37,94 @@ pub(crate) struct Settings {
     log: LogConfig,
 }
 
+/// Why a start would refuse the configuration.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Tls(#[from] TlsSettingsError),
+    #[error("cannot serve TLS")]
+    Certificate(#[from] CertificateError),
+}
+
+impl Refusal {
+    fn inner(&self) -> &dyn Hint {
+        match self {
+            Self::Config(error) => error,
+            Self::Tls(error) => error,
+            Self::Certificate(error) => error,
+        }
+    }
+}
+
+impl Hint for Refusal {
+    fn hint(&self) -> Option<String> {
+        self.inner().hint()
+    }
+
+    fn exit(&self) -> Exit {
+        self.inner().exit()
+    }
+}
+
+/// Checked.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub(crate) control_plane: ControlPlaneConfig,
+    pub(crate) tls: TlsPlan,
+    pub(crate) names: Names,
+    pub(crate) certificate_warn_days: u32,
+}
+
 impl Settings {
-    pub(crate) fn into_config(self) -> ControlPlaneConfig {
+    /// Looks at the certificate's files, and opens nothing.
+    pub(crate) fn check(self, credentials: &Credentials) -> Result<Checked, Wrong<Refusal>> {
+        let mut wrong = Gather::default();
+        let tls = wrong.keep(self.tls.clone().check(credentials).map_err(Refusal::from));
+        let tls = tls.unwrap_or_default();
+        let certificate_warn_days = self.certificate_warn_days.unwrap_or(tls_roots::WARN_DAYS);
+        let control_plane = self.into_config(&tls);
+        if let Err(all) = control_plane.check() {
+            for error in all {
+                wrong.push(error.into());
+            }
+        }
+        wrong.keep(
+            tls.check_listen("listen", control_plane.listen)
+                .map_err(Refusal::from),
+        );
+        // One that cannot be parsed was told.
+        let url = control_plane.public_url.parse::<Url>().ok();
+        let names = url
+            .as_ref()
+            .map_or_else(Names::default, |url| Names::default().host(url));
+        if let Some(url) = &url {
+            wrong.keep(tls.check_url("public_url", url).map_err(Refusal::from));
+        }
+        if let Some(source) = &tls.source {
+            wrong.keep(ServedCertificate::look(source, &names).map_err(Refusal::from));
+        }
+        wrong.finish()?;
+        Ok(Checked {
+            control_plane,
+            tls,
+            names,
+            certificate_warn_days,
+        })
+    }
+
+    fn into_config(self, tls: &TlsPlan) -> ControlPlaneConfig {
         let state_dir = self
             .state_dir
             .unwrap_or_else(|| "/var/lib/gitspaces/control-plane".into());
         let default = ControlPlaneConfig::new(state_dir);
         ControlPlaneConfig {
             listen: self.listen.unwrap_or(default.listen),
-            public_url: self.public_url.unwrap_or(default.public_url),
+            public_url: self.public_url.unwrap_or_else(|| match tls.source {
+                None => default.public_url,
+                Some(_) => "https://localhost:7070".to_owned(),
+            }),
             gateway_url: self.gateway_url.unwrap_or(default.gateway_url),
             delegate_heartbeat_ms: self
                 .delegate_heartbeat_ms
@@ -53,7 +140,7 @@ impl Program for Settings {
     const NAME: &'static str = "gitspaces-control-plane";
     const CONFIG: &'static str = "/etc/gitspaces/gitspaces-control-plane.toml";
     const ENV_PREFIX: &'static str = "GITSPACES_CONTROL_PLANE";
-    type Refusal = ConfigError;
+    type Refusal = Refusal;
 
     fn admin_socket(&self) -> Utf8PathBuf {
         self.admin_socket
@@ -65,9 +152,8 @@ impl Program for Settings {
         &self.log
     }
 
-    fn examine(self) -> Result<String, Wrong<ConfigError>> {
-        let config = self.into_config();
-        config.check()?;
+    fn examine(self) -> Result<String, Wrong<Refusal>> {
+        let config = self.check(&Credentials::of_command())?.control_plane;
         Ok(format!(
             "{} on {}, gitspaces below {}",
             config.public_url, config.listen, config.gateway_url

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use local_rpc::Client;
 use serde_json::{Value, json};
 use std::time::Duration;
+use tls_server::ServedCertificate;
 use wire::{
     control::{HopProblem, ProbeReport},
     problem::Problem,
@@ -30,6 +31,8 @@ const RUNNER: &str = "runner_socket";
 pub(crate) struct Admin {
     pub(crate) gateway: GatewayView,
     pub(crate) runner: Client,
+    pub(crate) certificate: Option<ServedCertificate>,
+    pub(crate) certificate_warn_days: u32,
     pub(crate) config_files: Vec<Utf8PathBuf>,
 }
 
@@ -108,7 +111,11 @@ impl Subject for Admin {
                 .cause(ErrorChain(&error).to_string())
                 .fix("see `systemctl status runner-agent`, and whether the gateway's user is in the API socket's group"),
         };
-        vec![link, runner, data_path(self.gateway.probe())]
+        let mut checks = vec![link, runner, data_path(self.gateway.probe())];
+        if let Some(certificate) = &self.certificate {
+            checks.extend(certificate.checks(self.certificate_warn_days));
+        }
+        checks
     }
 
     async fn status(&self) -> Value {
@@ -130,6 +137,7 @@ impl Subject for Admin {
                 "turned_away": ssh.turned_away,
                 "bytes": ssh.bytes,
             })),
+            "tls": self.certificate.as_ref().map(ServedCertificate::view),
         })
     }
 
@@ -139,6 +147,9 @@ impl Subject for Admin {
     }
 
     fn metrics(&self, registry: &mut Registry) {
+        if let Some(certificate) = &self.certificate {
+            certificate.metrics(registry);
+        }
         let link = self.gateway.link();
         gauge(
             registry,

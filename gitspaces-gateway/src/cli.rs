@@ -10,6 +10,7 @@ use gateway::{Gateway, GatewayError};
 use local_rpc::Client;
 use runner_dial::RunnerDial;
 use std::{process::ExitCode, sync::Arc, time::Duration};
+use tls_server::{ServedCertificate, TlsStartError};
 
 /// For exchanges under way; streams that last longer are cut, and their clients come back.
 const GRACE: Duration = Duration::from_secs(20);
@@ -49,6 +50,8 @@ pub(crate) enum CliError {
     #[error("cannot start the gateway")]
     Gateway(#[source] GatewayError),
     #[error(transparent)]
+    Tls(#[from] TlsStartError),
+    #[error(transparent)]
     AdminSocket(#[from] AdminSocketError),
     #[error(transparent)]
     Passed(#[from] daemon::ActivationError),
@@ -61,6 +64,7 @@ impl CliError {
             Self::Config(error) => error,
             Self::Runtime(error) => error,
             Self::Gateway(error) => error,
+            Self::Tls(error) => error,
             Self::AdminSocket(error) => error,
             Self::Passed(error) => error,
         }
@@ -98,7 +102,7 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
         .check(&Credentials::of_process())
         .map_err(|wrong| CliError::Config(wrong.first))?;
     admin::runtime()?.block_on(async {
-        let lifecycle = admin::lifecycle::<Settings>(GRACE, path, &log);
+        let mut lifecycle = admin::lifecycle::<Settings>(GRACE, path, &log);
         let admin_socket = admin::AdminSocket {
             path: &admin_path,
             gid,
@@ -108,8 +112,26 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
         .map_err(AdminSocketError)?;
         sockets.finish()?;
         let public_url = config.gateway.public_url.clone();
+        let certificate = config
+            .tls
+            .start(
+                config.names,
+                &config.state_dir,
+                Arc::new(SystemClock),
+                &lifecycle,
+            )
+            .await?;
+        if let Some(certificate) = certificate.clone() {
+            lifecycle.on_reload(move || certificate.reload());
+        }
+        let mut config_of_gateway = config.gateway;
+        config_of_gateway.tls = certificate
+            .as_ref()
+            .map(ServedCertificate::server_config)
+            .transpose()
+            .map_err(|source| TlsStartError::Certificate { source })?;
         let dial = RunnerDial::new(Client::new(&config.runner_socket));
-        let gateway = Gateway::build(config.gateway, Arc::new(dial), Arc::new(SystemClock))
+        let gateway = Gateway::build(config_of_gateway, Arc::new(dial), Arc::new(SystemClock))
             .map_err(CliError::Gateway)?;
         let address = gateway.local_addr();
         let ssh = gateway.ssh_addr().map(tracing::field::display);
@@ -117,6 +139,8 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
         let admin = Admin {
             gateway: gateway.view(),
             runner: Client::new(&config.runner_socket),
+            certificate,
+            certificate_warn_days: config.certificate_warn_days,
             config_files,
         };
         gateway.start(&lifecycle);

@@ -9,6 +9,9 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
 };
+use tls_server::{
+    CertificateError, Names, ServedCertificate, TlsPlan, TlsSettings, TlsSettingsError,
+};
 use url::Url;
 
 /// Name of the credential with which it connects to the control plane.
@@ -37,6 +40,12 @@ pub(crate) struct Settings {
     ssh_post_quantum_only: bool,
     /// File with its SSH host key; made where there is none.
     ssh_host_key: Option<Utf8PathBuf>,
+    /// How TLS ends here.
+    tls: TlsSettings,
+    /// Before the end of its certificate.
+    certificate_warn_days: Option<u32>,
+    /// What it keeps: an authority of its own, where it has one.
+    state_dir: Option<Utf8PathBuf>,
     /// The API socket of this host's runner.
     runner_socket: Option<Utf8PathBuf>,
     /// PEM certificates trusted beside the host's own.
@@ -66,6 +75,10 @@ pub(crate) enum ConfigError {
     #[error("cannot connect to the control plane by TLS")]
     Tls(#[from] tls_roots::TlsError),
     #[error(transparent)]
+    TlsSettings(#[from] TlsSettingsError),
+    #[error("cannot serve TLS")]
+    Certificate(#[from] CertificateError),
+    #[error(transparent)]
     Gateway(#[from] GatewayError),
 }
 
@@ -79,6 +92,8 @@ impl Hint for ConfigError {
             ),
             Self::Credential(error) => error.hint(),
             Self::Tls(error) => error.hint(),
+            Self::TlsSettings(error) => error.hint(),
+            Self::Certificate(error) => error.hint(),
             Self::Gateway(error) => error.hint(),
         }
     }
@@ -88,6 +103,8 @@ impl Hint for ConfigError {
             Self::NoControlPlane | Self::Url { .. } | Self::NoToken => Exit::Config,
             Self::Credential(error) => error.exit(),
             Self::Tls(error) => error.exit(),
+            Self::TlsSettings(error) => error.exit(),
+            Self::Certificate(error) => error.exit(),
             Self::Gateway(error) => error.exit(),
         }
     }
@@ -98,6 +115,10 @@ impl Hint for ConfigError {
 pub(crate) struct Config {
     pub(crate) gateway: GatewayConfig,
     pub(crate) runner_socket: Utf8PathBuf,
+    pub(crate) tls: TlsPlan,
+    pub(crate) names: Names,
+    pub(crate) certificate_warn_days: u32,
+    pub(crate) state_dir: Utf8PathBuf,
 }
 
 impl Settings {
@@ -111,10 +132,30 @@ impl Settings {
             Some(url) => parse("control_plane_url", url),
             None => Err(ConfigError::NoControlPlane),
         });
-        let public_url = self
-            .public_url
-            .unwrap_or_else(|| format!("http://localhost:{}", listen.port()));
+        let tls = wrong.keep(self.tls.check(credentials).map_err(ConfigError::from));
+        let tls = tls.unwrap_or_default();
+        wrong.keep(
+            tls.check_listen("listen", listen)
+                .map_err(ConfigError::from),
+        );
+        let public_url = self.public_url.unwrap_or_else(|| {
+            // No client takes a certificate for `*.localhost`.
+            let domain = match tls.source {
+                Some(_) => "gitspaces.localhost",
+                None => "localhost",
+            };
+            format!("{}://{domain}:{}", tls.scheme(), listen.port())
+        });
         let public_url = wrong.keep(parse("public_url", &public_url));
+        let names = public_url
+            .as_ref()
+            .map_or_else(Names::default, |url| Names::default().below(url));
+        if let Some(url) = &public_url {
+            wrong.keep(tls.check_url("public_url", url).map_err(ConfigError::from));
+        }
+        if let Some(source) = &tls.source {
+            wrong.keep(ServedCertificate::look(source, &names).map_err(ConfigError::from));
+        }
         let is_tls = control_plane_url
             .as_ref()
             .is_some_and(|url| url.scheme() == "https");
@@ -133,6 +174,7 @@ impl Settings {
         };
         let gateway = GatewayConfig {
             listen: Listen::Address(listen),
+            tls: None,
             public_url,
             control_plane_url,
             gateway_token,
@@ -156,6 +198,12 @@ impl Settings {
             runner_socket: self
                 .runner_socket
                 .unwrap_or_else(|| "/run/gitspaces/runner/api.sock".into()),
+            tls,
+            names,
+            certificate_warn_days: self.certificate_warn_days.unwrap_or(tls_roots::WARN_DAYS),
+            state_dir: self
+                .state_dir
+                .unwrap_or_else(|| "/var/lib/gitspaces/gateway".into()),
         })
     }
 }

@@ -5,11 +5,14 @@ use anyhow::{Result, ensure};
 use camino::Utf8Path;
 use std::process::Command;
 
-/// `#key = value` and `#[table]` with the mark taken away; prose has a space after it. A file of certificates is not there to be read.
+/// What names a file that is not there to be read, or needs one.
+const OF_FILES: [&str; 4] = ["#ca_file", "#certificate =", "#key =", "#redirect_listen"];
+
+/// `#key = value` and `#[table]` with the mark taken away; prose has a space after it.
 fn settings(example: &str) -> String {
     example
         .lines()
-        .filter(|line| !line.starts_with("#ca_file"))
+        .filter(|line| !OF_FILES.iter().any(|key| line.starts_with(key)))
         .map(|line| match line.strip_prefix('#') {
             Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => rest,
             Some(_) | None => line,

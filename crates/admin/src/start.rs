@@ -183,7 +183,7 @@ impl Check {
                 address.port()
             )),
             io::ErrorKind::PermissionDenied => {
-                check.fix("listen on a port from 1024 on, behind what serves port 80 or 443")
+                check.fix("listen on a port from 1024 on, or let the unit bind lower ones: docs/operations.md#tls")
             }
             io::ErrorKind::AddrNotAvailable => {
                 check.fix("configure an address that this host has, see `ip address`")

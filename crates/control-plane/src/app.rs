@@ -32,6 +32,7 @@ use std::{
 };
 use store::{GatewayRecord, Store, StoreError};
 use store_sql::SqlStore;
+use tls_server::Door;
 use token::{OpaqueToken, RandomError, TokenKind};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -56,6 +57,8 @@ pub struct Deps {
     pub listener: Option<std::net::TcpListener>,
     /// The sealing key (32 bytes in base64url), in place of `seal.key` in the state directory.
     pub seal_key: Option<Secret>,
+    /// Without it plain HTTP is served.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -235,6 +238,7 @@ pub struct ControlPlane {
 struct Parts {
     orchestrator: OrchestratorTask,
     listener: Option<std::net::TcpListener>,
+    tls: Option<Arc<rustls::ServerConfig>>,
     links: TaskTracker,
 }
 
@@ -332,6 +336,7 @@ impl ControlPlane {
             parts: Some(Parts {
                 orchestrator: orchestrator_task,
                 listener: deps.listener,
+                tls: deps.tls,
                 links,
             }),
         })
@@ -371,10 +376,11 @@ impl ControlPlane {
             tidy(state.clone(), lifecycle.drain_token()),
         );
         let (router, drain, links) = (self.router.clone(), lifecycle.drain_token(), parts.links);
+        let door = Door::new(listener, parts.tls);
         lifecycle.spawn("control plane", async move {
             let stop = state.stop.clone();
             let stopping = stop.clone();
-            let (served, ()) = tokio::join!(serve(listener, router, stop.clone()), async {
+            let (served, ()) = tokio::join!(serve(door, router, stop.clone()), async {
                 // Streams and links end; then the connections do.
                 tokio::select! {
                     () = drain.cancelled() => stopping.cancel(),

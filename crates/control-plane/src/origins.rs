@@ -80,6 +80,13 @@ impl PublicOrigin {
         self.url.scheme() == "https"
     }
 
+    /// Whether browsers may be told to come back to this host by https alone: what is on other ports of `localhost` is not ours.
+    #[must_use]
+    pub(crate) fn is_strict(&self) -> bool {
+        self.is_https()
+            && matches!(self.url.host(), Some(Host::Domain(name)) if name != "localhost" && !name.ends_with(".localhost"))
+    }
+
     /// Whether a request for this `Host` is for us: our own name, or loopback by name or address. Any other name is a DNS
     /// entry that somebody else made point here.
     #[must_use]

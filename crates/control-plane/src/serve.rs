@@ -6,8 +6,9 @@ use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use tls_server::{Door, Incoming as Stream};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
     sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -27,7 +28,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Serves until `stop`, then waits for what is under way.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    mut door: Door,
     router: Router,
     stop: CancellationToken,
 ) -> Result<(), io::Error> {
@@ -40,16 +41,26 @@ pub(crate) async fn serve(
         };
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = door.next() => accepted,
         };
         match accepted {
             Ok((stream, from)) => {
-                let connection = connection(stream, from, router.clone(), stop.clone());
+                if let Err(error) = stream.socket().set_nodelay(true) {
+                    tracing::debug!(%error, "Cannot set TCP_NODELAY");
+                }
+                let (router, stop) = (router.clone(), stop.clone());
                 let span = tracing::debug_span!("connection", %from);
                 drop(
                     connections.spawn(
                         async move {
-                            connection.await;
+                            match stream {
+                                Stream::Plain(stream) => {
+                                    connection(stream, from, router, stop).await;
+                                }
+                                Stream::Tls(stream) => {
+                                    connection(stream, from, router, stop).await;
+                                }
+                            }
                             drop(permit);
                         }
                         .instrument(span),
@@ -67,10 +78,12 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-async fn connection(stream: TcpStream, from: SocketAddr, router: Router, stop: CancellationToken) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "Cannot set TCP_NODELAY");
-    }
+async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    from: SocketAddr,
+    router: Router,
+    stop: CancellationToken,
+) {
     let service = service_fn(move |mut request: Request<Incoming>| {
         request
             .extensions_mut()

@@ -64,6 +64,8 @@ impl<'de> Deserialize<'de> for SshListen {
 #[derive(Debug)]
 pub struct GatewayConfig {
     pub listen: Listen,
+    /// Without it plain HTTP is served.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
     /// What users type without the gitspace's label: `http://localhost:7080` serves `http://<slug>.localhost:7080`.
     pub public_url: Url,
     /// `http(s)://host[:port]` of the control plane.
@@ -145,7 +147,7 @@ impl Hint for GatewayError {
                 Some("is another gateway running? see `ss -ltnp`".to_owned())
             }
             Self::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Some("listen on a port from 1024, behind what serves port 80 or 443".to_owned())
+                Some("listen on a port from 1024; below, give the unit AmbientCapabilities=CAP_NET_BIND_SERVICE and CapabilityBoundingSet=CAP_NET_BIND_SERVICE in a drop-in".to_owned())
             }
             Self::SshListen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => Some(
                 "set `ssh_listen` to another port, or to \"off\"; `ss -ltnp` shows who has this one"

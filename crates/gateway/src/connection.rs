@@ -261,6 +261,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             html: facts.html,
             is_head: facts.is_head,
             close: !facts.reusable,
+            https: self.shared.domain.secure(),
         };
         page::write(&mut self.out, notice, form);
         if self.stream.write_all(&self.out).await.is_err() || self.stream.flush().await.is_err() {

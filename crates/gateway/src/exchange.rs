@@ -301,10 +301,19 @@ where
             } else {
                 SMALL
             };
-            match ready!(self.outbound.poll_fill(cx, self.upstream, size)) {
-                Ok(0) => return Poll::Ready(Err(ExchangeError::UpstreamClosed)),
-                Ok(_) => self.answered = true,
-                Err(source) => return Poll::Ready(Err(ExchangeError::UpstreamIo { source })),
+            match self.outbound.poll_fill(cx, self.upstream, size) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(ExchangeError::UpstreamClosed)),
+                Poll::Ready(Ok(_)) => self.answered = true,
+                Poll::Ready(Err(source)) => {
+                    return Poll::Ready(Err(ExchangeError::UpstreamIo { source }));
+                }
+                Poll::Pending => {
+                    // An interim answer is waited for.
+                    if let Poll::Ready(Err(_)) = Pin::new(&mut *self.client).poll_flush(cx) {
+                        return Poll::Ready(Err(ExchangeError::ClientGone));
+                    }
+                    return Poll::Pending;
+                }
             }
         }
     }

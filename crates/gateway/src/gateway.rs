@@ -29,7 +29,9 @@ use std::{
     },
     time::Duration,
 };
+use tls_server::{Door, Incoming};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::JoinSet,
     time::MissedTickBehavior,
@@ -86,6 +88,7 @@ pub struct Gateway {
     shared: Arc<Shared>,
     endpoint: Arc<Endpoint>,
     listener: std::net::TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
     address: SocketAddr,
     ssh: Option<Ssh>,
 }
@@ -141,6 +144,7 @@ impl Gateway {
             }),
             endpoint,
             listener,
+            tls: config.tls,
             address,
             ssh,
         })
@@ -170,7 +174,12 @@ impl Gateway {
         let pulse = lifecycle.tasks().pulse("gateway-listener");
         lifecycle.spawn(
             "gateway-listener",
-            serve(self.shared.clone(), self.listener, drain.clone(), pulse),
+            serve(
+                self.shared.clone(),
+                (self.listener, self.tls),
+                drain.clone(),
+                pulse,
+            ),
         );
         if let Some(ssh) = self.ssh {
             let service = Arc::new(ssh::Service {
@@ -277,7 +286,7 @@ fn listen(
 }
 
 enum Event {
-    Accepted(io::Result<(TcpStream, SocketAddr)>),
+    Accepted(io::Result<(Incoming, SocketAddr)>),
     Ended,
     Tick,
     Voided,
@@ -286,30 +295,40 @@ enum Event {
 
 async fn serve(
     shared: Arc<Shared>,
-    listener: std::net::TcpListener,
+    (listener, tls): (std::net::TcpListener, Option<Arc<rustls::ServerConfig>>),
     drain: CancellationToken,
     mut pulse: Pulse,
 ) -> io::Result<()> {
-    let mut listener = Some(TcpListener::from_std(listener)?);
+    let mut door = Some(Door::new(TcpListener::from_std(listener)?, tls));
     // Dropping it, as a kill does, ends every connection.
     let mut connections = JoinSet::new();
     let mut ticks = tokio::time::interval(SWEEP_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut voided = shared.known.voided();
     loop {
-        let open = listener
-            .as_ref()
+        let is_open = door.is_some();
+        let open = door
+            .as_mut()
             .filter(|_| connections.len() < MAX_CONNECTIONS);
         let event = tokio::select! {
             accepted = accept(open) => Event::Accepted(accepted),
             Some(_) = connections.join_next() => Event::Ended,
             _ = ticks.tick() => Event::Tick,
             Ok(()) = voided.changed() => Event::Voided,
-            () = drain.cancelled(), if listener.is_some() => Event::Drain,
+            () = drain.cancelled(), if is_open => Event::Drain,
             never = pulse.beat() => match never {},
         };
         match event {
-            Event::Accepted(Ok((stream, peer))) => admit(&shared, &mut connections, stream, peer),
+            Event::Accepted(Ok((incoming, peer))) => {
+                if let Err(error) = set_options(incoming.socket()) {
+                    // It was reset meanwhile: reading it says so.
+                    tracing::debug!(%error, "Cannot set a client socket's options");
+                }
+                match incoming {
+                    Incoming::Plain(stream) => admit(&shared, &mut connections, stream, peer),
+                    Incoming::Tls(stream) => admit(&shared, &mut connections, stream, peer),
+                }
+            }
             Event::Accepted(Err(error)) => {
                 // A client that gave up before it was accepted is no reason to wait.
                 if !matches!(
@@ -326,7 +345,7 @@ async fn serve(
                     .census
                     .sweep(&shared.known, connections.len() >= CROWDED);
                 shared.pool.sweep(shared.census.now_ms());
-                if listener.is_none() {
+                if door.is_none() {
                     shared.census.end_waiting();
                 }
             }
@@ -336,29 +355,30 @@ async fn serve(
                     .sweep(&shared.known, connections.len() >= CROWDED);
             }
             Event::Drain => {
-                listener = None;
+                door = None;
                 shared.draining.store(true, Ordering::Relaxed);
                 shared.census.end_waiting();
             }
         }
-        if listener.is_none() && connections.is_empty() {
+        if door.is_none() && connections.is_empty() {
             return Ok(());
         }
     }
 }
 
-async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
-    match listener {
-        Some(listener) => listener.accept().await,
+async fn accept(door: Option<&mut Door>) -> io::Result<(Incoming, SocketAddr)> {
+    match door {
+        Some(door) => door.next().await,
         None => std::future::pending().await,
     }
 }
 
-fn admit(shared: &Arc<Shared>, connections: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr) {
-    if let Err(error) = set_options(&stream) {
-        // It was reset meanwhile: reading it says so.
-        tracing::debug!(%error, "Cannot set a client socket's options");
-    }
+fn admit<S: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static>(
+    shared: &Arc<Shared>,
+    connections: &mut JoinSet<()>,
+    stream: S,
+    peer: SocketAddr,
+) {
     let live = shared.census.newcomer();
     let client = Client::new(peer.ip(), shared.domain.scheme());
     let connection = Connection::new(shared.clone(), live.clone(), stream, client);

@@ -16,8 +16,8 @@
 //! - What is forwarded was parsed strictly and written anew: the app cannot read another message than the gateway did.
 //! - No body is held: at most one buffer of each direction.
 //!
-//! It knows nothing of delegates and runners: how a gitspace is reached is behind [`Dial`]. It does not speak HTTP/2 and
-//! does not end TLS.
+//! It knows nothing of delegates and runners: how a gitspace is reached is behind [`Dial`]. It does not speak HTTP/2. Certificates and
+//! handshakes are the crate `tls-server`'s; what comes out of them is a connection like any other.
 
 mod access_log;
 mod answer;

@@ -4,6 +4,9 @@ use crate::{answer::write_status, request::line};
 use std::io::Write as _;
 use wire::problem::Problem;
 
+/// A year, and for each host apart: what else is below the domain is not ours to say.
+const STRICT_TRANSPORT: &[u8] = b"max-age=31536000";
+
 /// One answer of our own.
 #[derive(Debug)]
 pub(crate) struct Notice {
@@ -43,6 +46,8 @@ pub(crate) struct Form {
     pub(crate) html: bool,
     pub(crate) is_head: bool,
     pub(crate) close: bool,
+    /// Browsers are told to come back by https alone.
+    pub(crate) https: bool,
 }
 
 pub(crate) fn write(out: &mut Vec<u8>, notice: &Notice, form: Form) {
@@ -69,6 +74,9 @@ pub(crate) fn write(out: &mut Vec<u8>, notice: &Notice, form: Form) {
           content-security-policy: default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'\r\n\
           vary: accept, cookie\r\n",
     );
+    if form.https {
+        line(out, "strict-transport-security", STRICT_TRANSPORT);
+    }
     if let Some(seconds) = notice.retry_after {
         drop(write!(out, "retry-after: {seconds}\r\n"));
         if form.html {
@@ -161,6 +169,7 @@ mod tests {
         );
         let mut out = Vec::new();
         let form = Form {
+            https: false,
             html: true,
             is_head: false,
             close: false,

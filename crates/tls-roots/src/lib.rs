@@ -2,7 +2,7 @@
 
 mod validity;
 
-pub use validity::not_after;
+pub use validity::{Left, WARN_DAYS, left, not_after};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use daemon::{Exit, Hint};

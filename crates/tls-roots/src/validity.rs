@@ -2,12 +2,40 @@
 //!
 //! Whether to trust a certificate is decided by rustls alone; this is for telling a person in time.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::CertificateDer;
 use x509_cert::{
     certificate::{CertificateInner, Raw},
     der::Decode as _,
 };
+
+/// Days before the end from which on a daemon warns, where not set. Whoever renews certificates of 90 days does so 30 days before their end.
+pub const WARN_DAYS: u32 = 21;
+
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+/// How much of a certificate's life is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    Enough,
+    Little { days: i64 },
+    Nothing,
+}
+
+/// Of one that ends then.
+#[must_use]
+pub fn left(not_after: Timestamp, now: Timestamp, warn_days: u32) -> Left {
+    let left = not_after.duration_since(now);
+    if left.is_negative() || left.is_zero() {
+        Left::Nothing
+    } else if left < DAY.saturating_mul(i32::try_from(warn_days).unwrap_or(i32::MAX)) {
+        Left::Little {
+            days: left.as_hours() / 24,
+        }
+    } else {
+        Left::Enough
+    }
+}
 
 /// `None` where it is no certificate. One without an end (RFC 5280, 4.1.2.5) ends with time.
 #[must_use]
@@ -76,5 +104,17 @@ mod tests {
                 std::hint::black_box(not_after(&CertificateDer::from(changed)));
             }
         }
+    }
+
+    #[test]
+    fn a_certificate_is_warned_of_in_time_and_told_when_it_has_ended() {
+        let now: Timestamp = "2026-11-26T12:00:00Z".parse().unwrap();
+        let at = |hours: i64| left(now + SignedDuration::from_hours(hours), now, 21);
+        assert_eq!(at(21 * 24), Left::Enough);
+        assert_eq!(at(21 * 24 - 1), Left::Little { days: 20 });
+        assert_eq!(at(1), Left::Little { days: 0 });
+        assert_eq!(at(0), Left::Nothing);
+        assert_eq!(at(-1), Left::Nothing);
+        assert_eq!(left(Timestamp::MAX, now, 3_650), Left::Enough);
     }
 }

@@ -61,6 +61,7 @@ impl TestControlPlane {
             ids: Arc::new(RandomIds),
             listener: Some(listener),
             seal_key: None,
+            tls: None,
         };
         let lifecycle = Lifecycle::new(Duration::from_secs(1));
         let mut inner = Box::pin(ControlPlane::build(config, deps)).await.unwrap();

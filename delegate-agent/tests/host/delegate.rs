@@ -6,7 +6,7 @@ use camino::Utf8PathBuf;
 use daemon::{ErrorChain, Lifecycle, RandomIds, SystemClock};
 use delegate_agent::{
     app::{self, Sources, Started},
-    config::{CERTIFICATE_WARN_DAYS, CapacitySettings, Config, Origin},
+    config::{CapacitySettings, Config, Origin},
     enrol::{Enrolment, enrol},
     identity::{Identity, IdentityFile},
     rotate::{Prover, Rotated, Rotation},
@@ -102,7 +102,7 @@ impl TestDelegate {
             socket_gid: None,
             proxy: self.proxy.clone(),
             ca_file: self.ca_file.clone(),
-            certificate_warn_days: CERTIFICATE_WARN_DAYS,
+            certificate_warn_days: tls_roots::WARN_DAYS,
             embedded: None,
         };
         let (_, log) =

@@ -56,6 +56,7 @@ impl Plane {
             ids: Arc::new(RandomIds),
             listener: None,
             seal_key: None,
+            tls: None,
         };
         Box::pin(ControlPlane::build(config, deps)).await.unwrap()
     }

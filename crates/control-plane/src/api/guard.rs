@@ -61,6 +61,12 @@ pub(crate) async fn trace(
     if let Ok(value) = HeaderValue::try_from(trace.to_string()) {
         headers.insert(HeaderName::from_static(TRACE_HEADER), value);
     }
+    if state.public.is_strict() {
+        headers.insert(
+            header::STRICT_TRANSPORT_SECURITY,
+            HeaderValue::from_static("max-age=31536000"),
+        );
+    }
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),

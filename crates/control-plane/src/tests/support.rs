@@ -84,6 +84,7 @@ impl TestPlane {
                 ids: Arc::new(RandomIds),
                 listener: Some(listener),
                 seal_key: None,
+                tls: None,
             },
         )
         .await

@@ -50,7 +50,7 @@ async fn neither_grant_nor_cookie_nor_forged_address_reaches_the_app() {
 }
 
 #[tokio::test]
-async fn a_body_passes_counted_and_in_chunks_with_its_trailers() {
+pub(crate) async fn a_body_passes_counted_and_in_chunks_with_its_trailers() {
     let world = World::start().await;
     let grant = world.grant();
     let head = format!(
@@ -74,7 +74,7 @@ async fn a_body_passes_counted_and_in_chunks_with_its_trailers() {
 }
 
 #[tokio::test]
-async fn a_large_body_passes_whole() {
+pub(crate) async fn a_large_body_passes_whole() {
     let world = World::start().await;
     let body = "0123456789abcdef".repeat(64 * 1024);
     let answer = world
@@ -88,7 +88,7 @@ async fn a_large_body_passes_whole() {
 }
 
 #[tokio::test]
-async fn a_client_that_waits_for_100_continue_is_told_by_the_app() {
+pub(crate) async fn a_client_that_waits_for_100_continue_is_told_by_the_app() {
     let world = World::start().await;
     let mut stream = world.connect().await;
     let head = format!(
@@ -109,7 +109,7 @@ async fn a_client_that_waits_for_100_continue_is_told_by_the_app() {
 }
 
 #[tokio::test]
-async fn interim_answers_and_answers_without_a_length_pass() {
+pub(crate) async fn interim_answers_and_answers_without_a_length_pass() {
     let world = World::start().await;
     let answer = world.granted("/interim", "").await;
     assert!(
@@ -138,7 +138,7 @@ async fn interim_answers_and_answers_without_a_length_pass() {
 }
 
 #[tokio::test]
-async fn an_event_arrives_before_the_answer_ends() {
+pub(crate) async fn an_event_arrives_before_the_answer_ends() {
     let world = World::start().await;
     let mut stream = world.connect().await;
     let request = format!(
@@ -159,7 +159,7 @@ async fn an_event_arrives_before_the_answer_ends() {
 }
 
 #[tokio::test]
-async fn connections_to_the_app_are_used_again_and_dialled_again_when_closed() {
+pub(crate) async fn connections_to_the_app_are_used_again_and_dialled_again_when_closed() {
     let world = World::start().await;
     for _ in 0..5 {
         assert!(world.granted("/", "").await.starts_with("HTTP/1.1 200 "));
@@ -182,7 +182,7 @@ async fn an_app_that_does_not_speak_http_is_a_bad_gateway() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_ends_the_apps_work() {
+pub(crate) async fn a_client_that_goes_away_ends_the_apps_work() {
     let world = World::start().await;
     let mut stream = world.connect().await;
     let request = format!(
@@ -206,7 +206,7 @@ async fn a_client_that_goes_away_ends_the_apps_work() {
 }
 
 #[tokio::test]
-async fn a_stalled_reader_stalls_the_app_instead_of_filling_memory() {
+pub(crate) async fn a_stalled_reader_stalls_the_app_instead_of_filling_memory() {
     let world = World::start().await;
     let mut stream = world.connect().await;
     let request = format!(

@@ -167,7 +167,7 @@ async fn a_gitspace_that_does_not_exist_looks_like_one_that_does() {
 }
 
 #[tokio::test]
-async fn a_revoked_grant_is_refused_on_the_same_connection() {
+pub(crate) async fn a_revoked_grant_is_refused_on_the_same_connection() {
     let world = World::start().await;
     let grant = world.grant();
     let mut stream = world.connect().await;

@@ -10,6 +10,7 @@ use gateway::{
 use jiff::{SignedDuration, Timestamp};
 use newtype_uuid::{GenericUuid as _, TypedUuid, TypedUuidKind};
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     net::SocketAddr,
     sync::{
@@ -18,6 +19,7 @@ use std::{
     },
     time::Duration,
 };
+use tls_server::{Names, ServedCertificate, Source};
 use token::SigningKey;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -25,6 +27,7 @@ use tokio::{
     sync::mpsc,
     task::JoinSet,
 };
+use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::{
     Message,
     handshake::server::{Request, Response},
@@ -84,6 +87,64 @@ pub(crate) struct Seen {
 impl Seen {
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
+    }
+}
+
+thread_local! {
+    static OVER_TLS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a test whose gateways end TLS: what its clients send and read is carried through a TLS connection each.
+pub(crate) fn over_tls(test: fn()) {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            OVER_TLS.set(false);
+        }
+    }
+    OVER_TLS.set(true);
+    let _reset = Reset;
+    test();
+}
+
+/// What a gateway shows, and whom its clients trust.
+struct Tls {
+    _guard: tempfile::TempDir,
+    server: Arc<rustls::ServerConfig>,
+    client: Arc<rustls::ClientConfig>,
+}
+
+impl Tls {
+    fn if_wanted() -> Option<Self> {
+        OVER_TLS.get().then(|| {
+            let guard = tempfile::tempdir().unwrap();
+            let served = ServedCertificate::open(
+                Source::PrivateCa,
+                Names::default().below(&"https://gitspaces.localhost".parse().unwrap()),
+                camino::Utf8Path::from_path(guard.path()),
+                Arc::new(SystemClock),
+            )
+            .unwrap();
+            Self {
+                _guard: guard,
+                server: served.server_config().unwrap(),
+                client: served.own_client_config().unwrap(),
+            }
+        })
+    }
+
+    async fn carry(self, clear: TcpListener, gateway: SocketAddr) {
+        let mut open = JoinSet::new();
+        loop {
+            let (mut plain, _) = clear.accept().await.unwrap();
+            let connector = TlsConnector::from(self.client.clone());
+            open.spawn(async move {
+                let stream = TcpStream::connect(gateway).await?;
+                let name = "demo.gitspaces.localhost".try_into().unwrap();
+                let mut stream = connector.connect(name, stream).await?;
+                tokio::io::copy_bidirectional(&mut plain, &mut stream).await
+            });
+        }
     }
 }
 
@@ -223,9 +284,11 @@ impl World {
         let ssh_address = ssh.local_addr().unwrap();
         work.spawn(Arc::clone(&ssh_server).serve(ssh));
         let dir = tempfile::tempdir().unwrap();
+        let tls = Tls::if_wanted();
         let gateway = Gateway::build(
             GatewayConfig {
                 listen: Listen::Address("127.0.0.1:0".parse().unwrap()),
+                tls: tls.as_ref().map(|tls| tls.server.clone()),
                 public_url: public_url.parse().unwrap(),
                 control_plane_url: "http://control.invalid:1".parse().unwrap(),
                 gateway_token: Secret::new(TOKEN),
@@ -247,8 +310,13 @@ impl World {
             Arc::new(SystemClock),
         )
         .unwrap();
-        let address = gateway.local_addr();
         let ssh = gateway.ssh_addr().unwrap();
+        let mut address = gateway.local_addr();
+        if let Some(tls) = tls {
+            let clear = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let outside = std::mem::replace(&mut address, clear.local_addr().unwrap());
+            work.spawn(tls.carry(clear, outside));
+        }
         let lifecycle = Lifecycle::new(Duration::from_secs(1));
         gateway.start(&lifecycle);
         Self {

@@ -229,7 +229,7 @@ const SMUGGLING: &[(&str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn an_ambiguous_request_is_refused_before_the_app_sees_a_byte() {
+pub(crate) async fn an_ambiguous_request_is_refused_before_the_app_sees_a_byte() {
     let world = World::start().await;
     let grant = format!("gitspaces-grant: {}\r\n", world.grant());
     for (name, request) in SMUGGLING {
@@ -290,7 +290,7 @@ async fn an_absolute_target_that_agrees_is_forwarded_as_a_path() {
 }
 
 #[tokio::test]
-async fn a_head_that_is_too_large_is_refused() {
+pub(crate) async fn a_head_that_is_too_large_is_refused() {
     let world = World::start().await;
     let many: String = (0..200).map(|n| format!("X-{n}: y\r\n")).collect();
     assert!(world.granted("/", &many).await.starts_with("HTTP/1.1 431 "));
@@ -306,7 +306,7 @@ async fn a_head_that_is_too_large_is_refused() {
 }
 
 #[tokio::test]
-async fn what_follows_a_request_is_a_request_of_its_own() {
+pub(crate) async fn what_follows_a_request_is_a_request_of_its_own() {
     let world = World::start().await;
     let grant = world.grant();
     let granted = format!(
@@ -320,7 +320,7 @@ async fn what_follows_a_request_is_a_request_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_head_that_comes_byte_by_byte_is_read() {
+pub(crate) async fn a_head_that_comes_byte_by_byte_is_read() {
     let world = World::start().await;
     let request = format!(
         "GET /slow HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\ngitspaces-grant: {}\r\n\r\n",

@@ -18,5 +18,6 @@ mod ssh;
 mod ssh_raw;
 mod ssh_server;
 mod ssh_windows;
+mod tls;
 mod upgrade;
 mod wake;

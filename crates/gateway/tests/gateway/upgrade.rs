@@ -45,7 +45,7 @@ async fn echo(stream: &mut TcpStream, text: &[u8]) {
 }
 
 #[tokio::test]
-async fn a_websocket_passes_both_ways_and_its_end_passes_too() {
+pub(crate) async fn a_websocket_passes_both_ways_and_its_end_passes_too() {
     let world = World::start().await;
     let mut stream = open(&world, &world.grant()).await;
     echo(&mut stream, b"ping").await;
@@ -108,7 +108,7 @@ async fn a_program_with_the_grant_in_a_header_needs_no_origin() {
 }
 
 #[tokio::test]
-async fn a_revocation_cuts_a_live_websocket_within_a_second() {
+pub(crate) async fn a_revocation_cuts_a_live_websocket_within_a_second() {
     let world = World::start().await;
     let mut stream = open(&world, &world.grant()).await;
     echo(&mut stream, b"ping").await;
@@ -136,7 +136,7 @@ async fn the_end_of_a_grant_cuts_a_live_websocket_within_a_second() {
 }
 
 #[tokio::test]
-async fn bytes_after_an_upgrade_wait_for_the_101() {
+pub(crate) async fn bytes_after_an_upgrade_wait_for_the_101() {
     let world = World::start().await;
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
     // The app refuses the upgrade: what follows must not become a request to it, nor to us.
