@@ -62,6 +62,8 @@ pub(crate) struct Deployment {
     pub(crate) gateway_port: u16,
     /// Of the embedded gateway.
     pub(crate) ssh_port: u16,
+    /// What `https` is trusted by; without it everything is plain HTTP.
+    ca_file: Option<Utf8PathBuf>,
     dir: Option<tempfile::TempDir>,
     root: Utf8PathBuf,
     running: BTreeMap<Daemon, Child>,
@@ -93,16 +95,45 @@ impl Deployment {
     /// With more lines for the runner's config.
     pub(crate) async fn start_with(runner_config: &str) -> Result<Self> {
         let mut deployment = Self::prepare_embedded(runner_config).await?;
-        deployment.run(Daemon::Runner)?;
-        deployment.run(Daemon::Delegate)?;
-        deployment.until_ready()?;
+        deployment.run_hosts_own()?;
         deployment.log_in()?;
         Ok(deployment)
+    }
+
+    /// The runner, then the delegate: a gateway that starts before it finds its way broken, and for a moment no gitspace is made.
+    pub(crate) fn run_hosts_own(&mut self) -> Result<()> {
+        self.run_runner()?;
+        self.run(Daemon::Delegate)?;
+        self.until_ready()
+    }
+
+    fn run_runner(&mut self) -> Result<()> {
+        self.run(Daemon::Runner)?;
+        self.until("the runner listens", |deployment| {
+            Ok(deployment.path("runner.sock").exists())
+        })
     }
 
     /// With control plane and gateway in the delegate; nothing runs yet.
     pub(crate) async fn prepare_embedded(runner_config: &str) -> Result<Self> {
         let deployment = Self::prepare(runner_config).await?;
+        deployment.configure_embedded("")?;
+        Ok(deployment)
+    }
+
+    /// The same, served by TLS as `[tls]` says; `ca_file` is what clients trust. Both may name a file below the deployment's folder by `@`.
+    pub(crate) async fn prepare_tls(settings: &str, ca_file: &str) -> Result<Self> {
+        let mut deployment = Self::prepare("").await?;
+        let below = |text: &str| text.replace('@', deployment.root.as_str());
+        let (settings, ca_file) = (below(settings), below(ca_file));
+        deployment.ca_file = Some(ca_file.into());
+        deployment.configure_embedded(&format!("[tls]\n{settings}"))?;
+        Ok(deployment)
+    }
+
+    fn configure_embedded(&self, more: &str) -> Result<()> {
+        let deployment = self;
+        let (scheme, domain) = (self.scheme(), self.domain());
         let (root, control_port, gateway_port, ssh_port) = (
             &deployment.root,
             deployment.control_port,
@@ -112,7 +143,7 @@ impl Deployment {
         deployment.configure(
             Daemon::Delegate,
             &format!(
-                r#"control_plane_url = "http://localhost:{control_port}"
+                r#"control_plane_url = "{scheme}://localhost:{control_port}"
 name = "host"
 state_dir = "{root}/delegate"
 runner_socket = "{root}/runner.sock"
@@ -122,17 +153,32 @@ admin_socket = "{root}/delegate-admin.sock"
 enabled = true
 state_dir = "{root}/control-plane"
 listen = "127.0.0.1:{control_port}"
-public_url = "http://localhost:{control_port}"
+public_url = "{scheme}://localhost:{control_port}"
 
 [embedded.gateway]
 enabled = true
 listen = "127.0.0.1:{gateway_port}"
-public_url = "http://localhost:{gateway_port}"
+public_url = "{scheme}://{domain}:{gateway_port}"
 ssh_listen = "127.0.0.1:{ssh_port}"
+{more}
 "#
             ),
-        )?;
-        Ok(deployment)
+        )
+    }
+
+    const fn scheme(&self) -> &'static str {
+        match self.ca_file {
+            Some(_) => "https",
+            None => "http",
+        }
+    }
+
+    /// Below which gitspaces are. No client takes a certificate for `*.localhost`.
+    pub(crate) const fn domain(&self) -> &'static str {
+        match self.ca_file {
+            Some(_) => "gitspaces.localhost",
+            None => "localhost",
+        }
     }
 
     /// Each daemon in a process of its own; nothing runs yet, and nothing is enrolled or registered.
@@ -208,7 +254,7 @@ admin_socket = "{root}/gateway-admin.sock"
     pub(crate) async fn start_apart_with(control_plane_config: &str) -> Result<Self> {
         let mut deployment = Self::prepare_apart_with(control_plane_config).await?;
         deployment.run_control_plane()?;
-        deployment.run(Daemon::Runner)?;
+        deployment.run_runner()?;
 
         let join_token = deployment.path("join-token");
         std::fs::write(&join_token, deployment.ok(&["join-token", "create"])?)?;
@@ -248,6 +294,7 @@ admin_socket = "{root}/gateway-admin.sock"
             control_port: free_port()?,
             gateway_port: free_port()?,
             ssh_port: free_port()?,
+            ca_file: None,
             dir: Some(dir),
             running: BTreeMap::new(),
             git,
@@ -293,13 +340,12 @@ host_access = ["{}"]
 
     pub(crate) fn log_in(&self) -> Result<()> {
         let token = self.path("control-plane/admin-token");
-        self.ok(&[
-            "login",
-            "--url",
-            &self.control_url(),
-            "--token-file",
-            token.as_str(),
-        ])?;
+        let url = self.control_url();
+        let mut login = vec!["login", "--url", &url, "--token-file", token.as_str()];
+        if let Some(ca_file) = &self.ca_file {
+            login.extend(["--ca-file", ca_file.as_str()]);
+        }
+        self.ok(&login)?;
         Ok(())
     }
 
@@ -308,7 +354,7 @@ host_access = ["{}"]
     }
 
     pub(crate) fn control_url(&self) -> String {
-        format!("http://localhost:{}", self.control_port)
+        format!("{}://localhost:{}", self.scheme(), self.control_port)
     }
 
     /// One of the administrator's: the login has used up the one of the first start.
@@ -485,6 +531,11 @@ host_access = ["{}"]
                 "--max-time",
                 "20",
             ])
+            .args(
+                self.ca_file
+                    .iter()
+                    .flat_map(|file| ["--cacert", file.as_str()]),
+            )
             .args(args)
             .output()?
             .into())
@@ -492,12 +543,19 @@ host_access = ["{}"]
 
     /// `curl -i` at the gateway: status line, headers and body as they came.
     pub(crate) fn gateway(&self, host: &str, path: &str, args: &[&str]) -> Result<String> {
-        let output = Command::new("curl")
-            .args(["--silent", "--include", "--max-time", "20"])
-            .args(["--header", &format!("Host: {host}:{}", self.gateway_port)])
-            .args(args)
-            .arg(format!("http://127.0.0.1:{}{path}", self.gateway_port))
-            .output()?;
+        let port = self.gateway_port;
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--include", "--max-time", "20"]);
+        match &self.ca_file {
+            None => curl
+                .args(["--header", &format!("Host: {host}:{port}")])
+                .arg(format!("http://127.0.0.1:{port}{path}")),
+            Some(ca_file) => curl
+                .args(["--cacert", ca_file.as_str()])
+                .args(["--resolve", &format!("{host}:{port}:127.0.0.1")])
+                .arg(format!("https://{host}:{port}{path}")),
+        };
+        let output = curl.args(args).output()?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
@@ -510,7 +568,7 @@ host_access = ["{}"]
     /// `curl` at the terminals of a gitspace, through the gateway; its body.
     pub(crate) fn terminals(&self, name: &str, args: &[&str]) -> Result<String> {
         let header = format!("gitspaces-grant: {}", text(&self.grant(name)?, "/grant"));
-        let workspace = format!("{}.localhost", text(&self.show(name)?, "/slug"));
+        let workspace = format!("{}.{}", text(&self.show(name)?, "/slug"), self.domain());
         let mut all = vec!["--header", &header];
         all.extend(args);
         let answer = self.gateway(&workspace, "/api/v1/terminals", &all)?;

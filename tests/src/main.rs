@@ -34,4 +34,5 @@ mod processes_apart;
 mod ssh;
 mod ssh_gateway;
 mod stopped;
+mod tls;
 mod units;
