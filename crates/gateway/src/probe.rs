@@ -17,6 +17,8 @@ use wire::{
 };
 
 const PERIOD: Duration = Duration::from_secs(30);
+/// While the way is broken: until it is found whole again nobody may be able to make a gitspace.
+const BROKEN_PERIOD: Duration = Duration::from_secs(3);
 /// After the start, for the first routes to come.
 const FIRST: Duration = Duration::from_secs(3);
 /// Gitspaces of one probe. The next one goes on with others.
@@ -88,6 +90,10 @@ pub(crate) async fn run(shared: Arc<Shared>, drain: CancellationToken) -> Result
             .last
             .send_replace(Some((shared.clock.now(), report)));
         let was = before.and_then(|(_, before)| before.broken_at().map(|broken| broken.hop));
+        let period = match broken {
+            Some(_) => BROKEN_PERIOD,
+            None => PERIOD,
+        };
         match broken {
             Some(broken) if was != Some(broken.hop) => {
                 tracing::warn!(hop = %broken.hop, problem = ?broken.problem, "The way into gitspaces is broken");
@@ -99,7 +105,7 @@ pub(crate) async fn run(shared: Arc<Shared>, drain: CancellationToken) -> Result
         }
         // Gateways that were started together drift apart.
         let share = f64::from(getrandom::u32().unwrap_or(u32::MAX)) / f64::from(u32::MAX);
-        wait = PERIOD.mul_f64(share.mul_add(0.4, 0.8));
+        wait = period.mul_f64(share.mul_add(0.4, 0.8));
     }
 }
 
