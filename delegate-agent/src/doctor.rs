@@ -376,8 +376,7 @@ mod tests {
         let mut wrong = settings(root, listen);
         wrong.admin_socket = Some(file.join("admin.sock"));
         wrong.embedded.control_plane.state_dir = file;
-        let found = fatal(wrong).await;
-        assert_eq!(found, [ADMIN_SOCKET, EMBEDDED_STATE, SSH_HOST_KEY]);
+        assert_eq!(fatal(wrong).await, [ADMIN_SOCKET, EMBEDDED_STATE]);
 
         for name in ["state", "control-plane"] {
             std::fs::create_dir(root.join(name)).unwrap();
