@@ -170,6 +170,13 @@ impl GatewayOrigins {
         &self.domain
     }
 
+    /// Whether a gateway serves these hosts, which says its domain without a port: it may listen on another one than users dial.
+    #[must_use]
+    pub(crate) fn is_domain(&self, domain: &str) -> bool {
+        let own = self.domain.split_once(':');
+        own.map_or(self.domain.as_str(), |(host, _)| host) == domain
+    }
+
     /// All origins of gitspaces, as a content security policy names them.
     #[must_use]
     pub(crate) fn wildcard(&self) -> String {
@@ -294,6 +301,17 @@ mod tests {
 
     fn slug() -> Slug {
         "demo-abc123".parse().unwrap()
+    }
+
+    #[test]
+    fn a_gateway_is_known_by_its_domain_whatever_the_port() {
+        for url in ["https://gs.example.com", "https://gs.example.com:7080"] {
+            let origins = GatewayOrigins::parse(url).unwrap();
+            assert!(origins.is_domain("gs.example.com"), "{url}");
+            for other in ["gs.example.com:7080", "example.com", "x.gs.example.com", ""] {
+                assert!(!origins.is_domain(other), "{url} {other}");
+            }
+        }
     }
 
     #[test]

@@ -226,11 +226,10 @@ impl Connection {
                         return Ok(());
                     }
                 };
-                let own = self.state.gateway_origins.domain();
-                if domain != own {
+                if !self.state.gateway_origins.is_domain(&domain) {
                     tracing::warn!(
                         domain,
-                        own,
+                        own = self.state.gateway_origins.domain(),
                         "The gateway serves another domain than `gateway_url` names"
                     );
                 }

@@ -76,7 +76,7 @@ async fn a_gateway_hears_a_snapshot_and_then_what_changes() {
     }
     let hello = FromGateway::Hello {
         version: "1".to_owned(),
-        domain: "localhost:7080".to_owned(),
+        domain: "localhost".to_owned(),
         ssh: Some(SshEndpoint {
             host: "localhost".to_owned(),
             port: 7022,
