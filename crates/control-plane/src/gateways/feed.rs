@@ -14,7 +14,7 @@ use wire::{
     ids::GatewayUuid,
 };
 
-/// Without a gateway for so long, what is made could not be entered. One that restarts, or dials anew, is back by then.
+/// Without a gateway, or a whole way through one, for so long, what is made could not be entered. What restarts, or dials anew, is back by then.
 const GRACE: Duration = Duration::from_secs(60);
 /// Revocations a connection may lag behind before it gets a snapshot again.
 const MAX_REVOCATIONS: usize = 256;
@@ -23,7 +23,7 @@ const MAX_REVOCATIONS: usize = 256;
 pub(crate) struct GatewayFeed {
     revocations: broadcast::Sender<Revocation>,
     connected: Arc<Mutex<BTreeMap<GatewayUuid, Connected>>>,
-    /// When the last one went; at first, when this process began.
+    /// When the last one went or found its way broken; at first, when this process began.
     last: Arc<Mutex<Instant>>,
 }
 
@@ -78,13 +78,16 @@ impl GatewayFeed {
             return Ok(());
         }
         let gone = self.last().elapsed();
-        if connected == 0 && gone < GRACE {
+        if gone < GRACE {
             return Ok(());
         }
         let why = if connected == 0 {
             format!("none has been connected for {} s", gone.as_secs())
         } else {
-            "the way into gitspaces is broken at every one that is connected".to_owned()
+            format!(
+                "the way into gitspaces has been broken for {} s at every one that is connected",
+                gone.as_secs()
+            )
         };
         Err(ApiError::Unavailable {
             what: "a gateway",
@@ -149,9 +152,16 @@ impl GatewayFeed {
     }
 
     pub(crate) fn probed(&self, gateway: GatewayUuid, report: ProbeReport) {
-        self.lock(|connected| {
-            connected.entry(gateway).or_default().data_path = Some(Box::new(report));
+        let breaks = self.lock(|connected| {
+            let path = &mut connected.entry(gateway).or_default().data_path;
+            let was_whole = path.as_ref().is_none_or(|path| path.broken_at().is_none());
+            let breaks = was_whole && report.broken_at().is_some();
+            *path = Some(Box::new(report));
+            breaks
         });
+        if breaks {
+            *self.last() = Instant::now();
+        }
     }
 
     pub(crate) fn said_hello(
@@ -247,7 +257,9 @@ mod tests {
         feed.check().expect("it is connected");
         let broken = HopReport::failed(Hop::Runner, Duration::ZERO, "silent", None);
         feed.probed(id, ProbeReport::only(broken, Duration::ZERO));
-        assert!(feed.check().is_err(), "its way is broken");
+        feed.check().expect("a runner may only restart");
+        *feed.last() = long_ago;
+        assert!(feed.check().is_err(), "its way stays broken");
         feed.probed(id, ProbeReport::default());
         feed.check().expect("it is whole again");
         drop(open);
