@@ -11,9 +11,11 @@ use wire::{
 };
 
 fn ask(agent: &Agent, uid: Option<u32>, question: &str) -> (bool, String) {
-    // Where the other user reaches it.
+    // Where the other user reaches it. Not written by this process: a child that another test forks meanwhile would hold it open for writing, and
+    // nobody executes such a file.
     let binary = agent.path("agent-binary");
-    std::fs::copy(BINARY, &binary).unwrap();
+    let copied = Command::new("cp").arg(BINARY).arg(&binary).status();
+    assert!(copied.unwrap().success());
     let mut command = Command::new(binary);
     if let Some(uid) = uid {
         command.uid(uid);
