@@ -16,6 +16,7 @@
 //! | `wake` | a gitspace that does not run is started, and waited for |
 //! | `door` | from a grant to a stream, or to words |
 //! | `leg` | a transport and its socket |
+//! | `keep_alive` | a client that says nothing is asked, and given up |
 //!
 //! Invariants:
 //! - A stream into a gitspace is dialled with an [`Authorized`](crate::Authorized) target, for a grant that the control plane signed for this
@@ -28,6 +29,7 @@ mod board;
 mod door;
 mod host_key;
 mod jump;
+mod keep_alive;
 mod leg;
 mod listener;
 mod login;

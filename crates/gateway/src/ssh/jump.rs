@@ -3,27 +3,28 @@
 //! All of it runs in the session's task. A channel holds what the client has sent and the gitspace has not taken, up to a window; room in the
 //! window is given back as the gitspace takes it. A channel that stands still holds up no other.
 
+mod channel;
+
 use super::{
-    board::{Live, Window},
+    board::Live,
     door::{self, Shut},
+    keep_alive::{self, KeepAlive},
     leg::{Leg, LegError},
     listener::Service,
     permit::Permit,
-    splice::{are_you_there, keepalive},
 };
 use crate::Upstream;
-use bytes::{Buf as _, BytesMut};
+use channel::Channel;
 use daemon::ErrorChain;
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use ssh_transport::{FieldError, Packet, Reader, TransportError, Writer, number};
+use ssh_transport::{FieldError, Packet, TransportError, Writer, number};
 use std::{
     collections::BTreeMap,
     future::poll_fn,
     ops::Bound,
-    pin::Pin,
     task::{Context, Poll},
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use wire::{
     gateway::SshGrant,
     ids::GitspaceUuid,
@@ -33,11 +34,7 @@ use wire::{
 
 /// Of one session, with those that are being opened.
 const MAX_CHANNELS: usize = 10;
-const MAX_DATA: u32 = 32 * 1024;
-/// Number of a message of data, of its channel, and its length.
-const DATA_HEAD: usize = 9;
 const SSH_PORT: u32 = 22;
-const MAX_UNANSWERED: u32 = 3;
 /// Reads and messages in one turn: others want theirs.
 const TURN: usize = 128;
 
@@ -86,28 +83,6 @@ struct Opened {
     result: Result<(Upstream, GitspaceUuid), Shut>,
 }
 
-#[derive(Debug)]
-struct Channel {
-    theirs: u32,
-    gitspace: GitspaceUuid,
-    stream: Upstream,
-    /// From the client, for the gitspace.
-    pending: BytesMut,
-    room: Window,
-    /// What the client may still send, and what it may send again.
-    inwards: u32,
-    credit: u32,
-    /// What we may still send.
-    outwards: u32,
-    max_data: u32,
-    /// The client sends no more.
-    ended: bool,
-    shut: bool,
-    /// We have said that it is over; the client has.
-    said_close: bool,
-    heard_close: bool,
-}
-
 pub(super) struct Jump<'a, U> {
     service: &'a Service,
     live: &'a Live,
@@ -118,8 +93,7 @@ pub(super) struct Jump<'a, U> {
     next: u32,
     /// The channel that had something last.
     last: u32,
-    heard: bool,
-    unanswered: u32,
+    keep_alive: KeepAlive,
     scratch: Vec<u8>,
     /// Passed on, in both directions.
     bytes: &'a mut u64,
@@ -142,8 +116,7 @@ impl<'a, U: AsyncRead + AsyncWrite + Unpin> Jump<'a, U> {
             opening: FuturesUnordered::new(),
             next: 0,
             last: 0,
-            heard: false,
-            unanswered: 0,
+            keep_alive: KeepAlive::new(),
             scratch: Vec::new(),
             bytes,
         }
@@ -156,27 +129,17 @@ impl<'a, U: AsyncRead + AsyncWrite + Unpin> Jump<'a, U> {
         grant: Option<SshGrant>,
     ) -> Result<(), LegError> {
         self.open(first, grant)?;
-        let mut ticks = keepalive();
-        loop {
-            tokio::select! {
-                ended = poll_fn(|cx| self.poll_turn(cx)) => return ended,
-                _ = ticks.tick() => {
-                    self.leg.relax();
-                    self.scratch = Vec::new();
-                    if std::mem::take(&mut self.heard) {
-                        self.unanswered = 0;
-                    } else if self.unanswered >= MAX_UNANSWERED {
-                        return Err(LegError::Silent);
-                    } else {
-                        self.unanswered += 1;
-                        self.leg.send(&are_you_there())?;
-                    }
-                }
-            }
-        }
+        poll_fn(|cx| self.poll_turn(cx)).await
     }
 
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LegError>> {
+        while let Poll::Ready(ask) = self.keep_alive.poll_tick(cx) {
+            self.leg.relax();
+            self.scratch = Vec::new();
+            if ask? {
+                self.leg.send(&keep_alive::question())?;
+            }
+        }
         for _ in 0..TURN {
             let mut moved = self.leg.poll_move(cx)?;
             let before = self.leg.transport.output().len();
@@ -236,17 +199,13 @@ impl<'a, U: AsyncRead + AsyncWrite + Unpin> Jump<'a, U> {
         self.channels.retain(|_, channel| !channel.is_over());
         // One that is being opened holds its own already.
         if self.channels.len() < before && self.opening.is_empty() {
-            let kept: Vec<GitspaceUuid> = self
-                .channels
-                .values()
-                .map(|channel| channel.gitspace)
-                .collect();
+            let kept: Vec<GitspaceUuid> = self.channels.values().map(Channel::gitspace).collect();
             self.live.keep(&kept);
         }
     }
 
     fn take(&mut self, packet: &Packet) -> Result<(), LegError> {
-        self.heard = true;
+        self.keep_alive.heard();
         let mut fields = packet.fields();
         let malformed = TransportError::from;
         match packet.number() {
@@ -322,43 +281,21 @@ impl<'a, U: AsyncRead + AsyncWrite + Unpin> Jump<'a, U> {
     }
 
     fn opened(&mut self, opened: Opened) -> Result<(), LegError> {
-        let Destination {
-            theirs,
-            window,
-            max_data,
-            ..
-        } = opened.destination;
-        let (stream, gitspace) = match opened.result {
+        let Opened {
+            destination,
+            result,
+        } = opened;
+        let (stream, gitspace) = match result {
             Ok(opened) => opened,
-            Err(shut) => return self.refuse(theirs, CONNECT_FAILED, &shut.to_string()),
+            Err(shut) => {
+                return self.refuse(destination.theirs, CONNECT_FAILED, &shut.to_string());
+            }
         };
-        let room = self.service.board.window();
         let id = self.next;
         self.next = self.next.wrapping_add(1);
-        let confirmation = Writer::message(number::CHANNEL_OPEN_CONFIRMATION)
-            .number(theirs)
-            .number(id)
-            .number(room.size)
-            .number(MAX_DATA);
-        self.leg.send(&confirmation.finish())?;
-        self.channels.insert(
-            id,
-            Channel {
-                theirs,
-                gitspace,
-                stream,
-                pending: BytesMut::new(),
-                inwards: room.size,
-                room,
-                credit: 0,
-                outwards: window,
-                max_data: max_data.min(MAX_DATA),
-                ended: false,
-                shut: false,
-                said_close: false,
-                heard_close: false,
-            },
-        );
+        let channel = Channel::new(&destination, gitspace, stream, self.service.board.window());
+        self.leg.send(&channel.confirmation(id))?;
+        self.channels.insert(id, channel);
         Ok(())
     }
 
@@ -378,144 +315,4 @@ pub(super) fn no_gitspace(name: &str) -> Shut {
         "there is no gitspace `{}` of yours; `gitspace list` shows them",
         shown::line(name)
     ))
-}
-
-impl Channel {
-    fn is_over(&self) -> bool {
-        self.heard_close && self.said_close && self.pending.is_empty()
-    }
-
-    fn take<U: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        number: u8,
-        mut fields: Reader<'_>,
-        leg: &mut Leg<U>,
-    ) -> Result<(), LegError> {
-        let malformed = TransportError::from;
-        match number {
-            number::CHANNEL_WINDOW_ADJUST => {
-                let more = fields.number().map_err(malformed)?;
-                self.outwards = self
-                    .outwards
-                    .checked_add(more)
-                    .ok_or(TransportError::Flood)?;
-            }
-            number::CHANNEL_DATA => {
-                let data = fields.string().map_err(malformed)?;
-                let length = u32::try_from(data.len()).map_err(|_| TransportError::Flood)?;
-                self.inwards = self
-                    .inwards
-                    .checked_sub(length)
-                    .filter(|_| !self.ended)
-                    .ok_or(TransportError::Flood)?;
-                if !self.said_close {
-                    self.pending.extend_from_slice(data);
-                }
-            }
-            // A raw stream has no second one.
-            number::CHANNEL_EXTENDED_DATA => {
-                return Err(TransportError::OutOfTurn { number }.into());
-            }
-            number::CHANNEL_EOF => self.ended = true,
-            number::CHANNEL_CLOSE => {
-                self.ended = true;
-                self.heard_close = true;
-                self.say_close(leg)?;
-            }
-            number::CHANNEL_REQUEST => {
-                fields.text().map_err(malformed)?;
-                if fields.boolean().map_err(malformed)? {
-                    let failure = Writer::message(number::CHANNEL_FAILURE).number(self.theirs);
-                    leg.send(&failure.finish())?;
-                }
-            }
-            number => return Err(TransportError::OutOfTurn { number }.into()),
-        }
-        Ok(())
-    }
-
-    fn say_close<U: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        leg: &mut Leg<U>,
-    ) -> Result<(), LegError> {
-        if !std::mem::replace(&mut self.said_close, true) {
-            let close = Writer::message(number::CHANNEL_CLOSE).number(self.theirs);
-            leg.send(&close.finish())?;
-        }
-        Ok(())
-    }
-
-    /// The gitspace's end is gone.
-    fn give_up<U: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        leg: &mut Leg<U>,
-    ) -> Result<(), LegError> {
-        self.pending.clear();
-        self.shut = true;
-        self.say_close(leg)
-    }
-
-    /// Moves what can be moved; answers with how much, where anything did.
-    fn poll_carry<U: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        cx: &mut Context<'_>,
-        leg: &mut Leg<U>,
-        scratch: &mut Vec<u8>,
-    ) -> Result<Option<u64>, LegError> {
-        let mut carried = None;
-        while !self.pending.is_empty() {
-            match Pin::new(&mut self.stream).poll_write(cx, &self.pending) {
-                Poll::Ready(Ok(written @ 1..)) => {
-                    self.pending.advance(written);
-                    self.credit += u32::try_from(written).unwrap_or(u32::MAX);
-                    *carried.get_or_insert(0) += u64::try_from(written).unwrap_or(u64::MAX);
-                }
-                Poll::Ready(Ok(0) | Err(_)) => {
-                    self.give_up(leg)?;
-                    carried.get_or_insert(0);
-                }
-                Poll::Pending => break,
-            }
-        }
-        if self.credit >= self.room.size / 2 && !self.ended && leg.is_free() {
-            let adjust = Writer::message(number::CHANNEL_WINDOW_ADJUST)
-                .number(self.theirs)
-                .number(self.credit);
-            leg.send(&adjust.finish())?;
-            self.inwards += self.credit;
-            self.credit = 0;
-        }
-        if self.ended && self.pending.is_empty() && !self.shut {
-            // Whatever it answers: nothing more is said there.
-            self.shut = Pin::new(&mut self.stream).poll_shutdown(cx).is_ready();
-        }
-        if !self.said_close && self.outwards > 0 && self.max_data > 0 && leg.is_free() {
-            let most = usize::try_from(self.outwards.min(self.max_data)).unwrap_or(0);
-            scratch.resize(DATA_HEAD + most, 0);
-            let (head, room) = scratch.split_at_mut(DATA_HEAD);
-            let mut room = ReadBuf::new(room);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut room) {
-                Poll::Ready(Ok(())) if !room.filled().is_empty() => {
-                    let read = room.filled().len();
-                    let length = u32::try_from(read).map_err(|_| TransportError::Flood)?;
-                    let fields = Writer::message(number::CHANNEL_DATA)
-                        .number(self.theirs)
-                        .number(length)
-                        .finish();
-                    head.copy_from_slice(&fields);
-                    self.outwards -= length;
-                    leg.send(scratch.get(..DATA_HEAD + read).unwrap_or_default())?;
-                    *carried.get_or_insert(0) += u64::from(length);
-                }
-                Poll::Ready(_) => {
-                    let eof = Writer::message(number::CHANNEL_EOF).number(self.theirs);
-                    leg.send(&eof.finish())?;
-                    self.give_up(leg)?;
-                    carried.get_or_insert(0);
-                }
-                Poll::Pending => {}
-            }
-        }
-        Ok(carried)
-    }
 }

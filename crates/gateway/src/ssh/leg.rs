@@ -1,5 +1,6 @@
 //! A transport on its socket.
 
+use super::keep_alive::Silent;
 use bytes::BytesMut;
 use ssh_transport::{Disconnect, Packet, Transport, TransportError};
 use std::{
@@ -26,8 +27,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 pub(super) enum LegError {
     #[error("it was closed")]
     Closed,
-    #[error("the client did not answer any more")]
-    Silent,
+    #[error(transparent)]
+    Silent(#[from] Silent),
     #[error("it broke")]
     Io {
         #[source]

@@ -73,7 +73,7 @@ impl LoginError {
     pub(super) fn farewell(&self) -> Option<(Disconnect, String)> {
         let reason = match self {
             Self::Leg(LegError::Transport(error)) => error.reason()?,
-            Self::Leg(LegError::Closed | LegError::Silent | LegError::Io { .. }) => return None,
+            Self::Leg(LegError::Closed | LegError::Silent(_) | LegError::Io { .. }) => return None,
             Self::Service(_) => Disconnect::ServiceNotAvailable,
             Self::User | Self::OtherUser => Disconnect::ProtocolError,
             Self::Offers | Self::Failures => Disconnect::NoMoreAuthMethods,

@@ -42,7 +42,7 @@ impl From<LegError> for Ended {
                 None => Self::Left,
             },
             LegError::Closed | LegError::Io { .. } => Self::Left,
-            LegError::Silent => Self::Silent,
+            LegError::Silent(_) => Self::Silent,
         }
     }
 }
@@ -51,7 +51,7 @@ impl From<SpliceError> for Ended {
     fn from(error: SpliceError) -> Self {
         match error {
             SpliceError::User(error) => error.into(),
-            SpliceError::Silent => Self::Silent,
+            SpliceError::Silent(_) => Self::Silent,
             error @ SpliceError::Gitspace(_) => {
                 Self::Told(Disconnect::ConnectionLost, ErrorChain(&error).to_string())
             }

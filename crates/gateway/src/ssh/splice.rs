@@ -3,20 +3,18 @@
 //! The one thing that is ours is to ask the client now and then whether it is there. Answers to global requests have no number, but an order: a
 //! queue says whose each is.
 
-use super::leg::{Leg, LegError};
-use ssh_transport::{Packet, TransportError, Writer, number};
+use super::{
+    keep_alive::{self, KeepAlive, Silent},
+    leg::{Leg, LegError},
+};
+use ssh_transport::{Packet, TransportError, number};
 use std::{
     collections::VecDeque,
     future::poll_fn,
     task::{Context, Poll},
-    time::Duration,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-/// Of a client that says nothing.
-pub(super) const KEEPALIVE: Duration = Duration::from_secs(30);
-const MAX_UNANSWERED: u32 = 3;
 /// Messages in one turn: others want theirs.
 const TURN: usize = 128;
 /// Global requests of the gitspace's that wait for their answers: as many as anybody forwards ports.
@@ -28,8 +26,8 @@ pub(super) enum SpliceError {
     User(#[source] LegError),
     #[error("the gitspace's end of the session broke off")]
     Gitspace(#[source] LegError),
-    #[error("the client did not answer for {} s", KEEPALIVE.as_secs() * u64::from(MAX_UNANSWERED))]
-    Silent,
+    #[error(transparent)]
+    Silent(#[from] Silent),
 }
 
 /// Who waits for an answer of the client's.
@@ -44,8 +42,7 @@ pub(super) struct Splice<'a, U, G> {
     user: &'a mut Leg<U>,
     gitspace: &'a mut Leg<G>,
     asked: VecDeque<Asked>,
-    unanswered: u32,
-    heard: bool,
+    keep_alive: KeepAlive,
     /// Passed on, in both directions.
     bytes: &'a mut u64,
 }
@@ -60,8 +57,7 @@ where
             user,
             gitspace,
             asked: VecDeque::new(),
-            unanswered: 0,
-            heard: false,
+            keep_alive: KeepAlive::new(),
             bytes,
         }
     }
@@ -71,31 +67,20 @@ where
         if let Some(first) = first {
             self.take_users(first)?;
         }
-        let mut ticks = keepalive();
-        loop {
-            tokio::select! {
-                ended = poll_fn(|cx| self.poll_turn(cx)) => return ended,
-                _ = ticks.tick() => self.tick()?,
-            }
-        }
-    }
-
-    fn tick(&mut self) -> Result<(), SpliceError> {
-        self.user.relax();
-        self.gitspace.relax();
-        if std::mem::take(&mut self.heard) {
-            self.unanswered = 0;
-            return Ok(());
-        }
-        if self.unanswered >= MAX_UNANSWERED {
-            return Err(SpliceError::Silent);
-        }
-        self.unanswered += 1;
-        self.asked.push_back(Asked::Us);
-        self.user.send(&are_you_there()).map_err(SpliceError::User)
+        poll_fn(|cx| self.poll_turn(cx)).await
     }
 
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SpliceError>> {
+        while let Poll::Ready(ask) = self.keep_alive.poll_tick(cx) {
+            self.user.relax();
+            self.gitspace.relax();
+            if ask? {
+                self.asked.push_back(Asked::Us);
+                self.user
+                    .send(&keep_alive::question())
+                    .map_err(SpliceError::User)?;
+            }
+        }
         let mut left = TURN;
         loop {
             let user = self.user.poll_move(cx).map_err(SpliceError::User)?;
@@ -142,7 +127,7 @@ where
     }
 
     fn take_users(&mut self, packet: &Packet) -> Result<(), SpliceError> {
-        self.heard = true;
+        self.keep_alive.heard();
         let number = packet.number();
         match number {
             number::REQUEST_SUCCESS | number::REQUEST_FAILURE => match self.asked.pop_front() {
@@ -182,20 +167,6 @@ where
     }
 }
 
-pub(super) fn keepalive() -> Interval {
-    let mut ticks = interval_at(Instant::now() + KEEPALIVE, KEEPALIVE);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-/// A request that nobody knows, and that everybody answers.
-pub(super) fn are_you_there() -> Vec<u8> {
-    Writer::message(number::GLOBAL_REQUEST)
-        .string("keepalive@openssh.com")
-        .boolean(true)
-        .finish()
-}
-
 fn length(packet: &Packet) -> u64 {
     u64::try_from(packet.len()).unwrap_or(u64::MAX)
 }
@@ -215,9 +186,12 @@ fn out_of_turn(number: u8) -> SpliceError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ssh_transport::{HostKey, Transport};
+    use ssh_transport::{HostKey, Transport, Writer};
     use std::sync::Arc;
-    use tokio::io::{DuplexStream, duplex};
+    use tokio::{
+        io::{DuplexStream, duplex},
+        time::Instant,
+    };
 
     type End = Leg<DuplexStream>;
 
@@ -273,7 +247,7 @@ mod tests {
     async fn the_answer_to_our_own_question_is_not_passed_on() {
         let ended = between(async |client, gitspace| {
             assert_eq!(heard(gitspace, client).await, data("first"));
-            assert_eq!(heard(client, gitspace).await, are_you_there());
+            assert_eq!(heard(client, gitspace).await, keep_alive::question());
             client.send(&[number::REQUEST_FAILURE]).unwrap();
             gitspace.send(&ask("theirs")).unwrap();
             assert_eq!(heard(client, gitspace).await, ask("theirs"));
@@ -290,11 +264,14 @@ mod tests {
         let ended = between(async |client, gitspace| {
             assert_eq!(heard(gitspace, client).await, data("first"));
             loop {
-                assert_eq!(heard(client, gitspace).await, are_you_there());
+                assert_eq!(heard(client, gitspace).await, keep_alive::question());
             }
         })
         .await;
-        assert!(matches!(ended, Some(Err(SpliceError::Silent))), "{ended:?}");
+        assert!(
+            matches!(ended, Some(Err(SpliceError::Silent(_)))),
+            "{ended:?}"
+        );
         // The first turn was not silent.
         assert_eq!(begun.elapsed().as_secs(), 150);
     }
