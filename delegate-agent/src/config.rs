@@ -483,13 +483,19 @@ impl EmbeddedSettings {
                 ssh: gateway.ssh(),
             })
         });
-        let mut listen = |key, listen| {
-            wrong.keep(tls.check_listen(key, listen).map_err(ConfigError::from));
-        };
-        listen("embedded.control_plane.listen", control_plane.listen);
+        let mut listeners = vec![("embedded.control_plane.listen", control_plane.listen)];
         if gateway.enabled {
-            listen("embedded.gateway.listen", gateway.listen);
+            listeners.push(("embedded.gateway.listen", gateway.listen));
         }
+        for (key, listen) in &listeners {
+            wrong.keep(tls.check_listen(key, *listen).map_err(ConfigError::from));
+        }
+        if gateway.enabled
+            && let Some(ssh) = gateway.ssh()
+        {
+            listeners.push(("embedded.gateway.ssh_listen", ssh.listen));
+        }
+        wrong.keep(tls.check_apart(&listeners).map_err(ConfigError::from));
         let embedded = Embedded {
             state_dir: control_plane.state_dir.clone(),
             listen: control_plane.listen,

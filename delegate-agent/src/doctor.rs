@@ -97,21 +97,12 @@ fn embedded(embedded: &Embedded, is_running: bool) -> Vec<Check> {
     ];
     if let Some(gateway) = &embedded.gateway {
         let what = "the embedded gateway";
-        checks.push(
-            if gateway.listen == embedded.listen && gateway.listen.port() != 0 {
-                Check::bad(
-                    GATEWAY_LISTEN,
-                    Severity::Error,
-                    format!(
-                        "{what} has the address of the control plane, {}",
-                        gateway.listen
-                    ),
-                )
-                .fix("configure another `embedded.gateway.listen`")
-            } else {
-                Check::address(GATEWAY_LISTEN, what, gateway.listen, is_running)
-            },
-        );
+        checks.push(Check::address(
+            GATEWAY_LISTEN,
+            what,
+            gateway.listen,
+            is_running,
+        ));
         if let Some(ssh) = gateway.ssh {
             let what = "the embedded gateway's SSH";
             checks.push(Check::address(SSH_LISTEN, what, ssh.listen, is_running));
@@ -369,7 +360,9 @@ mod tests {
         assert!(fatal(settings(root, listen)).await.is_empty());
         assert!(!root.join("state").exists() && !root.join("control-plane").exists());
         let [one, _] = listen;
-        assert_eq!(fatal(settings(root, [one, one])).await, [GATEWAY_LISTEN]);
+        let twice = settings(root, [one, one]).check(&Credentials::default());
+        let said = twice.unwrap_err().to_string();
+        assert!(said.contains("are both 127.0.0.1:"), "{said}");
 
         let file = root.join("file");
         std::fs::write(&file, "x").unwrap();

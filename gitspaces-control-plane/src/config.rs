@@ -94,6 +94,8 @@ impl Settings {
             tls.check_listen("listen", control_plane.listen)
                 .map_err(Refusal::from),
         );
+        let listeners = [("listen", control_plane.listen)];
+        wrong.keep(tls.check_apart(&listeners).map_err(Refusal::from));
         // One that cannot be parsed was told.
         let url = control_plane.public_url.parse::<Url>().ok();
         let names = url

@@ -138,6 +138,11 @@ impl Settings {
             tls.check_listen("listen", listen)
                 .map_err(ConfigError::from),
         );
+        let mut listeners = vec![("listen", listen)];
+        if let Some(SshListen::At(address)) = self.ssh_listen {
+            listeners.push(("ssh_listen", address));
+        }
+        wrong.keep(tls.check_apart(&listeners).map_err(ConfigError::from));
         let public_url = self.public_url.unwrap_or_else(|| {
             // No client takes a certificate for `*.localhost`.
             let domain = match tls.source {

@@ -64,6 +64,12 @@ pub enum TlsSettingsError {
         key: &'static str,
         listen: SocketAddr,
     },
+    #[error("`{one}` and `{other}` are both {listen}")]
+    SameAddress {
+        one: &'static str,
+        other: &'static str,
+        listen: SocketAddr,
+    },
     #[error("`{key}` is {url}, and TLS ends here")]
     PlainUrl { key: &'static str, url: String },
 }
@@ -82,6 +88,7 @@ impl Hint for TlsSettingsError {
             Self::PlainOutside { .. } => {
                 "set `tls.certificate` and `tls.key`, or `tls.private_ca = true`; or listen on 127.0.0.1. Where a proxy in front of it ends TLS: `tls.behind_tls_proxy = true`".to_owned()
             }
+            Self::SameAddress { .. } => "give each a port of its own".to_owned(),
             Self::PlainUrl { .. } => "begin it with `https://`".to_owned(),
         })
     }
@@ -153,6 +160,27 @@ impl TlsPlan {
         }
     }
 
+    /// Whether all that listens, `tls.redirect_listen` too, can do it at once. Port 0 is another one each time.
+    ///
+    /// # Errors
+    /// Two have one address.
+    pub fn check_apart(
+        &self,
+        listeners: &[(&'static str, SocketAddr)],
+    ) -> Result<(), TlsSettingsError> {
+        let redirect = self
+            .redirect_listen
+            .map(|listen| ("tls.redirect_listen", listen));
+        let mut before: Vec<(&'static str, SocketAddr)> = Vec::new();
+        for (other, listen) in listeners.iter().copied().chain(redirect) {
+            if let Some((one, _)) = before.iter().find(|(_, taken)| overlap(*taken, listen)) {
+                return Err(TlsSettingsError::SameAddress { one, other, listen });
+            }
+            before.push((other, listen));
+        }
+        Ok(())
+    }
+
     /// Whether what ends TLS is also called so.
     ///
     /// # Errors
@@ -166,6 +194,12 @@ impl TlsPlan {
         }
         Ok(())
     }
+}
+
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() != 0
+        && one.port() == other.port()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
 }
 
 #[cfg(test)]
@@ -264,5 +298,42 @@ mod tests {
         assert!(tls.check_url("public_url", &https).is_ok());
         // What ends TLS may be in front of it.
         assert!(plain.check_url("public_url", &https).is_ok());
+    }
+
+    #[test]
+    fn two_listeners_at_one_address_are_refused_and_named() {
+        let plan = TlsPlan {
+            redirect_listen: Some(SocketAddr::from(([0, 0, 0, 0], 80))),
+            ..TlsPlan::default()
+        };
+        let apart = |one: &str, other: &str| {
+            plan.check_apart(&[
+                ("listen", one.parse().unwrap()),
+                ("ssh_listen", other.parse().unwrap()),
+            ])
+            .map_err(|error| error.to_string())
+        };
+        assert_eq!(apart("127.0.0.1:7080", "127.0.0.1:7082"), Ok(()));
+        assert_eq!(apart("127.0.0.1:7080", "127.0.0.2:7080"), Ok(()));
+        assert_eq!(apart("127.0.0.1:0", "127.0.0.1:0"), Ok(()));
+        for (one, other, said) in [
+            (
+                "127.0.0.1:7080",
+                "127.0.0.1:7080",
+                "`listen` and `ssh_listen` are both 127.0.0.1:7080",
+            ),
+            (
+                "0.0.0.0:7080",
+                "127.0.0.1:7080",
+                "`listen` and `ssh_listen` are both 127.0.0.1:7080",
+            ),
+            (
+                "127.0.0.1:7080",
+                "127.0.0.1:80",
+                "`ssh_listen` and `tls.redirect_listen` are both 0.0.0.0:80",
+            ),
+        ] {
+            assert_eq!(apart(one, other), Err(said.to_owned()));
+        }
     }
 }
