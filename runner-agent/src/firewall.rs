@@ -149,8 +149,15 @@ impl Firewall {
                 let (input, forward) = tokio::join!(input, list(program, "DOCKER-USER"));
                 let forward = match forward {
                     Ok(rules) => rules,
-                    // Docker makes it too, and keeps it where it is there already. Fails where the list did not fail for its absence.
-                    Err(_) => run(program, &[LOCK_WAIT, "-N", "DOCKER-USER"], None).await?,
+                    // Docker makes it too, and keeps it where it is there already.
+                    Err(FirewallError::Failed { .. }) => {
+                        match run(program, &[LOCK_WAIT, "-N", "DOCKER-USER"], None).await {
+                            Ok(none) => none,
+                            // Docker was faster, or the list failed for another reason, which comes again.
+                            Err(_) => list(program, "DOCKER-USER").await?,
+                        }
+                    }
+                    Err(error) => return Err(error),
                 };
                 Jumps {
                     input: self.is_in(&input?, "INPUT", &self.input_chain),

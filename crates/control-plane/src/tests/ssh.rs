@@ -243,6 +243,11 @@ async fn what_is_taken_away_ends_what_it_gave() {
         .unwrap();
     assert!(matches!(heard(&mut link).await, ToGateway::Snapshot { .. }));
     plane.clock.advance(Duration::from_secs(1));
+    let others = plane.user("eve").await;
+    plane
+        .delete(&others.token, &format!("/grants/{id}"))
+        .await
+        .expect(404);
     plane
         .delete(&ada.token, &format!("/ssh-keys/{id}"))
         .await

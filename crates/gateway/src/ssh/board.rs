@@ -19,7 +19,8 @@ use wire::{
 
 /// Connections at a time, each with two sockets.
 const MAX_SESSIONS: usize = 4096;
-/// Of them, those whose user is not known yet; and of one address, behind which an office may begin its day.
+/// Of them, those whose user is not known yet; and of one address, behind which an office may begin its day. Beyond that the oldest gives way:
+/// a few that say nothing keep nobody out.
 const MAX_STRANGERS: usize = 2048;
 const MAX_STRANGERS_OF_ADDRESS: usize = 64;
 const MAX_OF_ADDRESS: usize = 512;
@@ -163,12 +164,8 @@ impl Drop for Window {
 pub(super) enum Crowded {
     #[error("too many SSH connections are open")]
     All,
-    #[error("too many SSH connections wait for a login")]
-    Strangers,
     #[error("too many SSH connections of this address are open")]
     Address,
-    #[error("too many SSH connections of this address wait for a login")]
-    StrangersOfAddress,
 }
 
 impl Board {
@@ -178,11 +175,7 @@ impl Board {
 
     pub(super) fn enter(self: &Arc<Self>, peer: IpAddr) -> Result<Place, Crowded> {
         let mut live = self.lock();
-        let result = has_room(live.values().map(|live| {
-            let is_known = live.lock().user.is_some();
-            (live.peer == peer, is_known)
-        }));
-        if let Err(crowded) = result {
+        if let Err(crowded) = make_room(&live, peer) {
             self.turned_away.fetch_add(1, Ordering::Relaxed);
             return Err(crowded);
         }
@@ -277,22 +270,44 @@ impl Board {
     }
 }
 
-/// Of all connections: whether it is of the address in question, and whether its user is known.
-fn has_room(open: impl Iterator<Item = (bool, bool)>) -> Result<(), Crowded> {
-    let (mut all, mut strangers, mut same, mut same_strangers) = (0, 0, 0, 0);
-    for (is_same, is_known) in open {
-        all += 1;
-        strangers += usize::from(!is_known);
-        same += usize::from(is_same);
-        same_strangers += usize::from(is_same && !is_known);
+/// Whether one more may come from `peer`; a stranger may have to leave for it.
+fn make_room(open: &HashMap<u64, Arc<Live>>, peer: IpAddr) -> Result<(), Crowded> {
+    // Those that were told to leave hold a socket until they have heard it.
+    if open.len() >= MAX_SESSIONS {
+        return Err(Crowded::All);
     }
-    match () {
-        () if all >= MAX_SESSIONS => Err(Crowded::All),
-        () if same_strangers >= MAX_STRANGERS_OF_ADDRESS => Err(Crowded::StrangersOfAddress),
-        () if same >= MAX_OF_ADDRESS => Err(Crowded::Address),
-        () if strangers >= MAX_STRANGERS => Err(Crowded::Strangers),
-        () => Ok(()),
+    let staying = open
+        .iter()
+        .filter(|(_, live)| !live.ended.is_cancelled())
+        .map(|(id, live)| (*id, live));
+    if staying
+        .clone()
+        .filter(|(_, live)| live.peer == peer)
+        .count()
+        >= MAX_OF_ADDRESS
+    {
+        return Err(Crowded::Address);
     }
+    let strangers = staying.filter(|(_, live)| live.lock().user.is_none());
+    let own = || strangers.clone().filter(|(_, live)| live.peer == peer);
+    let crowd: Vec<(u64, &Arc<Live>)> = if own().count() >= MAX_STRANGERS_OF_ADDRESS {
+        own().collect()
+    } else if strangers.clone().count() >= MAX_STRANGERS {
+        let mut crowds: HashMap<IpAddr, Vec<_>> = HashMap::new();
+        for one in strangers {
+            crowds.entry(one.1.peer).or_default().push(one);
+        }
+        crowds
+            .into_values()
+            .max_by_key(Vec::len)
+            .unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    if let Some((_, oldest)) = crowd.iter().min_by_key(|(id, _)| *id) {
+        oldest.end("too many SSH connections wait for a login, and this one was the oldest");
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -332,23 +347,51 @@ mod tests {
         assert_eq!(board.window().size, WINDOW);
     }
 
+    fn is_to_leave(place: &Place) -> bool {
+        place.live.ended.is_cancelled()
+    }
+
     #[test]
-    fn strangers_of_one_address_do_not_keep_others_out() {
+    fn strangers_of_one_address_keep_nobody_out() {
         let board = Arc::new(Board::default());
         let (one, other): (IpAddr, IpAddr) =
             ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
-        let mut places: Vec<_> = (0..MAX_STRANGERS_OF_ADDRESS)
+        let places: Vec<_> = (0..MAX_STRANGERS_OF_ADDRESS)
             .map(|_| board.enter(one).unwrap())
             .collect();
-        assert_eq!(board.enter(one).unwrap_err(), Crowded::StrangersOfAddress);
-        board.enter(other).unwrap();
-        // Whoever has logged in is not in the way.
+        let elsewhere = board.enter(other).unwrap();
+        // Whoever has logged in is not in the way, and does not give way.
         assert!(board.admit(&places[0].live, user(1)));
-        places.push(board.enter(one).unwrap());
+        let next = board.enter(one).unwrap();
+        assert!(!places.iter().any(is_to_leave));
+        let last = board.enter(one).unwrap();
+        assert!(is_to_leave(&places[1]), "the oldest stranger leaves");
+        let stay = [&places[0], &places[2], &next, &last, &elsewhere];
+        assert!(!stay.into_iter().any(is_to_leave));
+        // It is not in the way while it leaves.
+        drop(board.enter(one).unwrap());
+        assert!(is_to_leave(&places[2]) && !is_to_leave(&places[3]));
         let view = board.view();
-        assert_eq!((view.sessions, view.strangers), (65, 64));
-        assert_eq!((view.opened, view.refused, view.turned_away), (1, 1, 1));
-        drop(places);
-        assert_eq!((board.view().sessions, board.view().refused), (0, 65));
+        assert_eq!((view.sessions, view.strangers), (67, 66));
+        assert_eq!((view.opened, view.refused, view.turned_away), (1, 1, 0));
+        drop((places, elsewhere, next, last));
+        assert_eq!((board.view().sessions, board.view().refused), (0, 67));
+    }
+
+    #[test]
+    fn of_too_many_strangers_one_of_the_largest_crowd_gives_way() {
+        let board = Arc::new(Board::default());
+        let enter = |net: u8, host: u16| {
+            let [high, low] = host.to_be_bytes();
+            board.enter(IpAddr::from([10, net, high, low])).unwrap()
+        };
+        let first = enter(0, 0);
+        let crowd: Vec<_> = (0..10).map(|_| enter(1, 0)).collect();
+        let many = u16::try_from(MAX_STRANGERS - 11).unwrap();
+        let alone: Vec<_> = (0..many).map(|host| enter(2, host)).collect();
+        assert!(!crowd.iter().any(is_to_leave));
+        let _next = enter(3, 0);
+        assert!(is_to_leave(&crowd[0]) && !is_to_leave(&crowd[1]));
+        assert!(!is_to_leave(&first) && !alone.iter().any(is_to_leave));
     }
 }
