@@ -21,7 +21,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wire::{
     agent::{AGENT_RUN_DIR, AgentConfig},
     problem::Problem,
@@ -47,6 +47,9 @@ pub(crate) struct Agent {
     pub(crate) jobs: Jobs,
     pub(crate) dialled: Dialled,
     pub(crate) tasks: TaskTracker,
+    /// Those of SSH, which say goodbye when `stopping` is cancelled.
+    pub(crate) ssh_sessions: TaskTracker,
+    pub(crate) stopping: CancellationToken,
     config: Mutex<Configured>,
     last_exec: Mutex<Option<Timestamp>>,
     host_key: tokio::sync::OnceCell<Arc<HostKey>>,
@@ -80,6 +83,8 @@ impl Agent {
             jobs: Jobs::default(),
             dialled: Dialled::default(),
             tasks: TaskTracker::new(),
+            ssh_sessions: TaskTracker::new(),
+            stopping: CancellationToken::new(),
             config: Mutex::new(config),
             last_exec: Mutex::new(None),
             host_key: tokio::sync::OnceCell::new(),

@@ -119,7 +119,7 @@ pub(crate) async fn answer(
             };
             let shared = Arc::clone(agent);
             if target == DialTarget::Ssh {
-                agent.tasks.spawn(ssh::serve(shared, ours));
+                agent.ssh_sessions.spawn(ssh::serve(shared, ours));
             } else {
                 agent.tasks.spawn(workspace::serve(shared, ours));
             }

@@ -17,7 +17,6 @@ use std::{
     time::Duration,
 };
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 use wire::agent::CONTROL_SOCKET;
 
 /// The runner's calls, and dials under way.
@@ -99,8 +98,8 @@ async fn serve(options: ServeOptions) -> Result<(), ServeFailure> {
     let binary = std::env::current_exe()
         .and_then(|path| Utf8PathBuf::try_from(path).map_err(io::Error::other))
         .map_err(ServeFailure::Binary)?;
-    let stop = CancellationToken::new();
     let agent = Arc::new(Agent::new(run_dir.clone(), options.volume, binary));
+    let stop = agent.stopping.clone();
     tracing::info!(%run_dir, "Serving");
 
     let mut config = ServerConfig::new(PeerPolicy::owner());
@@ -134,6 +133,9 @@ async fn serve(options: ServeOptions) -> Result<(), ServeFailure> {
     });
     // A socket that breaks ends both servers, and `init` starts anew.
     tokio::try_join!(control, user)?;
+    agent.ssh_sessions.close();
+    // Whoever does not take the goodbye is left without it.
+    drop(tokio::time::timeout(DRAIN, agent.ssh_sessions.wait()).await);
     Ok(())
 }
 

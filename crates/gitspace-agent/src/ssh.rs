@@ -46,7 +46,7 @@ pub(crate) fn answer(
     let upgrade = prepare_upgrade(&mut request, SSH_PROTOCOL)?;
     let response = upgrade.response(HeaderMap::new());
     let shared = Arc::clone(agent);
-    agent.tasks.spawn(async move {
+    agent.ssh_sessions.spawn(async move {
         match upgrade.stream().await {
             Ok(upgraded) if upgraded.leftover.is_empty() => serve(shared, upgraded.stream).await,
             Ok(_) => tracing::debug!("A client of SSH did not wait for the answer"),

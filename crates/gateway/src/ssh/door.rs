@@ -14,7 +14,10 @@ use crate::{
 };
 use ssh_transport::{Transport, TransportError, Writer, number};
 use std::time::Duration;
-use wire::{gateway::SshGrant, ids::GitspaceUuid, problem::Problem, runner::DialTarget};
+use wire::{
+    gateway::SshGrant, gitspace::GitspaceState, ids::GitspaceUuid, problem::Problem,
+    runner::DialTarget,
+};
 
 /// For the gitspace's SSH server to let us in.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -69,6 +72,13 @@ pub(super) async fn open(
             "the gitspace did not answer in time; its host may be overloaded".to_owned(),
         )),
     }
+}
+
+/// Why the gitspace cannot be there, where it is known not to run.
+pub(super) fn not_running(service: &Service, grant: &SshGrant) -> Option<Shut> {
+    let known = service.shared.known.read();
+    let route = known.routes.get(&grant.slug)?;
+    (route.state != GitspaceState::Running).then(|| Shut::from(&state_page(route).problem))
 }
 
 /// Logs in at the server behind `stream`.

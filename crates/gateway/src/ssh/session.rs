@@ -217,6 +217,9 @@ async fn go_on<S: AsyncRead + AsyncWrite + Unpin>(
             let mut splice = Splice::new(leg, &mut gitspace, &mut record.bytes);
             match splice.run(first.as_ref()).await {
                 Ok(()) => Ended::Left,
+                Err(error @ SpliceError::Gitspace(_)) => {
+                    door::not_running(service, &grant).map_or_else(|| error.into(), Ended::from)
+                }
                 Err(error) => error.into(),
             }
         }

@@ -13,6 +13,7 @@ use tokio::{
     net::UnixStream,
     time::{Instant, MissedTickBehavior, interval_at, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 const SOFTWARE: &str = concat!("gitspaces_", env!("CARGO_PKG_VERSION"));
 /// From the first byte to the right to open channels.
@@ -46,6 +47,8 @@ pub(super) enum ConnectionError {
     Slow,
     #[error("the client does not answer any more")]
     Silent,
+    #[error("the gitspace is being stopped")]
+    Stopping,
 }
 
 impl ConnectionError {
@@ -57,6 +60,7 @@ impl ConnectionError {
                 Some(Disconnect::ProtocolError)
             }
             Self::Slow | Self::Silent => Some(Disconnect::ConnectionLost),
+            Self::Stopping => Some(Disconnect::ByApplication),
             Self::Broken { .. } => None,
         }
     }
@@ -76,6 +80,7 @@ pub(super) struct Connection {
     stage: Stage,
     channels: Channels,
     requests: Requests,
+    stopping: CancellationToken,
     /// Signs of life that were asked for since the client last said anything.
     unanswered: u32,
     heard: Instant,
@@ -92,6 +97,7 @@ impl Connection {
             stream,
             transport: Transport::server(key, SOFTWARE)?,
             stage: Stage::New,
+            stopping: agent.stopping.clone(),
             requests: Requests::new(agent, channels.clone()),
             channels,
             unanswered: 0,
@@ -153,6 +159,7 @@ impl Connection {
                     }
                 }
                 () = self.channels.woken() => {}
+                () = self.stopping.cancelled() => return Err(ConnectionError::Stopping),
                 () = sleep_until(began + LOGIN_LIMIT), if self.stage != Stage::In => {
                     return Err(ConnectionError::Slow);
                 }

@@ -9,6 +9,10 @@ use local_rpc::{
     Client, ClientError,
     fd::{PassedStream, recv_fd},
 };
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     process::{Child, Command, Stdio},
@@ -57,6 +61,11 @@ impl Agent {
         self.child.wait().unwrap();
         self.child = spawn(&self.run_dir);
         self.until_up().await;
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap());
+        kill(pid, signal).unwrap();
     }
 
     async fn until_up(&self) {

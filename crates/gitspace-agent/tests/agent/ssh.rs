@@ -608,6 +608,22 @@ async fn a_program_that_does_not_read_holds_up_nobody_but_itself() {
 }
 
 #[tokio::test]
+async fn a_stop_is_told_as_one() {
+    let server = Server::start().await;
+    let mut session = server.ssh(&["space", "echo up; sleep infinity"]);
+    session.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut session = session.spawn().unwrap();
+    let mut lines = BufReader::new(session.stdout.take().unwrap()).lines();
+    let line = within("the session is up", lines.next_line()).await;
+    assert_eq!(line.unwrap().as_deref(), Some("up"));
+    server.agent.signal(Signal::SIGTERM);
+    let output = within("the end", session.wait_with_output()).await.unwrap();
+    assert_eq!(output.status.code(), Some(255));
+    let said = text(&output.stderr);
+    assert!(said.contains("the gitspace is being stopped"), "{said}");
+}
+
+#[tokio::test]
 async fn the_host_key_stays_when_serve_is_killed() {
     let mut agent = Agent::start().await;
     let health: Health = agent.client.get("/v1/health").await.unwrap();
