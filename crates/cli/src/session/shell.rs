@@ -25,6 +25,8 @@ use wire::{
 const TERMINALS: &str = "/api/v1/terminals";
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// What the gateway says of a gitspace that was stopped.
+const NOT_RUNNING: &str = "gitspace_not_running";
 /// What is typed while the line is cut is kept up to this, as a socket's buffer would.
 const MAX_HELD: usize = 4096;
 
@@ -141,6 +143,10 @@ async fn reconnect(context: &Context, name: &str, id: TerminalUuid) -> Result<So
             open(context, &entry, id).await
         };
         match opened.await {
+            // The terminal is gone with what ran in the gitspace.
+            Err(CliError::Request(error)) if error.code() == Some(NOT_RUNNING) => {
+                return Err(CliError::Request(error));
+            }
             Err(CliError::Request(error)) if error.is_passing() => {}
             opened => return opened,
         }
