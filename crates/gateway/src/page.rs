@@ -119,15 +119,16 @@ fn html(notice: &Notice) -> String {
     let problem = &notice.problem;
     let paragraph = |class: &str, text: &Option<String>| {
         text.as_ref()
-            .map(|text| format!("<p class=\"{class}\">{}</p>", escape(text)))
+            .map(|text| format!("<p class=\"{class}\">{}</p>", marked(text)))
             .unwrap_or_default()
     };
     format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
          <title>{title}</title><style>:root{{color-scheme:light dark}}body{{font:16px/1.5 system-ui,sans-serif;max-width:40rem;\
          margin:15vh auto;padding:0 1.5rem}}h1{{font-size:1.4rem}}.cause{{white-space:pre-wrap;font-family:ui-monospace,monospace;\
-         font-size:.9rem}}.code{{opacity:.6;font-size:.85rem}}</style><h1>{title}</h1>{cause}{hint}<p class=\"code\">{code}</p></html>",
-        title = escape(&capitalised(&problem.message)),
+         font-size:.9rem}}.code{{opacity:.6;font-size:.85rem}}</style><h1>{heading}</h1>{cause}{hint}<p class=\"code\">{code}</p></html>",
+        title = escape(&capitalised(&problem.message).replace('`', "")),
+        heading = marked(&capitalised(&problem.message)),
         cause = paragraph("cause", &problem.cause),
         hint = paragraph("hint", &problem.hint.as_deref().map(capitalised)),
         code = escape(&problem.code),
@@ -140,6 +141,24 @@ fn capitalised(text: &str) -> String {
         .next()
         .map(|first| first.to_uppercase().chain(chars).collect())
         .unwrap_or_default()
+}
+
+/// What stands between two backticks is a name or a command.
+fn marked(text: &str) -> String {
+    let escaped = escape(text);
+    let parts: Vec<&str> = escaped.split('`').collect();
+    if parts.len() % 2 == 0 {
+        return escaped;
+    }
+    let mut marked = String::with_capacity(escaped.len() + 13 * (parts.len() / 2));
+    for (index, part) in parts.into_iter().enumerate() {
+        if index % 2 == 0 {
+            marked.push_str(part);
+        } else {
+            marked.push_str(&format!("<code>{part}</code>"));
+        }
+    }
+    marked
 }
 
 fn escape(text: &str) -> String {
@@ -179,5 +198,20 @@ mod tests {
         assert!(!text.contains("<script>"), "{text}");
         assert!(text.contains("&lt;script&gt;alert(&#39;1&#39;)"), "{text}");
         assert!(text.contains("<h1>It broke</h1>"), "{text}");
+    }
+
+    #[test]
+    fn names_are_set_apart_and_a_lone_backtick_is_one() {
+        let page = |message: &str| html(&Notice::new(503, Problem::new("x", message)));
+        let named = page("the gitspace `a<b` is starting");
+        assert!(
+            named.contains("<title>The gitspace a&lt;b is starting</title>"),
+            "{named}"
+        );
+        assert!(
+            named.contains("<h1>The gitspace <code>a&lt;b</code> is starting</h1>"),
+            "{named}"
+        );
+        assert!(page("it`s odd").contains("<h1>It`s odd</h1>"));
     }
 }
