@@ -91,11 +91,13 @@ impl Client {
     }
 
     /// A client of a socket in a directory that somebody hostile can write to; see [`connect_untrusted`].
+    ///
+    /// Errors call it by `name` alone: they come to users, whom the host's folders are nothing to.
     #[must_use]
     pub fn untrusted(dir: impl AsRef<Utf8Path>, name: impl Into<String>) -> Self {
         let dir: Arc<Utf8Path> = Arc::from(dir.as_ref());
         let name = name.into();
-        Self::from_connector(dir.join(&name).into_string(), move || {
+        Self::from_connector(name.clone(), move || {
             let (dir, name) = (Arc::clone(&dir), name.clone());
             async move { connect_untrusted(&dir, &name).await }
         })

@@ -355,6 +355,7 @@ async fn an_untrusted_directory_gives_its_socket_and_nothing_else() {
         .await
         .unwrap_err();
     assert!(matches!(error, ClientError::Connect { .. }), "{error:?}");
+    assert_eq!(error.to_string(), "cannot connect to `agent.sock`");
 
     std::fs::remove_file(&inside).unwrap();
     std::fs::write(&inside, "").unwrap();
