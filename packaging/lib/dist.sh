@@ -16,7 +16,8 @@ dist_compile() {
     return
   fi
   # Folders of this machine are written as those of a package's sources; cargo leaves these flags out of its hashes.
-  flags="-C target-feature=+crt-static"
+  # The first two as in .cargo/config.toml, which the variable takes the place of.
+  flags="-C target-feature=+crt-static --cfg getrandom_backend=\"linux_getrandom\""
   flags+=" --remap-path-prefix=$cargo_home=/usr/src/cargo"
   flags+=" --remap-path-prefix=$target_dir=/usr/src/target"
   flags+=" --remap-path-prefix=$repo=/usr/src/gitspaces"
