@@ -147,12 +147,12 @@ fn capitalised(text: &str) -> String {
 fn marked(text: &str) -> String {
     let escaped = escape(text);
     let parts: Vec<&str> = escaped.split('`').collect();
-    if parts.len() % 2 == 0 {
+    if parts.len().is_multiple_of(2) {
         return escaped;
     }
     let mut marked = String::with_capacity(escaped.len() + 13 * (parts.len() / 2));
     for (index, part) in parts.into_iter().enumerate() {
-        if index % 2 == 0 {
+        if index.is_multiple_of(2) {
             marked.push_str(part);
         } else {
             marked.push_str(&format!("<code>{part}</code>"));
