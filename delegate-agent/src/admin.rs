@@ -9,6 +9,7 @@ use crate::{
     rotate::Rotation,
     status::{Board, Found, LinkStatus},
     transport::Transport,
+    tunnels::TunnelStatus,
     uplink::LinkHandle,
 };
 use admin::{
@@ -29,7 +30,7 @@ use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},
 };
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tls_server::ServedCertificate;
 use tokio::sync::Mutex;
 use wire::{
@@ -64,6 +65,14 @@ pub(crate) struct Keys {
 }
 
 impl Admin {
+    fn tunnels(&self) -> BTreeMap<String, TunnelStatus> {
+        let tunnels = self.board.tunnels.borrow();
+        tunnels
+            .iter()
+            .map(|(lane, entry)| (lane.clone(), entry.status()))
+            .collect()
+    }
+
     fn link(&self) -> LinkStatus {
         let link = self.board.link.borrow().clone();
         link.with_skew_of(&*self.keys.clock)
@@ -153,6 +162,7 @@ impl Subject for Admin {
                 "age_s": age.as_secs(),
                 "report": found.report,
             })),
+            "tunnels": self.tunnels(),
             "tasks": self.board.tasks.borrow().len(),
             "tls": self.checks.certificates.served.as_ref().map(ServedCertificate::view),
         })
@@ -166,6 +176,19 @@ impl Subject for Admin {
         if let Some(certificate) = &self.checks.certificates.served {
             certificate.metrics(registry);
         }
+        let tunnels = self.tunnels();
+        gauge(
+            registry,
+            "gitspaces_tunnels_up",
+            "Tunnels to gateways that have a line",
+            count(tunnels.values().filter(|tunnel| tunnel.up).count()),
+        );
+        gauge(
+            registry,
+            "gitspaces_tunnel_streams",
+            "Streams that gateways have open through tunnels",
+            count(tunnels.values().map(|tunnel| tunnel.streams).sum()),
+        );
         let link = self.link();
         gauge(
             registry,

@@ -15,6 +15,7 @@ use crate::{
     status::Board,
     tasks::TasksTask,
     transport::{ProxyEnv, Transport, TransportError},
+    tunnels::{TunnelParts, TunnelsTask, WayOut},
     unattended::FirstStart,
     uplink::{HelloSource, LinkHandle, Uplink, UplinkEnds},
     watch::WatchTask,
@@ -26,9 +27,10 @@ use daemon::{
     logging::LogHandle,
 };
 use local_rpc::BindError;
+use runner_dial::RunnerDial;
 use std::{convert::Infallible, sync::Arc};
 use tls_server::ServedCertificate;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use wire::{ids::DelegateUuid, secret::Secret};
 
@@ -231,16 +233,23 @@ pub async fn start(
         })),
         (None, _) => return Err(StartError::NotEnrolled { path: file.path() }),
     };
-    if let (Some(embedded), Who::Known(_, delegate)) = (&embedded, &who) {
-        embedded
-            .start_gateway(runner.clone(), *delegate, lifecycle)
-            .await?;
-    }
+    let own_gateway = match (&embedded, &who) {
+        (Some(embedded), Who::Known(_, delegate)) => {
+            let started = embedded.start_gateway(runner.clone(), *delegate, lifecycle);
+            started.await?
+        }
+        (_, _) => None,
+    };
 
     let served = embedded
         .as_ref()
         .and_then(EmbeddedControlPlane::certificate)
         .cloned();
+    let way_out = WayOut {
+        proxy: config.proxy.clone(),
+        env: proxy_env,
+        ca_file: config.ca_file.clone(),
+    };
     let certificates = Certificates {
         served: served.clone(),
         transport: transport.clone(),
@@ -284,13 +293,26 @@ pub async fn start(
         board: board.clone(),
         clock: Arc::clone(&clock),
     };
+    let (offers, offered) = watch::channel(None);
     let tasks = TasksTask::new(
         runner.clone(),
         handle.clone(),
         events,
         prober.clone(),
+        offers,
         pulse,
     );
+    let tunnels = TunnelsTask::new(TunnelParts {
+        offers: offered,
+        way_out,
+        runner: RunnerDial::new(runner.client().clone()),
+        prober: prober.clone(),
+        board: board.clone(),
+        process: ids.typed(),
+        seed,
+        own: own_gateway,
+        control_plane: config.control_plane_url.clone(),
+    });
     let drain = Drain::new(drain_file, board.clone(), Arc::clone(&clock));
     let drain_ends = DrainEnds {
         runner: runner.clone(),
@@ -329,6 +351,7 @@ pub async fn start(
         keys,
     };
     lifecycle.spawn("tasks", tasks.run(stop.clone()));
+    lifecycle.spawn("tunnels", tunnels.run(stop.clone()));
     lifecycle.spawn("watch", watch.run(stop.clone()));
     lifecycle.spawn("drain", drain.run(drain_ends, stop.clone()));
     lifecycle.spawn("words", tell_status(board, lifecycle.tasks(), stop.clone()));

@@ -115,6 +115,8 @@ pub struct EmbeddedGateway {
     pub ssh_passwords: bool,
     /// Whether SSH clients without a post-quantum key agreement are turned away.
     pub ssh_post_quantum_only: bool,
+    /// Whether delegates of other hosts open tunnels to it, at its public URL.
+    pub tunnels: bool,
 }
 
 impl EmbeddedGateway {
@@ -150,6 +152,7 @@ impl Default for EmbeddedGateway {
             ssh_public_port: None,
             ssh_passwords: true,
             ssh_post_quantum_only: false,
+            tunnels: true,
         }
     }
 }
@@ -292,6 +295,8 @@ pub struct Gateway {
     pub listen: SocketAddr,
     pub public_url: Origin,
     pub ssh: Option<Ssh>,
+    /// Whether delegates of other hosts open tunnels to it.
+    pub tunnels: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -481,6 +486,7 @@ impl EmbeddedSettings {
                 listen: gateway.listen,
                 public_url,
                 ssh: gateway.ssh(),
+                tunnels: gateway.tunnels,
             })
         });
         let mut listeners = vec![("embedded.control_plane.listen", control_plane.listen)];

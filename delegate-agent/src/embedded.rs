@@ -20,7 +20,7 @@ use runner_dial::RunnerDial;
 use rustls::{ClientConfig, ServerConfig};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tls_server::{ServedCertificate, TlsStartError};
-use wire::ids::DelegateUuid;
+use wire::ids::{DelegateUuid, GatewayUuid};
 
 /// The token is used within the second.
 const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(300);
@@ -235,7 +235,7 @@ impl EmbeddedControlPlane {
         Ok((identity, delegate))
     }
 
-    /// Starts the gateway, where it is enabled.
+    /// Starts the gateway, where it is enabled, and answers with which it is.
     ///
     /// # Errors
     /// See [`EmbeddedError`].
@@ -244,9 +244,9 @@ impl EmbeddedControlPlane {
         runner: Runner,
         delegate: DelegateUuid,
         lifecycle: &Lifecycle,
-    ) -> Result<(), EmbeddedError> {
+    ) -> Result<Option<GatewayUuid>, EmbeddedError> {
         let Some(config) = &self.config.gateway else {
-            return Ok(());
+            return Ok(None);
         };
         let embedded = self
             .control_plane
@@ -271,6 +271,7 @@ impl EmbeddedControlPlane {
                 |origin| origin.url().clone(),
             )
         };
+        let local = RunnerDial::new(runner.client().clone()).of_delegate(delegate);
         let gateway = Gateway::build(
             GatewayConfig {
                 listen: Listen::Address(config.listen),
@@ -287,15 +288,16 @@ impl EmbeddedControlPlane {
                     post_quantum_only: ssh.post_quantum_only,
                     public_port: ssh.public_port,
                 }),
+                tunnels: config.tunnels.then(|| config.public_url.url().clone()),
             },
-            Arc::new(RunnerDial::new(runner.client().clone()).of_delegate(delegate)),
+            Some(Arc::new(local)),
             Arc::clone(&self.clock),
         )
         .map_err(|source| EmbeddedError::Gateway { source })?;
         let ssh = gateway.ssh_addr().map(tracing::field::display);
         tracing::info!(address = %gateway.local_addr(), ssh, gateway = %embedded.id, "Gateway listens");
         gateway.start(lifecycle);
-        Ok(())
+        Ok(Some(embedded.id))
     }
 }
 

@@ -40,6 +40,7 @@ pub mod status;
 pub mod stranger;
 pub mod tasks;
 pub mod transport;
+pub mod tunnels;
 mod unattended;
 pub mod uplink;
 pub mod watch;

@@ -1,6 +1,6 @@
 //! What the tasks publish of themselves, for `/status` and `/readyz`.
 
-use crate::checks::clock_words;
+use crate::{checks::clock_words, tunnels::TunnelEntry};
 use daemon::Clock;
 use jiff::Timestamp;
 use link::client::Stage;
@@ -126,6 +126,8 @@ pub struct Board {
     pub runner: Arc<watch::Sender<RunnerStatus>>,
     pub tasks: Arc<watch::Sender<BTreeMap<TaskUuid, TaskView>>>,
     pub probe: Arc<watch::Sender<Option<Found>>>,
+    /// By gateway and lane.
+    pub tunnels: Arc<watch::Sender<BTreeMap<String, TunnelEntry>>>,
 }
 
 impl Default for Board {
@@ -135,6 +137,7 @@ impl Default for Board {
             runner: Arc::new(watch::Sender::new(RunnerStatus::default())),
             tasks: Arc::new(watch::Sender::new(BTreeMap::new())),
             probe: Arc::new(watch::Sender::new(None)),
+            tunnels: Arc::new(watch::Sender::new(BTreeMap::new())),
         }
     }
 }

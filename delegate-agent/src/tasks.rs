@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{JoinError, JoinSet},
     time::{Instant, sleep_until},
 };
@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use wire::{
     control::{Down, TaskVerdict},
     ids::{GitspaceUuid, TaskUuid},
+    tunnel::TunnelOffers,
 };
 
 /// Jobs at once. A host has far fewer gitspaces; more is a control plane gone wrong, which then waits.
@@ -82,6 +83,8 @@ pub struct TasksTask {
     jobs: JoinSet<Ended>,
     recovery: Recovery,
     prober: Prober,
+    /// Where tunnels are to lead.
+    offers: watch::Sender<Option<TunnelOffers>>,
     /// Cancelled when the connection ends.
     life: CancellationToken,
     /// Number of the follower of each followed task.
@@ -100,6 +103,7 @@ impl TasksTask {
         link: LinkHandle,
         events: mpsc::Receiver<LinkEvent>,
         prober: Prober,
+        offers: watch::Sender<Option<TunnelOffers>>,
         pulse: Pulse,
     ) -> Self {
         Self {
@@ -108,6 +112,7 @@ impl TasksTask {
             events,
             board: prober.board.clone(),
             prober,
+            offers,
             jobs: JoinSet::new(),
             recovery: Recovery::new(),
             life: CancellationToken::new(),
@@ -193,6 +198,10 @@ impl TasksTask {
                 self.assigning.insert(task.id);
                 let (runner, link) = (self.runner.clone(), self.link.clone());
                 self.spawn("assign", task.id, assign(runner, link, task));
+            }
+            LinkEvent::Down(Down::Tunnels { offers }) => {
+                tracing::debug!(gateways = offers.open.len(), "Gateways are offered");
+                self.offers.send_replace(Some(offers));
             }
             LinkEvent::Down(Down::Cancel { task }) => {
                 if self.assigning.contains(&task) {
@@ -371,6 +380,7 @@ mod tests {
             link.clone(),
             receiver,
             prober,
+            watch::Sender::default(),
             daemon::Pulses::default().register("tasks"),
         );
         (tasks, events)

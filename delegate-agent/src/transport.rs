@@ -23,7 +23,7 @@ use tokio::{
     net::TcpStream,
     time::Instant,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// For each step: a name and an address, a proxy's answer, a handshake.
 const STEP_LIMIT: Duration = Duration::from_secs(10);
@@ -31,19 +31,33 @@ const STEP_LIMIT: Duration = Duration::from_secs(10);
 /// For a look at what went wrong: whoever waits has waited already.
 const LOOK_LIMIT: Duration = Duration::from_secs(3);
 
-/// A byte stream to the control plane.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+/// A byte stream to the control plane, or to a gateway.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
+    /// What it lies on.
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Stream for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
 
 /// Why there is no way to the control plane at all.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
-    #[error("cannot connect to the control plane by TLS")]
+    #[error("cannot connect by TLS")]
     Tls {
         #[source]
         source: TlsError,
     },
-    #[error("cannot tell which proxy leads to the control plane")]
+    #[error("cannot tell which proxy leads there")]
     Proxy {
         #[source]
         source: ProxyEnvError,
@@ -89,9 +103,10 @@ pub struct SeenCertificate {
     pub at: Instant,
 }
 
-/// How to reach one control plane. Cheap to clone.
+/// How to reach one control plane, or one gateway. Cheap to clone.
 #[derive(Clone)]
 pub struct Transport {
+    peer: Peer,
     origin: Origin,
     proxy: Option<Arc<ProxyUrl>>,
     tls: Option<TlsConnector>,
@@ -142,12 +157,22 @@ impl Transport {
             (proxy, _) => proxy,
         };
         Ok(Self {
+            peer: Peer::ControlPlane,
             origin,
             proxy: proxy.map(Arc::new),
             tls,
             seen: Arc::default(),
             direct: None,
         })
+    }
+
+    /// It leads to a gateway, which is what errors say.
+    #[must_use]
+    pub fn to_gateway(self) -> Self {
+        Self {
+            peer: Peer::Gateway,
+            ..self
+        }
     }
 
     /// To a control plane in this process, which ends TLS itself where `tls` says so, and else listens on plain HTTP whatever stands in front
@@ -164,6 +189,7 @@ impl Transport {
             listen
         };
         Self {
+            peer: Peer::ControlPlane,
             origin,
             proxy: None,
             tls: tls.map(TlsConnector::from),
@@ -232,7 +258,7 @@ impl Transport {
         let address = self.origin.authority().to_owned();
         let stream = if let Some(direct) = self.direct {
             let address = direct.to_string();
-            tcp(Peer::ControlPlane, address, TcpStream::connect(direct)).await?
+            tcp(self.peer, address, TcpStream::connect(direct)).await?
         } else if let Some(proxy) = &self.proxy {
             let mut stream =
                 dial(Peer::Proxy, proxy.address(), (proxy.host(), proxy.port())).await?;
@@ -244,7 +270,7 @@ impl Transport {
             .await??;
             stream
         } else {
-            dial(Peer::ControlPlane, address.clone(), (host, port)).await?
+            dial(self.peer, address.clone(), (host, port)).await?
         };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "The connection stays without TCP_NODELAY");
@@ -258,9 +284,9 @@ impl Transport {
             }
         })?;
         let handshake = tls.connect(name, stream);
-        let stream = within(Peer::ControlPlane, address.clone(), handshake)
+        let stream = within(self.peer, address.clone(), handshake)
             .await?
-            .map_err(|source| ConnectError::of_handshake(address, host, source))?;
+            .map_err(|source| ConnectError::of_handshake(self.peer, address, host, source))?;
         let (_, session) = stream.get_ref();
         // That of this process is told as the one served.
         let own = session

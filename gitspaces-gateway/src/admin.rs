@@ -6,7 +6,7 @@ use admin::{
 };
 use camino::Utf8PathBuf;
 use daemon::ErrorChain;
-use gateway::GatewayView;
+use gateway::{GatewayView, TunnelsView};
 use http::StatusCode;
 use jiff::Timestamp;
 use local_rpc::Client;
@@ -25,12 +25,14 @@ const RUNNER_LIMIT: Duration = Duration::from_secs(2);
 const LINK: &str = "gateway_link";
 const DATA_PATH: &str = "data_path";
 const RUNNER: &str = "runner_socket";
+const TUNNELS: &str = "tunnels";
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Admin {
     pub(crate) gateway: GatewayView,
-    pub(crate) runner: Client,
+    /// Of this host, where there is one.
+    pub(crate) runner: Option<Client>,
     pub(crate) certificate: Option<ServedCertificate>,
     pub(crate) certificate_warn_days: u32,
     pub(crate) config_files: Vec<Utf8PathBuf>,
@@ -47,7 +49,7 @@ fn data_path(probe: Option<(Timestamp, ProbeReport)>) -> Check {
             DATA_PATH,
             Severity::Warning,
             format!(
-                "the way into gitspaces is whole, and their {} agents answer; probed at {at}",
+                "the way into gitspaces is whole, and {} of their agents answer; probed at {at}",
                 report.agents
             ),
         );
@@ -69,6 +71,41 @@ fn data_path(probe: Option<(Timestamp, ProbeReport)>) -> Check {
             .fix(hint.as_deref().unwrap_or("see `runner-agent doctor`")),
         Some(HopProblem::NotSupported { .. } | HopProblem::Other) | None => check,
     }
+}
+
+async fn local_runner(runner: &Client) -> Check {
+    let runner = runner.clone().with_deadline(RUNNER_LIMIT);
+    match runner.get::<HostReport>("/v1/host").await {
+        Ok(report) => Check::good(
+            RUNNER,
+            Severity::Error,
+            format!("runner-agent {} answers", report.version),
+        ),
+        Err(error) => Check::bad(RUNNER, Severity::Error, "runner-agent does not answer")
+            .cause(ErrorChain(&error).to_string())
+            .fix("see `systemctl status runner-agent`, and whether the gateway's user is in the API socket's group; where no runner is to be here, set `runner_socket = \"off\"`"),
+    }
+}
+
+/// A gateway that stands alone leads nowhere without one.
+fn tunnel_ends(tunnels: TunnelsView, has_runner: bool) -> Check {
+    let TunnelsView {
+        delegates,
+        lines,
+        streams,
+    } = tunnels;
+    if delegates > 0 || has_runner {
+        return Check::good(
+            TUNNELS,
+            Severity::Warning,
+            format!(
+                "delegates with tunnels to it: {delegates}; tunnels: {lines}; streams: {streams}"
+            ),
+        );
+    }
+    Check::bad(TUNNELS, Severity::Warning, "no delegate has a tunnel to it")
+        .cause("no host is connected, or none reaches this gateway at its public URL")
+        .fix("see `delegate-agent status` on a host: `tunnels` says why; `tunnel_url` is where they try")
 }
 
 impl Subject for Admin {
@@ -100,18 +137,21 @@ impl Subject for Admin {
                 }
             }
         };
-        let runner = self.runner.clone().with_deadline(RUNNER_LIMIT);
-        let runner = match runner.get::<HostReport>("/v1/host").await {
-            Ok(report) => Check::good(
-                RUNNER,
-                Severity::Error,
-                format!("runner-agent {} answers", report.version),
-            ),
-            Err(error) => Check::bad(RUNNER, Severity::Error, "runner-agent does not answer")
-                .cause(ErrorChain(&error).to_string())
-                .fix("see `systemctl status runner-agent`, and whether the gateway's user is in the API socket's group"),
-        };
-        let mut checks = vec![link, runner, data_path(self.gateway.probe())];
+        let mut checks = vec![link];
+        if let Some(runner) = &self.runner {
+            checks.push(local_runner(runner).await);
+        }
+        if let Some(tunnels) = self.gateway.tunnels() {
+            checks.push(tunnel_ends(tunnels, self.runner.is_some()));
+        }
+        let leads = self.runner.is_some()
+            || self
+                .gateway
+                .tunnels()
+                .is_some_and(|tunnels| tunnels.delegates > 0);
+        if leads {
+            checks.push(data_path(self.gateway.probe()));
+        }
         if let Some(certificate) = &self.certificate {
             checks.extend(certificate.checks(self.certificate_warn_days));
         }
@@ -129,6 +169,11 @@ impl Subject for Admin {
             "routes": self.gateway.routes(),
             "probe": self.gateway.probe(),
             "connections": self.gateway.connections(),
+            "tunnels": self.gateway.tunnels().map(|tunnels| json!({
+                "delegates": tunnels.delegates,
+                "lines": tunnels.lines,
+                "streams": tunnels.streams,
+            })),
             "ssh": self.gateway.ssh().map(|ssh| json!({
                 "sessions": ssh.sessions,
                 "strangers": ssh.strangers,
@@ -189,6 +234,28 @@ impl Subject for Admin {
             "Open connections of clients",
             u64::try_from(self.gateway.connections()).unwrap_or(u64::MAX),
         );
+        if let Some(tunnels) = self.gateway.tunnels() {
+            for (name, help, value) in [
+                (
+                    "gitspaces_gateway_tunnel_delegates",
+                    "Delegates that have a tunnel to it",
+                    tunnels.delegates,
+                ),
+                (
+                    "gitspaces_gateway_tunnel_lines",
+                    "Lines of tunnels that are open",
+                    tunnels.lines,
+                ),
+                (
+                    "gitspaces_gateway_tunnel_streams",
+                    "Streams that are open through tunnels",
+                    tunnels.streams,
+                ),
+            ] {
+                let value = u64::try_from(value).unwrap_or(u64::MAX);
+                gauge(registry, name, help, value);
+            }
+        }
         if let Some(ssh) = self.gateway.ssh() {
             let known = ssh.sessions.saturating_sub(ssh.strangers);
             for (name, help, value) in [

@@ -6,7 +6,7 @@ use admin::{AdminSocketError, Program, ProgramError, RuntimeError};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Parser, Subcommand};
 use daemon::{Credentials, Exit, Hint, PassedSockets, SystemClock};
-use gateway::{Gateway, GatewayError};
+use gateway::{Dial, Gateway, GatewayError};
 use local_rpc::Client;
 use runner_dial::RunnerDial;
 use std::{process::ExitCode, sync::Arc, time::Duration};
@@ -130,15 +130,17 @@ fn serve(path: Option<&Utf8Path>) -> Result<ExitCode, CliError> {
             .map(ServedCertificate::server_config)
             .transpose()
             .map_err(|source| TlsStartError::Certificate { source })?;
-        let dial = RunnerDial::new(Client::new(&config.runner_socket));
-        let gateway = Gateway::build(config_of_gateway, Arc::new(dial), Arc::new(SystemClock))
+        let runner = config.runner_socket.as_ref().map(Client::new);
+        let local = runner.clone().map(RunnerDial::new);
+        let local = local.map(|local| Arc::new(local) as Arc<dyn Dial>);
+        let gateway = Gateway::build(config_of_gateway, local, Arc::new(SystemClock))
             .map_err(CliError::Gateway)?;
         let address = gateway.local_addr();
         let ssh = gateway.ssh_addr().map(tracing::field::display);
         tracing::info!(%address, url = %public_url, ssh, "Gateway listens");
         let admin = Admin {
             gateway: gateway.view(),
-            runner: Client::new(&config.runner_socket),
+            runner,
             certificate,
             certificate_warn_days: config.certificate_warn_days,
             config_files,

@@ -17,8 +17,8 @@ use url::Url;
 /// Name of the credential with which it connects to the control plane.
 const TOKEN: &str = "gateway-token";
 
-/// Where its SSH host key lies unless set.
-const HOST_KEY: &str = "/var/lib/gitspaces/gateway/ssh_host_ed25519_key";
+/// Its SSH host key in the state folder, unless another file is set.
+const HOST_KEY: &str = "ssh_host_ed25519_key";
 
 /// As written in the file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -46,8 +46,12 @@ pub(crate) struct Settings {
     certificate_warn_days: Option<u32>,
     /// What it keeps: an authority of its own, where it has one.
     state_dir: Option<Utf8PathBuf>,
-    /// The API socket of this host's runner.
+    /// The API socket of this host's runner, or `off` where there is none.
     runner_socket: Option<Utf8PathBuf>,
+    /// Whether delegates open tunnels to it; they do unless set.
+    tunnels: Option<bool>,
+    /// Where they reach it, where that is not the public URL.
+    tunnel_url: Option<String>,
     /// PEM certificates trusted beside the host's own.
     ca_file: Option<Utf8PathBuf>,
     /// `/healthz`, `/readyz`, `/status` and more.
@@ -68,6 +72,10 @@ pub(crate) enum ConfigError {
         #[source]
         source: url::ParseError,
     },
+    #[error("`runner_socket` is `{text}`, which is neither a whole path nor `off`")]
+    RunnerSocket { text: String },
+    #[error("this gateway has no runner beside it, takes no tunnels, and so leads nowhere")]
+    NoWay,
     #[error("this gateway has no token: the credential `{TOKEN}` is missing or empty")]
     NoToken,
     #[error(transparent)]
@@ -87,6 +95,11 @@ impl Hint for ConfigError {
         match self {
             Self::NoControlPlane => Some("set `control_plane_url = \"https://...\"`".to_owned()),
             Self::Url { .. } => Some("for example `https://gitspaces.example.com`".to_owned()),
+            Self::RunnerSocket { .. } => Some(
+                "for example \"/run/gitspaces/runner/api.sock\"; \"off\" where no runner is on this host"
+                    .to_owned(),
+            ),
+            Self::NoWay => Some("set `runner_socket`, or `tunnels = true`".to_owned()),
             Self::NoToken => Some(
                 "as an administrator run `gitspace gateway register NAME`, and put what it prints into /etc/gitspaces/credentials/gateway-token (mode 0600)".to_owned(),
             ),
@@ -100,7 +113,11 @@ impl Hint for ConfigError {
 
     fn exit(&self) -> Exit {
         match self {
-            Self::NoControlPlane | Self::Url { .. } | Self::NoToken => Exit::Config,
+            Self::NoControlPlane
+            | Self::Url { .. }
+            | Self::RunnerSocket { .. }
+            | Self::NoWay
+            | Self::NoToken => Exit::Config,
             Self::Credential(error) => error.exit(),
             Self::Tls(error) => error.exit(),
             Self::TlsSettings(error) => error.exit(),
@@ -114,7 +131,8 @@ impl Hint for ConfigError {
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) gateway: GatewayConfig,
-    pub(crate) runner_socket: Utf8PathBuf,
+    /// `None` of a gateway that stands alone.
+    pub(crate) runner_socket: Option<Utf8PathBuf>,
     pub(crate) tls: TlsPlan,
     pub(crate) names: Names,
     pub(crate) certificate_warn_days: u32,
@@ -152,9 +170,16 @@ impl Settings {
             format!("{}://{domain}:{}", tls.scheme(), listen.port())
         });
         let public_url = wrong.keep(parse("public_url", &public_url));
-        let names = public_url
+        let mut names = public_url
             .as_ref()
             .map_or_else(Names::default, |url| Names::default().below(url));
+        let tunnel_url = self.tunnel_url.as_ref().and_then(|url| {
+            let url = wrong.keep(parse("tunnel_url", url))?;
+            wrong.keep(tls.check_url("tunnel_url", &url).map_err(ConfigError::from));
+            // Delegates ask for this one.
+            names = std::mem::take(&mut names).host(&url);
+            Some(url)
+        });
         if let Some(url) = &public_url {
             wrong.keep(tls.check_url("public_url", url).map_err(ConfigError::from));
         }
@@ -170,6 +195,23 @@ impl Settings {
             .map(Arc::new);
         let token = credentials.get(TOKEN).map_err(ConfigError::from);
         let token = wrong.keep(token.and_then(|token| token.ok_or(ConfigError::NoToken)));
+        let tunnels = tunnel_url.or_else(|| public_url.clone());
+        let tunnels = tunnels.filter(|_| self.tunnels.unwrap_or(true));
+        let runner_socket = match self.runner_socket {
+            Some(socket) if socket == "off" => None,
+            Some(socket) => {
+                if !socket.is_absolute() {
+                    wrong.push(ConfigError::RunnerSocket {
+                        text: socket.to_string(),
+                    });
+                }
+                Some(socket)
+            }
+            None => Some("/run/gitspaces/runner/api.sock".into()),
+        };
+        if runner_socket.is_none() && self.tunnels == Some(false) {
+            wrong.push(ConfigError::NoWay);
+        }
         let (Some(public_url), Some(control_plane_url), Some(gateway_token)) =
             (public_url, control_plane_url, token)
         else {
@@ -177,6 +219,9 @@ impl Settings {
             wrong.finish()?;
             return Err(ConfigError::NoControlPlane.into());
         };
+        let state_dir = self
+            .state_dir
+            .unwrap_or_else(|| "/var/lib/gitspaces/gateway".into());
         let gateway = GatewayConfig {
             listen: Listen::Address(listen),
             tls: None,
@@ -185,11 +230,14 @@ impl Settings {
             gateway_token,
             control_connect: None,
             control_tls,
+            tunnels,
             ssh: match self.ssh_listen {
                 None | Some(SshListen::Off) => None,
                 Some(SshListen::At(address)) => Some(SshConfig {
                     listen: Listen::Address(address),
-                    host_key: self.ssh_host_key.unwrap_or_else(|| HOST_KEY.into()),
+                    host_key: self
+                        .ssh_host_key
+                        .unwrap_or_else(|| state_dir.join(HOST_KEY)),
                     passwords: self.ssh_passwords.unwrap_or(true),
                     post_quantum_only: self.ssh_post_quantum_only,
                     public_port: self.ssh_public_port,
@@ -200,15 +248,11 @@ impl Settings {
         wrong.finish()?;
         Ok(Config {
             gateway,
-            runner_socket: self
-                .runner_socket
-                .unwrap_or_else(|| "/run/gitspaces/runner/api.sock".into()),
+            runner_socket,
             tls,
             names,
             certificate_warn_days: self.certificate_warn_days.unwrap_or(tls_roots::WARN_DAYS),
-            state_dir: self
-                .state_dir
-                .unwrap_or_else(|| "/var/lib/gitspaces/gateway".into()),
+            state_dir,
         })
     }
 }

@@ -183,10 +183,13 @@ ssh_listen = "127.0.0.1:{ssh_port}"
 
     /// Each daemon in a process of its own; nothing runs yet, and nothing is enrolled or registered.
     pub(crate) async fn prepare_apart() -> Result<Self> {
-        Self::prepare_apart_with("").await
+        Self::prepare_apart_with("", None).await
     }
 
-    async fn prepare_apart_with(control_plane_config: &str) -> Result<Self> {
+    async fn prepare_apart_with(
+        control_plane_config: &str,
+        tunnel_port: Option<u16>,
+    ) -> Result<Self> {
         let deployment = Self::prepare("").await?;
         let (root, control_port, gateway_port) = (
             deployment.root.clone(),
@@ -217,14 +220,21 @@ admin_socket = "{root}/delegate-admin.sock"
 "#
             ),
         )?;
+        let way = match tunnel_port {
+            None => format!("runner_socket = \"{root}/runner.sock\""),
+            Some(port) => format!(
+                "runner_socket = \"off\"\ntunnel_url = \"http://localhost:{port}\"\nssh_listen = \"127.0.0.1:{}\"\nssh_host_key = \"{root}/gateway_host_key\"",
+                deployment.ssh_port
+            ),
+        };
         deployment.configure(
             Daemon::Gateway,
             &format!(
                 r#"control_plane_url = "http://localhost:{control_port}"
 listen = "127.0.0.1:{gateway_port}"
 public_url = "http://localhost:{gateway_port}"
-runner_socket = "{root}/runner.sock"
 admin_socket = "{root}/gateway-admin.sock"
+{way}
 "#
             ),
         )?;
@@ -252,7 +262,20 @@ admin_socket = "{root}/gateway-admin.sock"
 
     /// With more lines for the control plane's config.
     pub(crate) async fn start_apart_with(control_plane_config: &str) -> Result<Self> {
-        let mut deployment = Self::prepare_apart_with(control_plane_config).await?;
+        let deployment = Self::prepare_apart_with(control_plane_config, None).await?;
+        deployment.run_apart()
+    }
+
+    /// The gateway has no runner beside it, and the delegate dials it at a port that somebody else listens on. `relay` is told where to pass
+    /// that on to.
+    pub(crate) async fn start_with_tunnel(port: u16, relay: impl FnOnce(u16)) -> Result<Self> {
+        let deployment = Self::prepare_apart_with("", Some(port)).await?;
+        relay(deployment.gateway_port);
+        deployment.run_apart()
+    }
+
+    fn run_apart(mut self) -> Result<Self> {
+        let deployment = &mut self;
         deployment.run_control_plane()?;
         deployment.run_runner()?;
 
@@ -280,7 +303,7 @@ admin_socket = "{root}/gateway-admin.sock"
             let gateways = deployment.json(&["gateway", "list"])?;
             Ok(gateways.pointer("/0/connected") == Some(&Value::Bool(true)))
         })?;
-        Ok(deployment)
+        Ok(self)
     }
 
     /// A folder, ports and the runner's config; nothing runs yet.

@@ -35,4 +35,5 @@ mod ssh;
 mod ssh_gateway;
 mod stopped;
 mod tls;
+mod tunnel;
 mod units;

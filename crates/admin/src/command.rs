@@ -207,7 +207,12 @@ impl Hint for CommandError {
                     "it takes connections and hangs; its service manager replaces it, or `systemctl restart {daemon}` does"
                 ),
                 _ => {
-                    format!("is it running? see `systemctl status {daemon}` and `{daemon} doctor`")
+                    // The two that others stand on look at their host, too.
+                    let look = match *daemon {
+                        "delegate-agent" | "runner-agent" => "doctor",
+                        _ => "config check",
+                    };
+                    format!("is it running? see `systemctl status {daemon}` and `{daemon} {look}`")
                 }
             }),
             Self::Unclear { daemon, .. } => Some(format!(

@@ -3,7 +3,7 @@
 use crate::{
     api,
     config::{ConfigError, ControlPlaneConfig},
-    gateways::feed::GatewayFeed,
+    gateways::{feed::GatewayFeed, offers},
     hub::{self, HubDeps, HubHandle, Pace},
     identity::{
         bootstrap::Bootstrap,
@@ -374,6 +374,10 @@ impl ControlPlane {
         lifecycle.spawn(
             "control plane housekeeping",
             tidy(state.clone(), lifecycle.drain_token()),
+        );
+        lifecycle.spawn(
+            "tunnel offers",
+            offers::run(state.clone(), lifecycle.drain_token()),
         );
         let (router, drain, links) = (self.router.clone(), lifecycle.drain_token(), parts.links);
         let door = Door::new(listener, parts.tls);

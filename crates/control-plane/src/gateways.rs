@@ -4,6 +4,7 @@
 pub(crate) mod connect;
 pub(crate) mod exchange;
 pub(crate) mod feed;
+pub(crate) mod offers;
 pub(crate) mod ssh;
 pub(crate) mod wake;
 

@@ -24,6 +24,7 @@ mod proof;
 mod refusals;
 mod registry;
 mod storing;
+mod tunnel_ends;
 
 use crate::{
     identity::delegate_keys::{ENROL_AGAIN, Refusal},
@@ -54,6 +55,7 @@ use wire::{
     problem::Problem,
     runner::MAX_BODY,
     task::Task,
+    tunnel::TunnelOffers,
 };
 
 /// Path of the endpoint.
@@ -155,6 +157,26 @@ impl HubHandle {
     /// Who was refused lately, the newest first.
     pub(crate) fn refused_lately(&self) -> Vec<RefusedPeer> {
         self.registry.refusals.recent()
+    }
+
+    /// Waits until delegates that open tunnels have connected, and answers with them.
+    pub(crate) async fn tunnel_ends_came(&self) -> Vec<DelegateUuid> {
+        self.registry.tunnels.fresh().await
+    }
+
+    /// All that open tunnels and have connected.
+    pub(crate) fn tunnel_ends(&self) -> Vec<DelegateUuid> {
+        self.registry.tunnels.all()
+    }
+
+    /// Tells a delegate that opens tunnels where to. Nothing where its connection is gone: it is told at the next one.
+    pub(crate) fn offer_tunnels(&self, delegate: DelegateUuid, offers: TunnelOffers) {
+        if !self
+            .registry
+            .command(delegate, Command::Send(Down::Tunnels { offers }))
+        {
+            self.registry.tunnels.gone(delegate);
+        }
     }
 
     /// Whether two processes were lately seen with this delegate's identity.

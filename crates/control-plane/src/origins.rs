@@ -20,7 +20,7 @@ pub enum OriginError {
     NoDomain { url: String },
 }
 
-fn parse_origin(text: &str) -> Result<Url, OriginError> {
+pub(crate) fn parse_origin(text: &str) -> Result<Url, OriginError> {
     let url = Url::parse(text).map_err(|error| OriginError::Syntax {
         url: text.to_owned(),
         why: error.to_string(),

@@ -50,6 +50,12 @@ impl AppState {
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
+
+    /// For what is compared with what the store keeps: to the microsecond.
+    pub(crate) fn now_as_stored(&self) -> Timestamp {
+        let now = self.now();
+        Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+    }
 }
 
 impl Deref for AppState {

@@ -1,6 +1,9 @@
 //! What a gateway is made of.
 
-use crate::{endpoint::Endpoint, site::Domain};
+use crate::{
+    endpoint::Endpoint,
+    site::{Domain, is_origin},
+};
 use camino::Utf8PathBuf;
 use daemon::{Exit, Hint, WriteError};
 use serde::{Deserialize, Deserializer};
@@ -77,6 +80,8 @@ pub struct GatewayConfig {
     pub control_tls: Option<Arc<rustls::ClientConfig>>,
     /// Without it there is no SSH.
     pub ssh: Option<SshConfig>,
+    /// `http(s)://host[:port]` at which delegates reach this gateway, to open tunnels. Without it there are none.
+    pub tunnels: Option<Url>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +92,12 @@ pub enum GatewayError {
     ControlPlaneUrl { url: Url },
     #[error("the control plane's URL `{url}` is https, and no TLS roots were given")]
     NoTls { url: Url },
+    #[error("the URL for tunnels `{url}` is not of the form http(s)://host[:port]")]
+    TunnelUrl { url: Url },
+    #[error(
+        "the URL for tunnels `{url}` is that of a gitspace: what has this name and comes to this gateway is its users'"
+    )]
+    TunnelSite { url: Url },
     #[error("the gateway's token cannot be sent in a header")]
     Token,
     #[error("cannot listen on {address}")]
@@ -136,8 +147,30 @@ impl GatewayConfig {
         let domain = Domain::from_url(&self.public_url).ok_or_else(|| GatewayError::PublicUrl {
             url: self.public_url.clone(),
         })?;
+        if let Some(url) = &self.tunnels {
+            check_tunnels(&domain, url)?;
+        }
         Ok((domain, Endpoint::new(self)?))
     }
+}
+
+fn check_tunnels(domain: &Domain, url: &Url) -> Result<(), GatewayError> {
+    let authority = url.host_str().map(|host| match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    });
+    let Some(authority) = authority.filter(|_| is_origin(url)) else {
+        let mut url = url.clone();
+        // It is shown, and may be one that somebody logs in with.
+        if url.password().is_some() && url.set_password(Some("***")).is_err() {
+            url.set_path("");
+        }
+        return Err(GatewayError::TunnelUrl { url });
+    };
+    if domain.site(authority.as_bytes()).is_ok() {
+        return Err(GatewayError::TunnelSite { url: url.clone() });
+    }
+    Ok(())
 }
 
 impl Hint for GatewayError {
@@ -166,6 +199,11 @@ impl Hint for GatewayError {
             Self::PublicUrl { .. } | Self::ControlPlaneUrl { .. } => {
                 Some("for example `https://gitspaces.example.com`".to_owned())
             }
+            Self::TunnelUrl { .. } => Some("for example `https://10.0.0.5:7080`".to_owned()),
+            Self::TunnelSite { .. } => Some(
+                "leave it out where delegates reach the public URL; or set an address, or a name outside of it"
+                    .to_owned(),
+            ),
             Self::Token => Some(
                 "it has to be what `gitspace gateway register` printed, and nothing else"
                     .to_owned(),
@@ -182,6 +220,8 @@ impl Hint for GatewayError {
             Self::PublicUrl { .. }
             | Self::ControlPlaneUrl { .. }
             | Self::NoTls { .. }
+            | Self::TunnelUrl { .. }
+            | Self::TunnelSite { .. }
             | Self::Token
             | Self::HostKeyExposed { .. }
             | Self::HostKey { .. } => Exit::Config,

@@ -11,11 +11,17 @@ use crate::{
     page::{self, Form, Notice},
     pool::Link,
     request::{self, MAX_FIELDS, MAX_HEAD},
+    tunnels::{Entering, Joining},
     wake::By,
 };
 use daemon::ErrorChain;
 use std::{future::poll_fn, io, mem::MaybeUninit, sync::Arc, time::Duration};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tokio_rustls::server::TlsStream;
+use tunnel::prefer_small;
 use wire::{
     gateway::{GrantClaims, Route},
     gitspace::GitspaceState,
@@ -68,7 +74,25 @@ struct Facts {
     reusable: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
+/// What a client's connection lies on.
+pub(crate) trait Carrier: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Carrier for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+/// Boxed, because it is large.
+impl Carrier for Box<TlsStream<TcpStream>> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+impl<S: Carrier> Connection<S> {
     pub(crate) fn new(shared: Arc<Shared>, live: Arc<Live>, stream: S, client: Client) -> Self {
         Self {
             shared,
@@ -97,6 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 }
                 Verdict::Forward(plan) => self.forward(plan, facts).await,
                 Verdict::Wait(wait) => self.wait(*wait, facts).await,
+                Verdict::Enter(entering) => return self.become_line(*entering).await,
             };
             match flow {
                 Flow::Next | Flow::Again => {}
@@ -182,11 +207,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         );
         match &verdict {
             Verdict::Wait(_) => {}
-            Verdict::Answer(_) | Verdict::Open { .. } | Verdict::Forward(_) => {
+            Verdict::Answer(_) | Verdict::Open { .. } | Verdict::Forward(_) | Verdict::Enter(_) => {
                 self.inbound.consume(length);
             }
         }
         Some((verdict, facts))
+    }
+
+    /// From here on the connection is a delegate's.
+    async fn become_line(mut self, entering: Entering) {
+        let Some(tunnels) = self.shared.tunnels.clone() else {
+            return;
+        };
+        if let Err(error) = prefer_small(self.stream.tcp()) {
+            tracing::warn!(%error, "Small messages may wait for large ones in this tunnel");
+        }
+        let head = entering.head();
+        let said = self.stream.write_all(head.as_bytes()).await;
+        if said.is_ok() && self.stream.flush().await.is_ok() {
+            tunnels.take(Joining {
+                first: self.inbound.filled().to_vec(),
+                stream: Box::new(self.stream),
+                claims: entering.claims,
+            });
+        }
     }
 
     /// For a gitspace that is to be started.
@@ -408,7 +452,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     async fn dial(&self, target: crate::Authorized<Target>) -> Result<Link, Notice> {
-        let dialled = tokio::time::timeout(DIAL_LIMIT, self.shared.dial.dial(target)).await;
+        let dialled = tokio::time::timeout(DIAL_LIMIT, self.shared.ways.dial(target)).await;
         match dialled {
             Ok(Ok(stream)) => Ok(Link {
                 stream,
@@ -490,6 +534,14 @@ pub(crate) fn undialled(target: &Target, error: &DialError) -> Notice {
             notice.retry_after = Some(2);
             notice
         }
+        DialError::Elsewhere => Notice::new(
+            502,
+            Problem::new("gitspace_unreachable", "the gitspace cannot be reached")
+                .cause(error.to_string())
+                .hint(
+                    "on its host: `delegate-agent status` says under `tunnels` why there is none",
+                ),
+        ),
         DialError::Unreachable { cause } => Notice::new(
             502,
             Problem::new("gitspace_unreachable", "the gitspace cannot be reached")

@@ -165,6 +165,7 @@ async fn session(shared: &Shared, endpoint: &Endpoint) -> Result<Infallible, Lin
         version: env!("CARGO_PKG_VERSION").to_owned(),
         domain: shared.domain.name().to_owned(),
         ssh: shared.ssh_endpoint.clone(),
+        tunnels: shared.tunnel_url.clone(),
     };
     let hello = serde_json::to_string(&hello).map_err(|source| LinkError::Message { source })?;
     let mut outgoing = Some(Message::text(hello));

@@ -12,6 +12,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
 };
+use tunnel::TunnelStream;
 use wire::{
     agent::ListeningPort,
     control::ProbeReport,
@@ -38,6 +39,9 @@ pub enum DialError {
     },
     #[error("the gitspace does not run")]
     NotRunning,
+    /// Not through this one.
+    #[error("its host has no tunnel to this gateway, and is another than the gateway's own")]
+    Elsewhere,
     #[error("the gitspace cannot be reached: {cause}")]
     Unreachable { cause: String },
 }
@@ -46,6 +50,9 @@ pub enum DialError {
 /// how long a call may take.
 pub trait Dial: Send + Sync + 'static {
     fn dial(&self, target: Authorized<Target>) -> BoxFuture<'_, Result<Upstream, DialError>>;
+
+    /// Whether the gitspaces of `delegate` are where this leads; `None` where only a try tells.
+    fn has(&self, delegate: DelegateUuid) -> Option<bool>;
 
     /// Goes the way to gitspaces that run and says how far it leads, within a few seconds. No stream of it is kept: there is nobody who would
     /// have to be authorised.
@@ -61,6 +68,7 @@ pub enum Upstream {
     Tcp(TcpStream),
     Unix(UnixStream),
     Passed(PassedStream),
+    Tunnel(TunnelStream),
     Other(Box<dyn Stream>),
 }
 
@@ -70,6 +78,7 @@ impl std::fmt::Debug for Upstream {
             Self::Tcp(_) => "Upstream::Tcp",
             Self::Unix(_) => "Upstream::Unix",
             Self::Passed(_) => "Upstream::Passed",
+            Self::Tunnel(_) => "Upstream::Tunnel",
             Self::Other(_) => "Upstream::Other",
         })
     }
@@ -81,6 +90,7 @@ macro_rules! each {
             Upstream::Tcp($stream) => $call,
             Upstream::Unix($stream) => $call,
             Upstream::Passed($stream) => $call,
+            Upstream::Tunnel($stream) => $call,
             Upstream::Other($stream) => $call,
         }
     };

@@ -26,6 +26,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub(crate) const SMALL: usize = 8 * 1024;
 /// Size for a body that does not fit there.
 pub(crate) const LARGE: usize = 64 * 1024;
+/// Of those in a row: a stream that is always ready lets others have the thread.
+const TURN: usize = 4;
 /// Interim answers to one request.
 const MAX_INTERIM: u8 = 16;
 
@@ -388,6 +390,7 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
+    let mut fills = 0;
     loop {
         while *ready > 0 {
             match ready!(buffer.poll_drain(cx, to, *ready)) {
@@ -402,6 +405,11 @@ where
             *ready = framing.take(buffer.filled()).map_err(PumpError::Framing)?;
             continue;
         }
+        if fills == TURN {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        fills += 1;
         match buffer.poll_fill(cx, from, LARGE) {
             Poll::Ready(Ok(0)) => framing.end().map_err(PumpError::Framing)?,
             Poll::Ready(Ok(_)) => {}

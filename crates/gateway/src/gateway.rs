@@ -3,7 +3,7 @@
 use crate::{
     Dial, GatewayConfig, GatewayError, Listen, SshConfig, SshView,
     codes::Codes,
-    connection::Connection,
+    connection::{Carrier, Connection},
     control,
     endpoint::Endpoint,
     judge::Client,
@@ -14,7 +14,9 @@ use crate::{
     probe::{self, ProbeBoard},
     site::Domain,
     ssh,
+    tunnels::{self, Joining, Served, Tunnels, TunnelsView},
     wake::Waking,
+    ways::Ways,
 };
 use daemon::{Clock, Lifecycle, Pulse};
 use jiff::Timestamp;
@@ -31,8 +33,8 @@ use std::{
 };
 use tls_server::{Door, Incoming};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    sync::mpsc,
     task::JoinSet,
     time::MissedTickBehavior,
 };
@@ -54,7 +56,11 @@ const KEEPALIVE_PROBES: u32 = 3;
 pub(crate) struct Shared {
     pub(crate) domain: Domain,
     pub(crate) known: Known,
-    pub(crate) dial: Arc<dyn Dial>,
+    pub(crate) ways: Ways,
+    /// `None` where it takes none.
+    pub(crate) tunnels: Option<Arc<Tunnels>>,
+    /// Where delegates open them, for the control plane.
+    pub(crate) tunnel_url: Option<String>,
     pub(crate) pool: Pool,
     pub(crate) census: Census,
     pub(crate) clock: Arc<dyn Clock>,
@@ -91,6 +97,7 @@ pub struct Gateway {
     tls: Option<Arc<rustls::ServerConfig>>,
     address: SocketAddr,
     ssh: Option<Ssh>,
+    joined: Option<mpsc::Receiver<Joining>>,
 }
 
 /// The port for SSH, bound.
@@ -104,13 +111,13 @@ struct Ssh {
 }
 
 impl Gateway {
-    /// Checks the configuration and opens the port.
+    /// Checks the configuration and opens the port. `local` leads to the gitspaces of this host, where there are any.
     ///
     /// # Errors
     /// See [`GatewayError`].
     pub fn build(
         config: GatewayConfig,
-        dial: Arc<dyn Dial>,
+        local: Option<Arc<dyn Dial>>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, GatewayError> {
         let (domain, endpoint) = config.parts()?;
@@ -126,11 +133,17 @@ impl Gateway {
                 host_key: ssh.host_key.public()?,
             })
         });
+        let tunnel_url = config.tunnels.map(|url| url.origin().ascii_serialization());
+        let (tunnels, joined) = tunnel_url.as_ref().map(|_| Tunnels::new()).unzip();
+        let tunnels = tunnels.map(Arc::new);
         Ok(Self {
+            joined,
             shared: Arc::new(Shared {
                 domain,
                 known: Known::default(),
-                dial,
+                ways: Ways::new(local, tunnels.clone()),
+                tunnels,
+                tunnel_url,
                 pool: Pool::default(),
                 census: Census::new(clock.clone()),
                 clock,
@@ -172,15 +185,14 @@ impl Gateway {
     pub fn start(self, lifecycle: &Lifecycle) {
         let drain = lifecycle.drain_token();
         let pulse = lifecycle.tasks().pulse("gateway-listener");
-        lifecycle.spawn(
-            "gateway-listener",
-            serve(
-                self.shared.clone(),
-                (self.listener, self.tls),
-                drain.clone(),
-                pulse,
-            ),
+        let (serves, served) = mpsc::channel(1);
+        let serve = serve(
+            self.shared.clone(),
+            (self.listener, self.tls),
+            drain.clone(),
+            pulse,
         );
+        lifecycle.spawn("gateway-listener", hold(serves.clone(), serve));
         if let Some(ssh) = self.ssh {
             let service = Arc::new(ssh::Service {
                 shared: Arc::clone(&self.shared),
@@ -192,7 +204,16 @@ impl Gateway {
             });
             let pulse = lifecycle.tasks().pulse("gateway-ssh");
             let serve = ssh::serve(service, ssh.listener, drain.clone(), pulse);
-            lifecycle.spawn("gateway-ssh", serve);
+            lifecycle.spawn("gateway-ssh", hold(serves, serve));
+        }
+        if let (Some(tunnels), Some(joined)) = (&self.shared.tunnels, self.joined) {
+            let run = tunnels::run(
+                Arc::clone(&self.shared),
+                Arc::clone(tunnels),
+                joined,
+                served,
+            );
+            lifecycle.spawn("gateway-tunnels", run);
         }
         lifecycle.spawn(
             "gateway-probe",
@@ -226,6 +247,12 @@ impl GatewayView {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.0.census.len()
+    }
+
+    /// What tunnels there are; `None` where it takes none.
+    #[must_use]
+    pub fn tunnels(&self) -> Option<TunnelsView> {
+        self.0.tunnels.as_ref().map(|tunnels| tunnels.view())
     }
 
     /// What its SSH does; `None` where it is off.
@@ -283,6 +310,11 @@ fn listen(
         .map_err(failed(name.clone()))?;
     let address = listener.local_addr().map_err(failed(name))?;
     Ok((listener, address))
+}
+
+async fn hold<T>(serves: Served, task: impl Future<Output = T>) -> T {
+    let _serves = serves;
+    task.await
 }
 
 enum Event {
@@ -357,6 +389,7 @@ async fn serve(
             Event::Drain => {
                 door = None;
                 shared.draining.store(true, Ordering::Relaxed);
+                shared.pool.close();
                 shared.census.end_waiting();
             }
         }
@@ -373,7 +406,7 @@ async fn accept(door: Option<&mut Door>) -> io::Result<(Incoming, SocketAddr)> {
     }
 }
 
-fn admit<S: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static>(
+fn admit<S: Carrier>(
     shared: &Arc<Shared>,
     connections: &mut JoinSet<()>,
     stream: S,

@@ -11,6 +11,7 @@ use crate::{
     path::{self, PathKind},
     request::{BadRequest, Request},
     site::Site,
+    tunnels::{Entering, enter},
 };
 use daemon::ErrorChain;
 use jiff::Timestamp;
@@ -18,6 +19,7 @@ use std::{net::IpAddr, sync::Arc};
 use url::Url;
 use wire::{
     gateway::Route, gitspace::GitspaceState, problem::Problem, runner::DialTarget, text::Slug,
+    tunnel,
 };
 
 /// Grants in one request that are tried. A neighbour's app can put cookies of its own beside ours.
@@ -66,6 +68,8 @@ pub(crate) enum Verdict {
     },
     /// Its head for the app was written.
     Forward(Plan),
+    /// A delegate opens a tunnel.
+    Enter(Box<Entering>),
     /// Its gitspace does not run. What is here of the request is judged again when it does.
     Wait(Box<Wait>),
 }
@@ -110,6 +114,9 @@ pub(crate) fn judge(
     out: &mut Vec<u8>,
 ) -> Verdict {
     let Some(site) = memo.site(shared, request.host) else {
+        if request.target == tunnel::PATH {
+            return enter(shared, &request);
+        }
         return Notice::new(
             421,
             Problem::new("unknown_host", "no gitspace is at this host").hint(format!(

@@ -19,6 +19,7 @@ use wire::{
     gateway::{GrantClaims, Revocation, RevokedSubject, Route, ToGateway},
     ids::{GatewayUuid, GitspaceUuid},
     text::Slug,
+    tunnel::TunnelClaims,
 };
 
 #[derive(Debug)]
@@ -170,6 +171,14 @@ fn revoke(revoked: &mut HashMap<RevokedSubject, Timestamp>, revocation: Revocati
 }
 
 impl Inner {
+    /// Whether the delegate was revoked after this ticket was made.
+    pub(crate) fn is_revoked(&self, ticket: &TunnelClaims) -> bool {
+        let delegate = ticket.delegate;
+        self.revoked
+            .get(&RevokedSubject::Delegate { delegate })
+            .is_some_and(|before| ticket.iat <= *before)
+    }
+
     /// Whether a grant with a good signature holds at `now`, whatever it is used for.
     ///
     /// Its end is taken to the letter: the leeway that `token` gives is for clocks apart at the beginning.

@@ -6,7 +6,7 @@
 //! the control plane (`control`), over which it learns keys, routes and revocations (`known`), and tells what it finds of its way into gitspaces (`probe`).
 //!
 //! Tasks: *listener* (accepts, owns every connection's task, cuts those whose grant no longer holds or whose time is
-//! over: `live`), *control*, and *gateway-probe* (goes the way of requests now and then; *control* watches what it finds). A request runs from its first to its last byte in its connection's own task; the
+//! over: `live`), *control*, and *gateway-probe* (goes the way of requests now and then; *control* watches what it finds), and *gateway-tunnels* (owns the lines of tunnels). A request runs from its first to its last byte in its connection's own task; the
 //! connection to the app has no task of its own. There is no other channel between them.
 //!
 //! Invariants:
@@ -16,7 +16,8 @@
 //! - What is forwarded was parsed strictly and written anew: the app cannot read another message than the gateway did.
 //! - No body is held: at most one buffer of each direction.
 //!
-//! It knows nothing of delegates and runners: how a gitspace is reached is behind [`Dial`]. It does not speak HTTP/2. Certificates and
+//! How a gitspace of this host is reached is behind [`Dial`]; to those of other hosts lead the tunnels that their delegates open (`tunnels`; `ways`
+//! chooses). It does not speak HTTP/2. Certificates and
 //! handshakes are the crate `tls-server`'s; what comes out of them is a connection like any other.
 
 mod access_log;
@@ -46,7 +47,9 @@ mod probe;
 mod request;
 mod site;
 mod ssh;
+mod tunnels;
 mod wake;
+mod ways;
 
 pub use authorize::Authorized;
 pub use config::{GatewayConfig, GatewayError, Listen, SshConfig, SshListen};
@@ -54,3 +57,4 @@ pub use dial::{Dial, DialError, Stream, Target, Upstream};
 pub use gateway::{Gateway, GatewayView};
 pub use link_board::LinkView;
 pub use ssh::{SshView, look_at_ssh_host_key};
+pub use tunnels::TunnelsView;

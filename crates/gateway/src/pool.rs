@@ -43,6 +43,8 @@ pub(crate) struct Pool {
 struct Inner {
     idle: HashMap<Key, Vec<Idle>>,
     count: usize,
+    /// Nobody comes who could use them.
+    closed: bool,
 }
 
 impl Pool {
@@ -67,7 +69,7 @@ impl Pool {
 
     pub(crate) fn put(&self, key: Key, link: Link, now_ms: u64) {
         let mut inner = self.lock();
-        if inner.count >= MAX_IDLE {
+        if inner.closed || inner.count >= MAX_IDLE {
             return;
         }
         let idle = inner.idle.entry(key).or_default();
@@ -78,6 +80,12 @@ impl Pool {
             });
             inner.count += 1;
         }
+    }
+
+    /// Keeps nothing from here on.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.retain(|_, _| false);
     }
 
     /// Closes those that have waited too long.

@@ -1,6 +1,6 @@
 //! The gateway's own probe: now and then it goes the way that requests go, without a request.
 //!
-//! Tunnels are not there yet: the way is that of [`Dial`], which ends on this host. One more [`Dial`] brings its own probe.
+//! On this host and through tunnels: see [`crate::ways`].
 
 use crate::gateway::Shared;
 use jiff::Timestamp;
@@ -80,7 +80,7 @@ pub(crate) async fn run(shared: Arc<Shared>, drain: CancellationToken) -> Result
                 .filter_map(|route| Some((route.gitspace, route.delegate?)))
                 .collect()
         };
-        let probe = shared.dial.probe(shared.probe.turn(reachable));
+        let probe = shared.ways.probe(shared.probe.turn(reachable));
         let Some(report) = drain.run_until_cancelled(probe).await else {
             return Ok(());
         };

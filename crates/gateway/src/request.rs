@@ -321,6 +321,16 @@ impl<'b> Request<'_, 'b> {
         Ok(())
     }
 
+    /// The value of a field that is there once. `name` is in lower case.
+    pub(crate) fn only(&self, name: &str) -> Option<&'b [u8]> {
+        let mut values = self
+            .fields
+            .iter()
+            .filter(|field| field.name.eq_ignore_ascii_case(name))
+            .map(|field| field.value);
+        values.next().filter(|_| values.next().is_none())
+    }
+
     pub(crate) fn path_kind(&self) -> Result<path::PathKind, BadRequest> {
         match path::kind(path::split(self.target).0) {
             path::PathKind::Climbs => Err(BadRequest::Climbs),

@@ -25,6 +25,16 @@ pub(crate) struct Domain {
     port_suffix: String,
 }
 
+/// Whether it is `http(s)://host[:port]`.
+pub(crate) fn is_origin(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https")
+        && url.path() == "/"
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none()
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the host is not one of this gateway's")]
 pub(crate) struct UnknownHost;
@@ -32,25 +42,15 @@ pub(crate) struct UnknownHost;
 impl Domain {
     /// `None` where the URL is not `http(s)://domain[:port]`.
     pub(crate) fn from_url(url: &Url) -> Option<Self> {
-        let secure = match url.scheme() {
-            "http" => false,
-            "https" => true,
-            _ => return None,
-        };
-        let bare = url.path() == "/"
-            && url.query().is_none()
-            && url.fragment().is_none()
-            && url.username().is_empty()
-            && url.password().is_none();
         let Some(url::Host::Domain(name)) = url.host() else {
             return None;
         };
-        if !bare || name.ends_with('.') || name.starts_with('.') {
+        if !is_origin(url) || name.ends_with('.') || name.starts_with('.') {
             return None;
         }
         Some(Self {
             name: name.to_ascii_lowercase(),
-            secure,
+            secure: url.scheme() == "https",
             port: url.port_or_known_default()?,
             port_suffix: url
                 .port()

@@ -31,8 +31,6 @@ const STREAM_LIMIT: Duration = Duration::from_secs(3);
 const RUNNER_HINT: &str =
     "on the delegate's host: `systemctl status runner-agent`, `runner-agent doctor`";
 
-const ELSEWHERE: &str = "it is on another host, and this gateway reaches its own host only";
-
 /// Through the runner's socket.
 #[derive(Clone, Debug)]
 pub struct RunnerDial {
@@ -60,21 +58,30 @@ impl RunnerDial {
         }
     }
 
-    async fn open(&self, target: Target) -> Result<Upstream, DialError> {
+    async fn open_target(&self, target: Target) -> Result<Upstream, DialError> {
         if self.delegate.is_some_and(|own| own != target.delegate) {
-            return Err(unreachable(ELSEWHERE));
+            return Err(DialError::Elsewhere);
         }
-        let path = format!(
-            "/v1/gitspaces/{}/dial?target={}",
-            target.gitspace, target.to
-        );
+        self.open(target.gitspace, target.to).await
+    }
+
+    /// For somebody whom whoever calls has authorised, or a gateway before it.
+    ///
+    /// # Errors
+    /// See [`DialError`].
+    pub async fn open(
+        &self,
+        gitspace: GitspaceUuid,
+        to: DialTarget,
+    ) -> Result<Upstream, DialError> {
+        let path = format!("/v1/gitspaces/{gitspace}/dial?target={to}");
         let upgraded = match self
             .runner
             .upgrade(Method::POST, &path, DIAL_PROTOCOL, None::<&()>)
             .await
         {
             Ok(upgraded) => upgraded,
-            Err(error) => return Err(self.why(target, &error).await),
+            Err(error) => return Err(self.why(gitspace, to, &error).await),
         };
         match upgraded
             .headers
@@ -94,15 +101,15 @@ impl RunnerDial {
         }
     }
 
-    async fn why(&self, target: Target, error: &ClientError) -> DialError {
+    async fn why(&self, gitspace: GitspaceUuid, to: DialTarget, error: &ClientError) -> DialError {
         let code = error.problem().map(|problem| problem.code.as_str());
-        match (error.status(), code, target.to) {
-            (_, Some("unknown_gitspace"), _) if self.delegate.is_none() => unreachable(ELSEWHERE),
+        match (error.status(), code, to) {
+            (_, Some("unknown_gitspace"), _) if self.delegate.is_none() => DialError::Elsewhere,
             (_, Some("not_running"), _) | (Some(StatusCode::NOT_FOUND), _, _) => {
                 DialError::NotRunning
             }
             (_, Some("port_closed"), DialTarget::Port(_)) => DialError::PortClosed {
-                listening: self.listening(target.gitspace).await,
+                listening: self.listening(gitspace).await,
             },
             (_, _, DialTarget::Port(_) | DialTarget::Workspace | DialTarget::Ssh) => {
                 unreachable(ErrorChain(error).to_string())
@@ -186,9 +193,8 @@ impl RunnerDial {
                 delegate,
                 to: DialTarget::Workspace,
             };
-            let why = match timeout(STREAM_LIMIT, self.open(target)).await {
-                Ok(Ok(_)) | Ok(Err(DialError::NotRunning)) => return None,
-                Ok(Err(DialError::Unreachable { cause })) if cause == ELSEWHERE => return None,
+            let why = match timeout(STREAM_LIMIT, self.open_target(target)).await {
+                Ok(Ok(_) | Err(DialError::NotRunning | DialError::Elsewhere)) => return None,
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => format!("no stream within {} s", STREAM_LIMIT.as_secs()),
             };
@@ -205,11 +211,15 @@ impl RunnerDial {
 }
 
 impl Dial for RunnerDial {
+    fn has(&self, delegate: DelegateUuid) -> Option<bool> {
+        self.delegate.map(|own| own == delegate)
+    }
+
     fn probe(&self, gitspaces: Vec<(GitspaceUuid, DelegateUuid)>) -> BoxFuture<'_, ProbeReport> {
         Box::pin(self.go(gitspaces))
     }
 
     fn dial(&self, target: Authorized<Target>) -> BoxFuture<'_, Result<Upstream, DialError>> {
-        Box::pin(self.open(target.into_inner()))
+        Box::pin(self.open_target(target.into_inner()))
     }
 }

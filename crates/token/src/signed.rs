@@ -12,6 +12,7 @@ use std::time::Duration;
 use wire::{
     control::{EnrolClaims, KeyClaims, ProofClaims},
     gateway::GrantClaims,
+    tunnel::TunnelClaims,
 };
 
 /// The largest token: it has to fit a header beside others.
@@ -113,7 +114,13 @@ macro_rules! timed {
         }
     )*};
 }
-timed!(GrantClaims, ProofClaims, EnrolClaims, KeyClaims);
+timed!(
+    GrantClaims,
+    ProofClaims,
+    EnrolClaims,
+    KeyClaims,
+    TunnelClaims
+);
 
 /// Signs `claims` for one purpose.
 ///

@@ -22,6 +22,7 @@ use crate::{
     gitspace::{Generation, Observed, Resources},
     ids::{DelegateUuid, GitspaceUuid, StreamUuid, TaskUuid},
     task::{Task, TaskEvent, TaskKind},
+    tunnel::TunnelOffers,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -166,6 +167,9 @@ pub struct Hello {
     /// It answers [`Frame::Probe`]. An older one says nothing, and would break off.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub probes: bool,
+    /// It opens tunnels to gateways, and takes [`Down::Tunnels`]. An older one says nothing, and would break off.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tunnels: bool,
     /// Whether the runner answered; where not, `tasks` and `gitspaces` say nothing and the server concludes nothing from them.
     pub runner_ready: bool,
     /// Every task the runner holds, finished and not acknowledged ones included.
@@ -240,6 +244,10 @@ pub enum Down {
     },
     Cancel {
         task: TaskUuid,
+    },
+    /// To a delegate that opens tunnels; takes the place of what was said before.
+    Tunnels {
+        offers: TunnelOffers,
     },
     /// Events of `task` up to `seq` are stored; where that covers `finished`, the runner may forget the task.
     Stored {

@@ -110,6 +110,9 @@ pub enum FromGateway {
         /// Where it takes SSH. A control plane that is older leaves it unread.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ssh: Option<SshEndpoint>,
+        /// Where delegates open tunnels to it: `http(s)://host[:port]`. It is told of [`RevokedSubject::Delegate`] then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tunnels: Option<String>,
     },
     /// What its own probe of the way into its host's gitspaces found, from the runner on: [`ProbeReport::brief`] with [`MAX_PROBED_HOPS`].
     Probed { report: Box<ProbeReport> },
@@ -212,9 +215,19 @@ impl RevokedSubject {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "of", rename_all = "snake_case")]
 pub enum RevokedSubject {
-    Grant { grant: GrantUuid },
-    User { user: UserUuid },
-    Gitspace { gitspace: GitspaceUuid },
+    Grant {
+        grant: GrantUuid,
+    },
+    User {
+        user: UserUuid,
+    },
+    Gitspace {
+        gitspace: GitspaceUuid,
+    },
+    /// Its tunnels. Only for a gateway that takes them: another one would break off.
+    Delegate {
+        delegate: DelegateUuid,
+    },
 }
 
 /// Body of `POST /api/v1/gateways/exchange`.
@@ -335,6 +348,7 @@ mod tests {
             version: "2".to_owned(),
             domain: "d".to_owned(),
             ssh: Some(endpoint("d", 22)),
+            tunnels: Some("https://d".to_owned()),
         });
         let Before::Hello { version, domain } = serde_json::from_str(&said.unwrap()).unwrap();
         assert_eq!((version.as_str(), domain.as_str()), ("2", "d"));

@@ -7,6 +7,7 @@
 //! | [`agent`] | runner and gitspace-agent: the agent's control socket (`/v1`) |
 //! | [`workspace`] | users and gitspace-agent, through the gateway |
 //! | [`gateway`] | control plane and gateways: grants, routes, revocations |
+//! | [`tunnel`] | delegate and gateway: streams to a host that nobody can connect to |
 //! | [`api`] | users and control plane: the public REST API (`/api/v1`) |
 //!
 //! Invariant: text that a user or a remote party controls and that reaches a command line, a path or a host name is held in a
@@ -25,4 +26,5 @@ pub mod secret;
 pub mod shown;
 pub mod task;
 pub mod text;
+pub mod tunnel;
 pub mod workspace;

@@ -62,7 +62,7 @@ fn every_frame_is_written_and_read_as_it_always_was() {
         holds(&name, &frame);
         assert!(names.insert(name));
     }
-    samples::http(|name, value| {
+    let mut body = |name: &str, value| {
         let text = kept_or_written(name, &value);
         assert_eq!(
             serde_json::from_str::<Value>(&text).unwrap(),
@@ -70,7 +70,9 @@ fn every_frame_is_written_and_read_as_it_always_was() {
             "{name}"
         );
         names.insert(name.to_owned());
-    });
+    };
+    samples::http(&mut body);
+    samples::tunnel(&mut body);
     let files: BTreeSet<String> = std::fs::read_dir(FOLDER)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -8,6 +8,7 @@ use std::{fmt, io};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     ControlPlane,
+    Gateway,
     Proxy,
 }
 
@@ -15,6 +16,7 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ControlPlane => "the control plane",
+            Self::Gateway => "the gateway",
             Self::Proxy => "the proxy",
         })
     }
@@ -48,10 +50,8 @@ pub enum ConnectError {
     },
     #[error("the proxy `{proxy}` does not answer as a proxy does: {reason}")]
     ProxyProtocol { proxy: String, reason: String },
-    #[error(
-        "the control plane `{address}` answers without TLS, and its URL begins with `https://`"
-    )]
-    NotTls { address: String },
+    #[error("{peer} `{address}` answers without TLS, and its URL begins with `https://`")]
+    NotTls { peer: Peer, address: String },
     #[error("the certificate of `{address}` is not taken: {fault}")]
     Certificate {
         address: String,
@@ -68,8 +68,8 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Of a handshake with `host` at `address`.
-    pub(super) fn of_handshake(address: String, host: &str, source: io::Error) -> Self {
+    /// Of a handshake with `peer`, which is `host` at `address`.
+    pub(super) fn of_handshake(peer: Peer, address: String, host: &str, source: io::Error) -> Self {
         let failure = source
             .get_ref()
             .and_then(|error| error.downcast_ref::<TlsFailure>());
@@ -79,7 +79,7 @@ impl ConnectError {
                 fault: CertificateFault::of(error, host),
             },
             Some(TlsFailure::InvalidMessage(InvalidMessage::InvalidContentType)) => {
-                Self::NotTls { address }
+                Self::NotTls { peer, address }
             }
             Some(_) | None => Self::Tls { address, source },
         }
@@ -89,38 +89,15 @@ impl ConnectError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Resolve {
-                peer: Peer::ControlPlane,
-                host,
-                ..
-            } => Some(format!(
-                "check the name in the control plane's URL, and whether this host's DNS knows it: `getent hosts {host}`; where only a proxy leads out, set `proxy`"
-            )),
-            Self::Resolve {
                 peer: Peer::Proxy,
                 host,
                 ..
             } => Some(format!(
                 "check the name in `proxy`, or in HTTPS_PROXY or HTTP_PROXY, and whether this host's DNS knows it: `getent hosts {host}`"
             )),
-            Self::Tcp {
-                peer: Peer::ControlPlane,
-                source,
-                ..
-            } if source.kind() == io::ErrorKind::ConnectionRefused => Some(
-                "nothing listens there: is the control plane running, and is this its port?"
-                    .to_owned(),
-            ),
-            Self::Tcp {
-                peer: Peer::ControlPlane,
-                ..
-            }
-            | Self::TooLong {
-                peer: Peer::ControlPlane,
-                ..
-            } => Some(
-                "is the control plane running, and does a firewall let this host connect to it?"
-                    .to_owned(),
-            ),
+            Self::Resolve { peer, host, .. } => Some(format!(
+                "check the name in {peer}'s URL, and whether this host's DNS knows it: `getent hosts {host}`; where only a proxy leads out, set `proxy`"
+            )),
             Self::Tcp {
                 peer: Peer::Proxy, ..
             }
@@ -130,6 +107,14 @@ impl ConnectError {
                 "is that the proxy's address and port, in `proxy` or in HTTPS_PROXY or HTTP_PROXY, and is the proxy running?"
                     .to_owned(),
             ),
+            Self::Tcp { peer, source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
+                Some(format!(
+                    "nothing listens there: is {peer} running, and is this its port?"
+                ))
+            }
+            Self::Tcp { peer, .. } | Self::TooLong { peer, .. } => Some(format!(
+                "is {peer} running, and does a firewall let this host connect to it?"
+            )),
             Self::ProxyRefused {
                 address,
                 status,
@@ -139,10 +124,9 @@ impl ConnectError {
             Self::ProxyProtocol { .. } => Some(
                 "is it an HTTP proxy? it is spoken to without TLS, and asked to CONNECT".to_owned(),
             ),
-            Self::NotTls { .. } => Some(
-                "is that the port of its TLS? where nothing in front of the control plane speaks TLS, its URL begins with `http://`"
-                    .to_owned(),
-            ),
+            Self::NotTls { peer, .. } => Some(format!(
+                "is that the port of its TLS? where nothing in front of {peer} speaks TLS, its URL begins with `http://`"
+            )),
             Self::Certificate { fault, .. } => fault.hint(),
             Self::Tls { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof => Some(
                 "it hung up in the middle of the handshake: is that the port of its TLS?".to_owned(),

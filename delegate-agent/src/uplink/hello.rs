@@ -88,6 +88,7 @@ impl HelloSource {
             tags: self.tags.clone(),
             draining,
             probes: true,
+            tunnels: true,
             runner_ready,
             tasks: tasks.clone(),
             gitspaces,

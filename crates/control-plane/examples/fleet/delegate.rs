@@ -118,6 +118,7 @@ impl Delegate {
                 tags: Vec::new(),
                 draining: false,
                 probes: true,
+                tunnels: false,
                 runner_ready: true,
                 tasks: Vec::new(),
                 gitspaces: runner.gitspaces.values().cloned().collect(),
@@ -141,7 +142,7 @@ impl Delegate {
                     stored.send(gitspace).expect("somebody listens");
                 }
             }
-            Down::Cancel { .. } => {}
+            Down::Cancel { .. } | Down::Tunnels { .. } => {}
         }
     }
 

@@ -6,6 +6,7 @@ use super::{Gateway, feed::OpenConnection};
 use crate::{
     api::error::ApiError,
     orchestrator::{self, Change},
+    origins::parse_origin,
     state::AppState,
 };
 use axum::{
@@ -23,9 +24,12 @@ use tokio::{
 };
 use tracing::Instrument as _;
 use wire::{
-    gateway::{FromGateway, MAX_FROM_GATEWAY, Revocation, Route, SUBPROTOCOL, ToGateway},
+    gateway::{
+        FromGateway, MAX_FROM_GATEWAY, Revocation, RevokedSubject, Route, SUBPROTOCOL, ToGateway,
+    },
     ids::{DelegateUuid, GatewayUuid, GitspaceUuid},
     problem::Problem,
+    shown,
 };
 
 const READ_BUFFER: usize = 4 * 1024;
@@ -67,6 +71,7 @@ pub(crate) async fn connect_gateway(
                 gateway: gateway.id,
                 token_hash: gateway.token_hash,
                 sent: HashMap::new(),
+                takes_tunnels: false,
                 state,
                 socket,
             };
@@ -81,6 +86,8 @@ struct Connection {
     token_hash: store::Hash,
     /// What it knows, to tell it of differences only.
     sent: HashMap<GitspaceUuid, Route>,
+    /// It takes tunnels, and so knows that a delegate can be revoked.
+    takes_tunnels: bool,
     open: OpenConnection,
 }
 
@@ -175,13 +182,18 @@ impl Connection {
                 Event::Dismissed => return Err(ConnectionError::Revoked),
                 Event::Change(Ok(change)) => self.changed(change).await?,
                 Event::Revoked(Ok(revocation)) => {
-                    self.send(&ToGateway::Revoked { revocation }).await?;
+                    if self.takes_tunnels || !is_of_delegate(&revocation) {
+                        self.send(&ToGateway::Revoked { revocation }).await?;
+                    }
                 }
                 Event::Change(Err(RecvError::Lagged(_)))
                 | Event::Revoked(Err(RecvError::Lagged(_))) => {
                     changes = self.state.orchestrator.changes();
                     revocations = self.state.gateways.follow();
                     self.snapshot().await?;
+                    if self.takes_tunnels {
+                        self.say_revoked_delegates().await?;
+                    }
                 }
                 // The orchestrator has ended: the stop follows.
                 Event::Change(Err(RecvError::Closed)) | Event::Revoked(Err(RecvError::Closed)) => {
@@ -193,7 +205,7 @@ impl Connection {
                 }
                 Event::Received(Some(Ok(message))) => {
                     heard = Instant::now();
-                    self.received(message)?;
+                    self.received(message).await?;
                 }
                 Event::Tick => {
                     if heard.elapsed() > SILENCE_LIMIT {
@@ -210,17 +222,18 @@ impl Connection {
         }
     }
 
-    fn received(&self, message: Message) -> Result<(), ConnectionError> {
+    async fn received(&mut self, message: Message) -> Result<(), ConnectionError> {
         match message {
             Message::Text(text) => {
                 let said = serde_json::from_str(&text)
                     .map_err(|source| ConnectionError::Message { source })?;
-                let (version, domain, ssh) = match said {
+                let (version, domain, ssh, tunnels) = match said {
                     FromGateway::Hello {
                         version,
                         domain,
                         ssh,
-                    } => (version, domain, ssh),
+                        tunnels,
+                    } => (version, domain, ssh, tunnels),
                     FromGateway::Probed { report } => {
                         self.state.gateways.probed(self.gateway, report.bounded());
                         return Ok(());
@@ -234,12 +247,44 @@ impl Connection {
                     );
                 }
                 tracing::debug!(version, domain, "Gateway said hello");
-                self.state.gateways.said_hello(self.gateway, domain, ssh);
+                let tunnels = tunnels.filter(|url| {
+                    let is_origin = parse_origin(url).is_ok();
+                    if !is_origin {
+                        tracing::warn!(
+                            url = %shown::line(url),
+                            "A gateway says no URL that tunnels can lead to"
+                        );
+                    }
+                    is_origin
+                });
+                self.takes_tunnels = tunnels.is_some();
+                self.state
+                    .gateways
+                    .said_hello(self.gateway, domain, ssh, tunnels);
+                if self.takes_tunnels {
+                    self.say_revoked_delegates().await?;
+                }
                 Ok(())
             }
             Message::Binary(_) => Err(ConnectionError::NotText),
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) => Ok(()),
         }
+    }
+
+    /// Which of them are revoked is a state, and no event: their lines have no end of their own.
+    async fn say_revoked_delegates(&mut self) -> Result<(), ConnectionError> {
+        let before = self.state.now_as_stored();
+        let all = self.state.store.delegates().await?;
+        for delegate in all.into_iter().filter(|record| record.revoked) {
+            let revocation = Revocation {
+                subject: RevokedSubject::Delegate {
+                    delegate: delegate.id,
+                },
+                before,
+            };
+            self.send(&ToGateway::Revoked { revocation }).await?;
+        }
+        Ok(())
     }
 
     async fn snapshot(&mut self) -> Result<(), ConnectionError> {
@@ -321,6 +366,10 @@ impl Connection {
             Err(_) => Err(ConnectionError::Stalled),
         }
     }
+}
+
+fn is_of_delegate(revocation: &Revocation) -> bool {
+    matches!(revocation.subject, RevokedSubject::Delegate { .. })
 }
 
 fn route(state: &AppState, record: GitspaceRecord) -> Route {

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use wire::{
     control::ProbeReport,
@@ -23,6 +23,8 @@ const MAX_REVOCATIONS: usize = 256;
 pub(crate) struct GatewayFeed {
     revocations: broadcast::Sender<Revocation>,
     connected: Arc<Mutex<BTreeMap<GatewayUuid, Connected>>>,
+    /// Where delegates open tunnels, also to those that are away just now: a tunnel does not need the control plane.
+    tunnels: watch::Sender<BTreeMap<GatewayUuid, String>>,
     /// When the last one went or found its way broken; at first, when this process began.
     last: Arc<Mutex<Instant>>,
 }
@@ -60,6 +62,7 @@ impl GatewayFeed {
         Self {
             revocations: broadcast::channel(MAX_REVOCATIONS).0,
             connected: Arc::default(),
+            tunnels: watch::Sender::default(),
             last: Arc::new(Mutex::new(Instant::now())),
         }
     }
@@ -133,6 +136,10 @@ impl GatewayFeed {
                 found.dismissed.cancel();
             }
         });
+        // Also of one that was not heard of since this process began: delegates may have lines to it.
+        self.tunnels.send_modify(|tunnels| {
+            tunnels.remove(&gateway);
+        });
     }
 
     /// Whether it is connected, and what it said that its URLs end with.
@@ -169,12 +176,22 @@ impl GatewayFeed {
         gateway: GatewayUuid,
         domain: String,
         ssh: Option<SshEndpoint>,
+        tunnels: Option<String>,
     ) {
+        self.tunnels.send_if_modified(|known| match tunnels {
+            Some(url) => known.insert(gateway, url.clone()) != Some(url),
+            None => known.remove(&gateway).is_some(),
+        });
         self.lock(|connected| {
             let found = connected.entry(gateway).or_default();
             found.domain = Some(domain);
             found.ssh = ssh;
         });
+    }
+
+    /// Where delegates are to open tunnels.
+    pub(crate) fn tunnels(&self) -> watch::Receiver<BTreeMap<GatewayUuid, String>> {
+        self.tunnels.subscribe()
     }
 
     /// Where the connected ones take SSH.

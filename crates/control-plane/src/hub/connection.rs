@@ -312,6 +312,9 @@ impl Connection {
         let clock = Arc::clone(&self.deps.clock);
         let probes = Probes::new(&admitted, clock, now, &self.deps.pace);
         self.probes = Some(Box::new(probes));
+        self.registry
+            .tunnels
+            .came(admitted.delegate, admitted.tunnels);
         self.admitted = Some(admitted);
         self.permit = None;
     }

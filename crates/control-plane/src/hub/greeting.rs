@@ -33,6 +33,8 @@ pub(super) struct Admitted {
     pub(super) acceptance: Option<Acceptance>,
     /// It answers probes.
     pub(super) probes: bool,
+    /// It opens tunnels.
+    pub(super) tunnels: bool,
     pub(super) version: String,
     pub(super) slot: Arc<Slot>,
     memory: OwnedMutexGuard<Memory>,
@@ -112,7 +114,7 @@ pub(super) async fn admit(
     hello: Box<Hello>,
 ) -> Result<Admitted, Refusal> {
     check(&hello)?;
-    let (probes, version) = (hello.probes, hello.version.clone());
+    let (probes, tunnels, version) = (hello.probes, hello.tunnels, hello.version.clone());
     let Proved {
         delegate,
         name,
@@ -176,6 +178,7 @@ pub(super) async fn admit(
                     welcome: Box::new(welcome),
                 }),
                 probes,
+                tunnels,
                 version,
                 slot: turn.slot,
                 memory: turn.memory,

@@ -5,6 +5,7 @@ use super::{
     lives::{Arrival, Life, Lives},
     probing::Waiter,
     refusals::Refusals,
+    tunnel_ends::TunnelEnds,
 };
 use crate::orchestrator::Probed;
 use jiff::Timestamp;
@@ -246,6 +247,7 @@ pub(super) struct Published {
 pub(super) struct Registry {
     pub(super) epochs: Epochs,
     pub(super) refusals: Refusals,
+    pub(super) tunnels: TunnelEnds,
     slots: Mutex<HashMap<DelegateUuid, Arc<Slot>>>,
 }
 

@@ -92,6 +92,15 @@ impl GrantIssuer {
         &self.key
     }
 
+    /// Something else that gateways verify.
+    pub(crate) fn sign<T: serde::Serialize + token::Timed>(
+        &self,
+        claims: &T,
+        purpose: &'static str,
+    ) -> Result<String, token::SignError> {
+        token::sign(claims, &self.key, purpose)
+    }
+
     /// A grant of `user` for `gitspace` through one gateway.
     pub(crate) fn issue(
         &self,
@@ -194,7 +203,7 @@ pub(crate) async fn revoke(state: &AppState, subject: RevokedSubject) -> Result<
     let now = state.now();
     let revocation = Revocation {
         subject,
-        before: Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now),
+        before: state.now_as_stored(),
     };
     state
         .store

@@ -1,20 +1,14 @@
 //! Rotation of a delegate's key, as somebody would try who has one key of two, or none.
 
-use super::support::TestPlane;
+use super::support::{LIFE, OWN, TestPlane};
 use http::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
 use token::{SigningKey, Validity};
 use wire::{
-    control::{
-        ENROL_PURPOSE, EnrolClaims, KEY_CHECK_PURPOSE, KEY_PROPOSAL_PURPOSE, KEY_USE_PURPOSE,
-        KeyClaims,
-    },
+    control::{KEY_CHECK_PURPOSE, KEY_PROPOSAL_PURPOSE, KEY_USE_PURPOSE, KeyClaims},
     ids::DelegateUuid,
 };
-
-const OWN: &str = "http://localhost:7070";
-const LIFE: Duration = Duration::from_secs(60);
 
 struct Host {
     plane: TestPlane,
@@ -25,20 +19,8 @@ struct Host {
 impl Host {
     async fn enrolled() -> Self {
         let plane = TestPlane::start().await;
-        let made = plane.post(&plane.admin, "/join-tokens", json!({})).await;
-        let join = made.json()["token"].clone();
         let key = SigningKey::generate().unwrap();
-        let Validity { iat, exp } = Validity::starting(daemon::Clock::now(&*plane.clock), LIFE);
-        let claims = EnrolClaims {
-            audience: OWN.to_owned(),
-            name: "host-1".to_owned(),
-            iat,
-            exp,
-        };
-        let proof = token::sign(&claims, &key, ENROL_PURPOSE).unwrap();
-        let body = json!({"join_token": join, "name": "host-1", "tags": [], "public_key": key.public(), "proof": proof});
-        let answer = plane.post("", "/delegates/enroll", body).await.expect(201);
-        let id = answer.json()["delegate"].as_str().unwrap().parse().unwrap();
+        let id = plane.delegate("host-1", &key).await;
         Self { plane, id, key }
     }
 

@@ -5,6 +5,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use http::Method;
 use serde_json::json;
 use std::time::Duration;
+use token::SigningKey;
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
@@ -41,6 +42,22 @@ pub(super) async fn heard(socket: &mut Socket) -> ToGateway {
     }
 }
 
+/// `tunnels`: where it takes them.
+async fn hello(socket: &mut Socket, tunnels: Option<&str>) {
+    let hello = FromGateway::Hello {
+        version: "1".to_owned(),
+        domain: "localhost".to_owned(),
+        ssh: Some(SshEndpoint {
+            host: "localhost".to_owned(),
+            port: 7022,
+            host_key: super::ssh::KEY.parse().unwrap(),
+        }),
+        tunnels: tunnels.map(str::to_owned),
+    };
+    let hello = serde_json::to_string(&hello).unwrap();
+    socket.send(Message::Text(hello.into())).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_gateway_hears_a_snapshot_and_then_what_changes() {
     let plane = TestPlane::start().await;
@@ -74,17 +91,7 @@ async fn a_gateway_hears_a_snapshot_and_then_what_changes() {
         }
         other => panic!("{other:?}"),
     }
-    let hello = FromGateway::Hello {
-        version: "1".to_owned(),
-        domain: "localhost".to_owned(),
-        ssh: Some(SshEndpoint {
-            host: "localhost".to_owned(),
-            port: 7022,
-            host_key: super::ssh::KEY.parse().unwrap(),
-        }),
-    };
-    let hello = serde_json::to_string(&hello).unwrap();
-    socket.send(Message::Text(hello.into())).await.unwrap();
+    hello(&mut socket, None).await;
 
     let fresh = plane.gitspace(&plane.admin, "fresh").await;
     match heard(&mut socket).await {
@@ -218,4 +225,55 @@ async fn a_registered_gateway_connects_with_the_token_it_was_shown_until_it_is_r
         .delete(&plane.admin, "/gateways/edge")
         .await
         .expect(404);
+}
+
+/// One that takes none is of a version, perhaps, that does not know of them.
+#[tokio::test]
+async fn a_gateway_that_takes_tunnels_and_no_other_hears_that_a_delegate_was_revoked() {
+    let plane = TestPlane::start().await;
+    let gateway = plane.gateway().await;
+    let mut sockets = Vec::new();
+    for tunnels in [None, Some("http://localhost:7080")] {
+        let mut socket = dial(&plane, gateway.token.expose(), SUBPROTOCOL)
+            .await
+            .unwrap();
+        let first = heard(&mut socket).await;
+        assert!(matches!(first, ToGateway::Snapshot { .. }), "{first:?}");
+        hello(&mut socket, tunnels).await;
+        sockets.push(socket);
+    }
+    let [without, with] = &mut sockets[..] else {
+        panic!("two sockets");
+    };
+    for name in ["host-1", "host-2"] {
+        let key = SigningKey::generate().unwrap();
+        let delegate = plane.delegate(name, &key).await;
+        let path = format!("/delegates/{name}");
+        plane.delete(&plane.admin, &path).await.expect(204);
+        match heard(with).await {
+            ToGateway::Revoked { revocation } => {
+                assert_eq!(revocation.subject, RevokedSubject::Delegate { delegate });
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // It would have heard of those before this.
+    let fresh = plane.gitspace(&plane.admin, "fresh").await;
+    match heard(without).await {
+        ToGateway::Route { route } => assert_eq!(route.slug.as_str(), fresh),
+        other => panic!("{other:?}"),
+    }
+    // Who connects later learns of them after its hello: what the snapshot says is read by all.
+    let mut later = dial(&plane, gateway.token.expose(), SUBPROTOCOL)
+        .await
+        .unwrap();
+    match heard(&mut later).await {
+        ToGateway::Snapshot { revocations, .. } => assert_eq!(revocations, []),
+        other => panic!("{other:?}"),
+    }
+    hello(&mut later, Some("http://localhost:7080")).await;
+    for _ in 0..2 {
+        let said = heard(&mut later).await;
+        assert!(matches!(said, ToGateway::Revoked { .. }), "{said:?}");
+    }
 }

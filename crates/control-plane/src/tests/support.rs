@@ -8,7 +8,17 @@ use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
+use token::{SigningKey, Validity};
 use tower::ServiceExt as _;
+use wire::{
+    control::{ENROL_PURPOSE, EnrolClaims},
+    ids::DelegateUuid,
+};
+
+/// As delegates write it in what they sign.
+pub(super) const OWN: &str = "http://localhost:7070";
+/// Of what they sign.
+pub(super) const LIFE: Duration = Duration::from_secs(60);
 
 pub(super) struct TestPlane {
     pub(super) plane: ControlPlane,
@@ -173,6 +183,23 @@ impl TestPlane {
 
     pub(super) async fn gateway(&self) -> EmbeddedGateway {
         self.plane.embedded_gateway().await.unwrap()
+    }
+
+    /// Enrolled, and not connected.
+    pub(super) async fn delegate(&self, name: &str, key: &SigningKey) -> DelegateUuid {
+        let made = self.post(&self.admin, "/join-tokens", json!({})).await;
+        let join = made.json()["token"].clone();
+        let Validity { iat, exp } = Validity::starting(daemon::Clock::now(&*self.clock), LIFE);
+        let claims = EnrolClaims {
+            audience: OWN.to_owned(),
+            name: name.to_owned(),
+            iat,
+            exp,
+        };
+        let proof = token::sign(&claims, key, ENROL_PURPOSE).unwrap();
+        let body = json!({"join_token": join, "name": name, "tags": [], "public_key": key.public(), "proof": proof});
+        let answer = self.post("", "/delegates/enroll", body).await.expect(201);
+        answer.json()["delegate"].as_str().unwrap().parse().unwrap()
     }
 }
 

@@ -65,7 +65,7 @@ pub(super) async fn open(
     live.hold(&access.claims);
     // It may have been revoked after it was checked and before the sweeper could see it here.
     shared.known.read().check(&access.claims, now)?;
-    match tokio::time::timeout(DIAL_LIMIT, shared.dial.dial(target)).await {
+    match tokio::time::timeout(DIAL_LIMIT, shared.ways.dial(target)).await {
         Ok(Ok(stream)) => Ok((stream, access.claims.gitspace)),
         Ok(Err(error)) => Err(Shut::from(&undialled(target.get(), &error).problem)),
         Err(_) => Err(Shut(

@@ -155,6 +155,10 @@ struct Loopback {
 }
 
 impl Dial for Loopback {
+    fn has(&self, delegate: wire::ids::DelegateUuid) -> Option<bool> {
+        Some(delegate == uuid(3))
+    }
+
     fn probe(
         &self,
         _: Vec<(wire::ids::GitspaceUuid, wire::ids::DelegateUuid)>,
@@ -301,12 +305,13 @@ impl World {
                     post_quantum_only: false,
                     public_port: None,
                 }),
+                tunnels: Some(public_url.parse().unwrap()),
             },
-            Arc::new(Loopback {
+            Some(Arc::new(Loopback {
                 app: app_address,
                 ssh: ssh_address,
                 seen: seen.clone(),
-            }),
+            })),
             Arc::new(SystemClock),
         )
         .unwrap();

@@ -19,5 +19,6 @@ mod ssh_raw;
 mod ssh_server;
 mod ssh_windows;
 mod tls;
+mod tunnels;
 mod upgrade;
 mod wake;

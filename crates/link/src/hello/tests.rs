@@ -70,6 +70,7 @@ fn hello(tasks: Vec<TaskStatus>, gitspaces: Vec<Observed>) -> Box<Hello> {
         tags: Vec::new(),
         draining: false,
         probes: false,
+        tunnels: false,
         runner_ready: true,
         tasks,
         gitspaces,

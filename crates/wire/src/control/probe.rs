@@ -25,6 +25,8 @@ pub enum Hop {
     Docker,
     /// gitspace-agent in a gitspace that runs.
     Agent,
+    /// Between a gateway and a delegate. Only a gateway's own probe has it.
+    Tunnel,
     /// A part that this reader does not know.
     #[serde(other)]
     Other,
@@ -40,6 +42,7 @@ impl Hop {
             Self::Runner => "runner",
             Self::Docker => "docker",
             Self::Agent => "agent",
+            Self::Tunnel => "tunnel",
             Self::Other => "other",
         }
     }
@@ -50,7 +53,7 @@ impl Hop {
     pub const fn is_of_the_host(self) -> bool {
         match self {
             Self::Link | Self::Delegate | Self::Runner | Self::Docker => true,
-            Self::Agent | Self::Other => false,
+            Self::Agent | Self::Tunnel | Self::Other => false,
         }
     }
 }
@@ -489,7 +492,7 @@ mod tests {
 
     #[test]
     fn a_part_of_a_later_version_is_read_as_one_that_is_not_the_hosts() {
-        let text = r#"{"hop":"tunnel","took_us":1,"problem":{"kind":"failed","reason":"cut"}}"#;
+        let text = r#"{"hop":"teleport","took_us":1,"problem":{"kind":"failed","reason":"cut"}}"#;
         let report: HopReport = serde_json::from_str(text).expect("reads");
         assert_eq!((report.hop, report.is_failed()), (Hop::Other, true));
         assert_eq!(ProbeReport::only(report, US).broken_at(), None);

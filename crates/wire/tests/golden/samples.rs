@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use newtype_uuid::{GenericUuid as _, TypedUuid, TypedUuidKind};
 use serde_json::{Value, json};
 use wire::{
+    agent::ListeningPort,
     control::{
         Capacity, DisconnectCode, Down, EnrolClaims, EnrolRequest, EnrolResponse, Epoch, Frame,
         Hello, Hop, HopProblem, HopReport, Inventory, KeyChallenge, KeyClaims, KeyProof,
@@ -14,8 +15,13 @@ use wire::{
         DevContainer, Generation, GitCredential, GitIdentity, GitScheme, GitspaceSpec, Observed,
         ObservedState, RepoSpec, Resources,
     },
+    runner::DialTarget,
     secret::Secret,
     task::{LogStream, Phase, Task, TaskEvent, TaskEventKind, TaskKind, TaskOutcome, TaskVerb},
+    tunnel::{
+        StreamRefusal, StreamRequest, TunnelClaims, TunnelHello, TunnelOffer, TunnelOffers,
+        TunnelWelcome,
+    },
 };
 
 const NOW: Timestamp = Timestamp::constant(1_800_000_000, 123_456_000);
@@ -26,9 +32,10 @@ fn id<K: TypedUuidKind>(number: u128) -> TypedUuid<K> {
     ))
 }
 
-const fn frame_name<B>(frame: &Frame<B>) -> &'static str {
+fn frame_name<B>(frame: &Frame<B>) -> &'static str {
     match frame {
         Frame::Challenge { .. } => "challenge",
+        Frame::Hello { hello, .. } if hello.tunnels => "hello-tunnels",
         Frame::Hello { .. } => "hello",
         Frame::HelloRest { .. } => "hello-rest",
         Frame::Welcome { .. } => "welcome",
@@ -74,6 +81,7 @@ fn down_name(body: &Down) -> String {
         }
         Down::Cancel { .. } => "data-cancel".to_owned(),
         Down::Stored { .. } => "data-stored".to_owned(),
+        Down::Tunnels { .. } => "data-tunnels".to_owned(),
     }
 }
 
@@ -253,7 +261,7 @@ pub(super) fn up() -> Vec<(String, Frame<Up>)> {
         Up::RunnerReady { ready: true },
         Up::Draining { draining: true },
     ];
-    let hello = Frame::Hello {
+    let hello = |tunnels| Frame::Hello {
         proof: "v4.public.proof".to_owned(),
         stream: id(8),
         acked: Some(4),
@@ -264,6 +272,7 @@ pub(super) fn up() -> Vec<(String, Frame<Up>)> {
             draining: false,
             runner_ready: true,
             probes: true,
+            tunnels,
             tasks: vec![status()],
             gitspaces: vec![observed()],
         }),
@@ -302,7 +311,8 @@ pub(super) fn up() -> Vec<(String, Frame<Up>)> {
             ..ProbeReport::default()
         }),
     };
-    frames.extend([hello, rest, probed].map(|frame| (frame_name(&frame).to_owned(), frame)));
+    let frames_of_its_own = [hello(false), hello(true), rest, probed];
+    frames.extend(frames_of_its_own.map(|frame| (frame_name(&frame).to_owned(), frame)));
     frames.extend(
         shared()
             .into_iter()
@@ -346,6 +356,16 @@ pub(super) fn down() -> Vec<(String, Frame<Down>)> {
         Down::Stored {
             task: id(1),
             seq: 4,
+        },
+        Down::Tunnels {
+            offers: TunnelOffers {
+                gateways: vec![id(9), id(10)],
+                open: vec![TunnelOffer {
+                    gateway: id(9),
+                    url: "https://dev.example.com".to_owned(),
+                    ticket: Secret::new("v4.public.ticket"),
+                }],
+            },
         },
     ];
     let challenge = Frame::Challenge {
@@ -464,4 +484,63 @@ pub(super) fn http(mut each: impl FnMut(&str, Value)) {
             next: Some("0011223344556677".to_owned())
         }),
     );
+}
+
+/// The first words of a tunnel's line and of its streams.
+pub(super) fn tunnel(mut each: impl FnMut(&str, Value)) {
+    let listening = ListeningPort {
+        port: 3000,
+        address: "127.0.0.1".to_owned(),
+        process: Some("node".to_owned()),
+        pid: Some(42),
+        forwarded: true,
+    };
+    each(
+        "claims-tunnel",
+        json!(TunnelClaims {
+            delegate: id(7),
+            gateway: id(9),
+            iat: NOW,
+            exp: NOW
+        }),
+    );
+    each(
+        "tunnel-hello",
+        json!(TunnelHello {
+            process: id(8),
+            lane: 1,
+            line: 3,
+            tunnel: Some(id(11)),
+            received: 4
+        }),
+    );
+    for (name, welcome) in [
+        ("resumed", TunnelWelcome::Resumed { received: 4 }),
+        ("begun", TunnelWelcome::Begun { tunnel: id(12) }),
+    ] {
+        each(&format!("tunnel-welcome-{name}"), json!(welcome));
+    }
+    for (name, request) in [
+        ("dial", StreamRequest::dial(id(2), DialTarget::Port(3000))),
+        ("probe", StreamRequest::Probe {}),
+    ] {
+        each(&format!("tunnel-request-{name}"), json!(request));
+    }
+    for (name, refusal) in [
+        (
+            "port-closed",
+            StreamRefusal::PortClosed {
+                listening: vec![listening],
+            },
+        ),
+        ("not-running", StreamRefusal::NotRunning {}),
+        (
+            "unreachable",
+            StreamRefusal::Unreachable {
+                cause: "no stream within 8 s".to_owned(),
+            },
+        ),
+    ] {
+        each(&format!("tunnel-refusal-{name}"), json!(refusal));
+    }
 }

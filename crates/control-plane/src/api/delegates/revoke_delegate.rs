@@ -8,7 +8,10 @@ use crate::{
 };
 use axum::extract::State;
 use http::StatusCode;
-use wire::problem::Problem;
+use wire::{
+    gateway::{Revocation, RevokedSubject},
+    problem::Problem,
+};
 
 /// Revoke a delegate's key: its connection is cut and it is given nothing more. For administrators.
 #[utoipa::path(delete, path = "/delegates/{delegate}", tag = "delegates",
@@ -27,6 +30,13 @@ pub(crate) async fn revoke_delegate(
     let record = find(&state, &delegate).await?;
     state.store.revoke_delegate(record.id).await?;
     state.hub.revoke(record.id);
+    // That it is revoked is a state, of which gateways that are away hear when they are back.
+    state.gateways.revoked(Revocation {
+        subject: RevokedSubject::Delegate {
+            delegate: record.id,
+        },
+        before: state.now_as_stored(),
+    });
     state.orchestrator.delegate_changed(record.id).await?;
     tracing::info!(by = %caller.user.id, delegate = %record.id, "Delegate revoked");
     Ok(StatusCode::NO_CONTENT)

@@ -345,6 +345,7 @@ impl World {
                     tags: Vec::new(),
                     draining: false,
                     probes: true,
+                    tunnels: false,
                     runner_ready: true,
                     tasks,
                     gitspaces,

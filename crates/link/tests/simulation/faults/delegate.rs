@@ -121,7 +121,7 @@ impl World {
                 self.followers.entry(n).or_insert(1);
             }
             Down::Stored { task, .. } => self.forget(task),
-            Down::Cancel { .. } => {}
+            Down::Cancel { .. } | Down::Tunnels { .. } => {}
         }
     }
 
