@@ -21,14 +21,14 @@ WORKSPACE_UID = 1000
 TIMEOUT_S = 120.0
 
 
-def run(argv: list[str], **options: Any) -> str:
+def run(argv: list[str], timeout: float = TIMEOUT_S, **options: Any) -> str:
     """A command's standard output; what it says on standard error is the reason where it fails."""
     try:
-        done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=TIMEOUT_S, **options)
+        done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=timeout, **options)
     except FileNotFoundError as error:
         raise BenchError(f"there is no {argv[0]} command") from error
     except subprocess.TimeoutExpired as error:
-        raise BenchError(f"{' '.join(argv)}: no end after {TIMEOUT_S:.0f} s") from error
+        raise BenchError(f"{' '.join(argv)}: no end after {timeout:.0f} s") from error
     except subprocess.CalledProcessError as error:
         last = (error.stderr or error.stdout or "").strip()[-600:]
         raise BenchError(f"{' '.join(argv)}: exit code {error.returncode}: {last}") from error

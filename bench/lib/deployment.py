@@ -47,15 +47,16 @@ class Deployment:
     def __init__(self) -> None:
         home = Path(os.environ.get("GITSPACES_HOME", Path.home() / ".gitspaces"))
         self._run = home / "run"
-        self._base = int(os.environ.get("GITSPACES_PORT_BASE", "7070"))
-        self.url = os.environ.get("GITSPACES_URL", f"http://localhost:{self._base}").rstrip("/")
+        base = os.environ.get("GITSPACES_PORT_BASE", "7070")
+        self.url = os.environ.get("GITSPACES_URL", f"http://localhost:{base}").rstrip("/")
         self._token = access_token()
         self._connection: http.client.HTTPConnection | None = None
         self._made: set[str] = set()
         # Last event of each gitspace's timeline that was read.
         self._seen: dict[str, int] = {}
 
-    def sample_repository(self) -> str:
+    @staticmethod
+    def sample_repository() -> str:
         """The repository that quickstart serves, at the address that containers reach this host by."""
         named = os.environ.get("GITSPACES_SAMPLE_REPO")
         if named:
@@ -65,7 +66,8 @@ class Deployment:
         host = next((address["local"] for link in json.loads(shown) for address in link.get("addr_info", [])), None)
         if host is None:
             raise BenchError("docker0 has no IPv4 address", "name a repository, or set GITSPACES_SAMPLE_REPO")
-        return f"http://{host}:{self._base + 20}/sample.git"
+        base = int(os.environ.get("GITSPACES_PORT_BASE", "7070"))
+        return f"http://{host}:{base + 20}/sample.git"
 
     def create(self, repository: str) -> dict[str, Any]:
         name = f"bench-{uuid.uuid4().hex[:8]}"
@@ -113,14 +115,17 @@ class Deployment:
     def grant(self, name: str) -> dict[str, Any]:
         return self.call("POST", f"/gitspaces/{quote(name)}/grants", {})
 
-    def container(self, name: str) -> tuple[str, int]:
-        """A gitspace's dev container: its address in its network, and the process id of the gitspace-agent in it."""
+    def container_id(self, name: str) -> str:
         labels = [f"label=gitspaces.gitspace={self.show(name)['id']}", "label=gitspaces.role=dev-container"]
         found = run("docker", "ps", "-q", *(word for label in labels for word in ("--filter", label))).split()
         if len(found) != 1:
             raise BenchError(f"{name} has {len(found)} dev containers on this host", "run it where the gitspace's runner runs")
+        return found[0]
+
+    def container(self, name: str) -> tuple[str, int]:
+        """A gitspace's dev container: its address in its network, and the process id of the gitspace-agent in it."""
         place = "{{.State.Pid}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-        pid, address = run("docker", "inspect", "--format", place, found[0]).split()
+        pid, address = run("docker", "inspect", "--format", place, self.container_id(name)).split()
         return address, program(int(pid), "gitspace-agent")
 
     def daemons(self) -> list[int]:

@@ -60,6 +60,15 @@ class Sshd:
             time.sleep(0.02)
         raise BenchError(f"sshd does not start: {(self._folder / f'{port}.log').read_text()[-500:]}")
 
+    def sessions(self) -> list[int]:
+        """The processes of sshd's own that serve connections just now."""
+        def children(pid: int) -> list[int]:
+            own = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+            return own + [grandchild for child in own for grandchild in children(child)]
+
+        found = [child for server in self._servers for child in children(server.pid)]
+        return [pid for pid in found if Path(f"/proc/{pid}/comm").read_text().strip() == "sshd"]
+
     def clean_up(self) -> None:
         for server in self._servers:
             server.terminate()

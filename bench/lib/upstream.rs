@@ -1,4 +1,5 @@
-//! The app behind the gateway and behind its baseline: `upstream PORT` serves `/small` (13 bytes) and `/large` (1 GiB).
+//! The app behind the gateway and behind its baseline: `upstream PORT` serves `/small` (13 bytes), `/last` (the same, and the
+//! connection ends), `/large` (1 GiB) and `/socket`, an upgraded connection on which nothing is said.
 //!
 //! One thread for each connection: with one read and one write for each request, it costs less than what is measured in
 //! front of it. The standard library alone, so that `rustc` makes one static file of it that runs in any image.
@@ -13,6 +14,9 @@ use std::{
 
 const SMALL: &[u8] =
     b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, world!";
+const LAST: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\nConnection: close\r\n\r\nHello, world!";
+const SWITCHED: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 const MISSING: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
 const CHUNK: usize = 256 << 10;
 const CHUNKS: usize = 4096;
@@ -36,6 +40,10 @@ fn serve(mut stream: TcpStream) -> io::Result<()> {
         }
         if head.starts_with(b"GET /small ") {
             stream.write_all(SMALL)?;
+        } else if head.starts_with(b"GET /last ") {
+            return stream.write_all(LAST);
+        } else if head.starts_with(b"GET /socket ") {
+            stream.write_all(SWITCHED)?;
         } else if head.starts_with(b"GET /large ") {
             let length = CHUNK * CHUNKS;
             write!(
