@@ -27,6 +27,8 @@ const STEPS: usize = 12;
 const LONGEST_ABSENCE: Duration = Duration::from_millis(2000);
 /// That a disk is full: a task is tried again once or twice in it.
 const LONGEST_FULL: Duration = Duration::from_millis(3000);
+/// How a daemon's own commands end where it does not answer.
+const NOT_THERE: i32 = 69;
 
 const REPOSITORY: &[(&str, &str)] = &[(
     ".devcontainer/devcontainer.json",
@@ -241,11 +243,8 @@ impl World {
         }
         wait(full);
         disk.free()?;
-        // As its service manager does.
-        if self.host.has_ended(daemon)? {
-            self.host.run(daemon)?;
-        }
         let healed = Instant::now();
+        self.until_it_answers(daemon)?;
         let what = format!(
             "the disk of {daemon:?} was full {} ms after {}, for {} ms{}",
             delay.as_millis(),
@@ -260,6 +259,23 @@ impl World {
         }
         self.hear(asked)?;
         self.settle(&what, healed)
+    }
+
+    /// As its service manager does: it is started again where it has ended, which may be a moment from now, of what it met before.
+    fn until_it_answers(&mut self, daemon: Daemon) -> Result<()> {
+        let begun = Instant::now();
+        while self.host.daemon(daemon, &["health"])?.code == NOT_THERE {
+            if self.host.has_ended(daemon)? {
+                self.host.run(daemon)?;
+            }
+            ensure!(
+                begun.elapsed() < PATIENCE,
+                "{daemon:?} does not answer: {}",
+                self.host.logs()
+            );
+            pause();
+        }
+        Ok(())
     }
 
     fn kill_container(&mut self, of: usize) -> Result<()> {
