@@ -96,12 +96,12 @@ struct Greetings {
 impl Greetings {
     fn begin(&mut self, joining: Joining) {
         let delegate = joining.claims.delegate;
-        let of = self.of.entry(delegate).or_default();
-        if *of >= MAX_GREETING_OF_ONE || self.tasks.len() >= MAX_GREETING {
+        let of = self.of.get(&delegate).copied().unwrap_or_default();
+        if of >= MAX_GREETING_OF_ONE || self.tasks.len() >= MAX_GREETING {
             tracing::warn!(%delegate, "Too many tunnels begin at once; one was dropped, and comes again");
             return;
         }
-        *of += 1;
+        self.of.insert(delegate, of + 1);
         self.tasks.spawn(async move {
             match greeted(joining).await {
                 Ok(greeted) => (delegate, Some(greeted)),
