@@ -148,6 +148,15 @@ pub(crate) struct Destination {
     pub(crate) path: ReturnPath,
 }
 
+/// What a gateway has of what users' URLs end with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fit {
+    Origin,
+    /// At another port or scheme, as far as it says.
+    Domain,
+    Other,
+}
+
 impl GatewayOrigins {
     /// # Errors
     /// Refuses what is not an http(s) origin of a host name.
@@ -175,6 +184,19 @@ impl GatewayOrigins {
     pub(crate) fn is_domain(&self, domain: &str) -> bool {
         let own = self.domain.split_once(':');
         own.map_or(self.domain.as_str(), |(host, _)| host) == domain
+    }
+
+    /// How well a gateway that says this of itself fits: the least is the one that users' URLs lead to. `origin` is missing from an older one.
+    #[must_use]
+    pub(crate) fn fit(&self, domain: &str, origin: Option<&str>) -> Fit {
+        let own = format!("{}://{}", self.scheme, self.domain);
+        if origin == Some(own.as_str()) {
+            Fit::Origin
+        } else if self.is_domain(domain) {
+            Fit::Domain
+        } else {
+            Fit::Other
+        }
     }
 
     /// All origins of gitspaces, as a content security policy names them.

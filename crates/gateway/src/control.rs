@@ -164,6 +164,7 @@ async fn session(shared: &Shared, endpoint: &Endpoint) -> Result<Infallible, Lin
     let hello = FromGateway::Hello {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         domain: shared.domain.name().to_owned(),
+        origin: Some(shared.domain.origin()),
         ssh: shared.ssh_endpoint.clone(),
         tunnels: shared.tunnel_url.clone(),
     };

@@ -67,6 +67,11 @@ impl Domain {
         self.secure
     }
 
+    /// `http(s)://domain[:port]`, the scheme's own port left out.
+    pub(crate) fn origin(&self) -> String {
+        format!("{}://{}{}", self.scheme(), self.name, self.port_suffix)
+    }
+
     pub(crate) fn scheme(&self) -> &'static str {
         if self.secure { "https" } else { "http" }
     }

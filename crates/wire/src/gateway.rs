@@ -107,6 +107,9 @@ pub enum FromGateway {
     Hello {
         version: String,
         domain: String,
+        /// What its users' URLs end with, as `http(s)://domain[:port]`. An older one says nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        origin: Option<String>,
         /// Where it takes SSH. A control plane that is older leaves it unread.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ssh: Option<SshEndpoint>,
@@ -347,6 +350,7 @@ mod tests {
         let said = serde_json::to_string(&FromGateway::Hello {
             version: "2".to_owned(),
             domain: "d".to_owned(),
+            origin: Some("https://d".to_owned()),
             ssh: Some(endpoint("d", 22)),
             tunnels: Some("https://d".to_owned()),
         });

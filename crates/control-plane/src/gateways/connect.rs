@@ -2,11 +2,14 @@
 //!
 //! A snapshot first, then what changes. A connection that cannot keep up with the changes gets a snapshot again: nothing is buffered for it.
 
-use super::{Gateway, feed::OpenConnection};
+use super::{
+    Gateway,
+    feed::{OpenConnection, Said},
+};
 use crate::{
     api::error::ApiError,
     orchestrator::{self, Change},
-    origins::parse_origin,
+    origins::{Fit, parse_origin},
     state::AppState,
 };
 use axum::{
@@ -227,26 +230,37 @@ impl Connection {
             Message::Text(text) => {
                 let said = serde_json::from_str(&text)
                     .map_err(|source| ConnectionError::Message { source })?;
-                let (version, domain, ssh, tunnels) = match said {
+                let (version, said, tunnels) = match said {
                     FromGateway::Hello {
                         version,
                         domain,
+                        origin,
                         ssh,
                         tunnels,
-                    } => (version, domain, ssh, tunnels),
+                    } => {
+                        let said = Said {
+                            domain,
+                            origin,
+                            ssh,
+                        };
+                        (version, said, tunnels)
+                    }
                     FromGateway::Probed { report } => {
                         self.state.gateways.probed(self.gateway, report.bounded());
                         return Ok(());
                     }
                 };
-                if !self.state.gateway_origins.is_domain(&domain) {
+                let origins = &self.state.gateway_origins;
+                let fit = origins.fit(&said.domain, said.origin.as_deref());
+                // An older one says no port.
+                if fit != Fit::Origin && (fit == Fit::Other || said.origin.is_some()) {
                     tracing::warn!(
-                        domain,
-                        own = self.state.gateway_origins.domain(),
-                        "The gateway serves another domain than `gateway_url` names"
+                        serves = said.origin.as_deref().unwrap_or(&said.domain),
+                        own = origins.domain(),
+                        "Users are not led to this gateway: `gateway_url` names another one"
                     );
                 }
-                tracing::debug!(version, domain, "Gateway said hello");
+                tracing::debug!(version, domain = said.domain, "Gateway said hello");
                 let tunnels = tunnels.filter(|url| {
                     let is_origin = parse_origin(url).is_ok();
                     if !is_origin {
@@ -258,9 +272,7 @@ impl Connection {
                     is_origin
                 });
                 self.takes_tunnels = tunnels.is_some();
-                self.state
-                    .gateways
-                    .said_hello(self.gateway, domain, ssh, tunnels);
+                self.state.gateways.said_hello(self.gateway, said, tunnels);
                 if self.takes_tunnels {
                     self.say_revoked_delegates().await?;
                 }

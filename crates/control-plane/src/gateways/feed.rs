@@ -1,6 +1,10 @@
 //! Which gateways are connected, and what all of them are told.
 
-use crate::{api::error::ApiError, state::AppState};
+use crate::{
+    api::error::ApiError,
+    origins::{Fit, GatewayOrigins},
+    state::AppState,
+};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -32,14 +36,23 @@ pub(crate) struct GatewayFeed {
 #[derive(Debug, Default)]
 struct Connected {
     connections: usize,
-    /// What its users' URLs end with, as it said itself.
-    domain: Option<String>,
-    /// Where it takes SSH, as it said itself.
-    ssh: Option<SshEndpoint>,
+    /// What it said of itself.
+    said: Option<Said>,
     /// What its last probe found.
     data_path: Option<Box<ProbeReport>>,
     /// Cancelled when its token is revoked.
     dismissed: CancellationToken,
+}
+
+/// What a gateway says of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    /// What its users' URLs end with, without a port.
+    pub(crate) domain: String,
+    /// The same as an origin; an older one does not say it.
+    pub(crate) origin: Option<String>,
+    /// Where it takes SSH.
+    pub(crate) ssh: Option<SshEndpoint>,
 }
 
 /// One connection of a gateway; counted until it is dropped.
@@ -148,7 +161,7 @@ impl GatewayFeed {
             let found = connected.get(&gateway);
             (
                 found.is_some(),
-                found.and_then(|found| found.domain.clone()),
+                found.and_then(|found| Some(found.said.as_ref()?.domain.clone())),
             )
         })
     }
@@ -171,21 +184,13 @@ impl GatewayFeed {
         }
     }
 
-    pub(crate) fn said_hello(
-        &self,
-        gateway: GatewayUuid,
-        domain: String,
-        ssh: Option<SshEndpoint>,
-        tunnels: Option<String>,
-    ) {
+    pub(crate) fn said_hello(&self, gateway: GatewayUuid, said: Said, tunnels: Option<String>) {
         self.tunnels.send_if_modified(|known| match tunnels {
             Some(url) => known.insert(gateway, url.clone()) != Some(url),
             None => known.remove(&gateway).is_some(),
         });
         self.lock(|connected| {
-            let found = connected.entry(gateway).or_default();
-            found.domain = Some(domain);
-            found.ssh = ssh;
+            connected.entry(gateway).or_default().said = Some(said);
         });
     }
 
@@ -199,7 +204,7 @@ impl GatewayFeed {
         self.lock(|connected| {
             connected
                 .values()
-                .filter_map(|found| found.ssh.clone())
+                .filter_map(|found| found.said.as_ref()?.ssh.clone())
                 .collect()
         })
     }
@@ -213,18 +218,22 @@ impl GatewayFeed {
         )
     }
 
-    /// The gateway that serves our domain: a connected one that says so, else a connected one, else the first one known.
+    fn best(&self, origins: &GatewayOrigins) -> Option<GatewayUuid> {
+        let fit = |found: &Connected| {
+            let said = found.said.as_ref();
+            said.map_or(Fit::Other, |said| {
+                origins.fit(&said.domain, said.origin.as_deref())
+            })
+        };
+        self.lock(|connected| {
+            let best = connected.iter().min_by_key(|(_, found)| fit(found));
+            best.map(|(id, _)| *id)
+        })
+    }
+
+    /// The gateway that users' URLs lead to: of those that are connected the one that fits best, else the first one known.
     pub(crate) async fn choose(&self, state: &AppState) -> Result<GatewayUuid, ApiError> {
-        let domain = state.gateway_origins.domain();
-        let connected = self.lock(|connected| {
-            let serving = connected
-                .iter()
-                .find(|(_, found)| found.domain.as_deref() == Some(domain));
-            serving
-                .or_else(|| connected.iter().next())
-                .map(|(id, _)| *id)
-        });
-        if let Some(id) = connected {
+        if let Some(id) = self.best(&state.gateway_origins) {
             return Ok(id);
         }
         let mut known = state.store.gateways().await?;
@@ -260,6 +269,7 @@ impl Drop for OpenConnection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use newtype_uuid::GenericUuid as _;
     use wire::control::{Hop, HopReport};
 
     #[test]
@@ -281,5 +291,38 @@ mod tests {
         feed.check().expect("it is whole again");
         drop(open);
         feed.check().expect("it may only restart");
+    }
+
+    #[test]
+    fn grants_are_for_the_gateway_that_users_urls_lead_to() {
+        let origins = GatewayOrigins::parse("https://dev.example.com:8443").unwrap();
+        let feed = GatewayFeed::new();
+        assert_eq!(feed.best(&origins), None);
+        let mut open = Vec::new();
+        // The better it fits, the later it comes.
+        for (number, domain, origin) in [
+            (1, None, None),
+            (2, Some("example.net"), Some("https://example.net:8443")),
+            (3, Some("dev.example.com"), Some("https://dev.example.com")),
+            (
+                4,
+                Some("dev.example.com"),
+                Some("https://dev.example.com:8443"),
+            ),
+        ] {
+            let id = GatewayUuid::from_untyped_uuid(uuid::Uuid::from_u128(number));
+            open.push(feed.open(id));
+            if let Some(domain) = domain {
+                let said = Said {
+                    domain: domain.to_owned(),
+                    origin: origin.map(str::to_owned),
+                    ssh: None,
+                };
+                feed.said_hello(id, said, None);
+            }
+            let expected = if number == 2 { 1 } else { number };
+            let best = feed.best(&origins).unwrap();
+            assert_eq!(best.into_untyped_uuid().as_u128(), expected, "{number}");
+        }
     }
 }

@@ -47,6 +47,7 @@ async fn hello(socket: &mut Socket, tunnels: Option<&str>) {
     let hello = FromGateway::Hello {
         version: "1".to_owned(),
         domain: "localhost".to_owned(),
+        origin: Some("http://localhost:7080".to_owned()),
         ssh: Some(SshEndpoint {
             host: "localhost".to_owned(),
             port: 7022,
