@@ -25,14 +25,16 @@ mod refusals;
 mod registry;
 mod storing;
 mod tunnel_ends;
+mod turns;
 
 use crate::{
+    api::guard::PeerAddress,
     identity::delegate_keys::{ENROL_AGAIN, Refusal},
     orchestrator::{AssignRefused, OrchestratorHandle, Probed, TaskSink},
     origins::PublicOrigin,
 };
 use axum::{
-    Json,
+    Extension, Json,
     extract::{State, WebSocketUpgrade},
     response::{IntoResponse as _, Response},
     routing::get,
@@ -44,10 +46,15 @@ use link::Timing;
 pub(crate) use pace::Pace;
 pub use refusals::RefusedPeer;
 use registry::{Command, NotProbed, Registry};
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 use store::Store;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use turns::Turns;
 use wire::{
     api::{ClonedDelegate, DataPath, RefusedDelegate},
     control::{DisconnectCode, Down, Epoch, Hop, HopReport, MAX_FRAME, ProbeReport, SUBPROTOCOLS},
@@ -61,16 +68,11 @@ use wire::{
 /// Path of the endpoint.
 pub(crate) const CONNECT_PATH: &str = "/api/v1/delegates/connect";
 
-/// Connections that are greeted at once. More wait, as far as they are HTTP requests only: each may hold a greeting of
-/// [`wire::control::MAX_GREETING_FRAME`].
-const MAX_GREETING: usize = 256;
-/// A delegate that has waited so long for its turn is told to come back later.
-const TURN_LIMIT: Duration = Duration::from_secs(5);
 /// For a probe and the one before it.
 const PROBE_LIMIT: Duration = Duration::from_secs(20);
 /// A delegate says little most of the time; the default of 128 KiB a connection would be most of the memory. A longer frame gets the room it
 /// needs for as long as it needs it.
-const READ_BUFFER: usize = 1024;
+const READ_BUFFER: usize = 768;
 const WRITE_BUFFER: usize = 4 * 1024;
 
 /// Delegates' connections, to speak to them. Cheap to clone; exists before the orchestrator, which needs it.
@@ -256,7 +258,7 @@ impl std::fmt::Debug for HubDeps {
 struct Hub {
     registry: Arc<Registry>,
     deps: Arc<HubDeps>,
-    greeting: Arc<Semaphore>,
+    turns: Arc<Turns>,
 }
 
 /// The endpoint. Merge it beside the API: it authenticates by proof, not by token.
@@ -264,7 +266,7 @@ pub(crate) fn routes(handle: &HubHandle, deps: HubDeps) -> axum::Router {
     let hub = Hub {
         registry: Arc::clone(&handle.registry),
         deps: Arc::new(deps),
-        greeting: Arc::new(Semaphore::new(MAX_GREETING)),
+        turns: Arc::default(),
     };
     axum::Router::new()
         .route(CONNECT_PATH, get(connect))
@@ -273,6 +275,7 @@ pub(crate) fn routes(handle: &HubHandle, deps: HubDeps) -> axum::Router {
 
 async fn connect(
     State(hub): State<Hub>,
+    peer: Option<Extension<PeerAddress>>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Response {
@@ -301,13 +304,15 @@ async fn connect(
             Problem::new("stopping", "the control plane is stopping").hint("dial again later"),
         );
     }
-    let turn = Arc::clone(&hub.greeting).acquire_owned();
-    let Ok(Ok(permit)) = tokio::time::timeout(TURN_LIMIT, turn).await else {
-        return problem(
-            StatusCode::SERVICE_UNAVAILABLE,
-            Problem::new("overloaded", "too many delegates connect at once")
-                .hint("dial again later"),
-        );
+    let from = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Extension(peer)| peer.0);
+    let turn = match hub.turns.take(from).await {
+        Ok(turn) => turn,
+        Err(crowded) => {
+            return problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Problem::new("overloaded", crowded.to_string()).hint("dial again later"),
+            );
+        }
     };
     let host = headers
         .get(header::HOST)
@@ -321,13 +326,7 @@ async fn connect(
         .max_message_size(MAX_FRAME)
         .max_frame_size(MAX_FRAME)
         .on_upgrade(move |socket| {
-            tasks.track_future(connection::run(
-                hub.registry,
-                hub.deps,
-                socket,
-                host,
-                permit,
-            ))
+            tasks.track_future(connection::run(hub.registry, hub.deps, socket, host, turn))
         })
 }
 

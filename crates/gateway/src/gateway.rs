@@ -41,10 +41,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use wire::{control::ProbeReport, gateway::SshEndpoint};
 
-/// Connections at a time. Beyond it new ones wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 8192;
-/// From here on idle connections make room.
-const CROWDED: usize = MAX_CONNECTIONS / 4 * 3;
 /// After an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Of a client's socket: a host that is gone is noticed after about two minutes.
@@ -339,9 +335,7 @@ async fn serve(
     let mut voided = shared.known.voided();
     loop {
         let is_open = door.is_some();
-        let open = door
-            .as_mut()
-            .filter(|_| connections.len() < MAX_CONNECTIONS);
+        let open = door.as_mut().filter(|_| shared.census.has_room());
         let event = tokio::select! {
             accepted = accept(open) => Event::Accepted(accepted),
             Some(_) = connections.join_next() => Event::Ended,
@@ -373,19 +367,13 @@ async fn serve(
             }
             Event::Ended => {}
             Event::Tick => {
-                shared
-                    .census
-                    .sweep(&shared.known, connections.len() >= CROWDED);
+                shared.census.sweep(&shared.known);
                 shared.pool.sweep(shared.census.now_ms());
                 if door.is_none() {
                     shared.census.end_waiting();
                 }
             }
-            Event::Voided => {
-                shared
-                    .census
-                    .sweep(&shared.known, connections.len() >= CROWDED);
-            }
+            Event::Voided => shared.census.sweep(&shared.known),
             Event::Drain => {
                 door = None;
                 shared.draining.store(true, Ordering::Relaxed);
@@ -416,7 +404,7 @@ fn admit<S: Carrier>(
     let client = Client::new(peer.ip(), shared.domain.scheme());
     let connection = Connection::new(shared.clone(), live.clone(), stream, client);
     let handle = connections.spawn(connection.run());
-    shared.census.enter(live, handle);
+    shared.census.enter(peer.ip(), live, handle);
 }
 
 pub(crate) fn set_options(stream: &TcpStream) -> io::Result<()> {

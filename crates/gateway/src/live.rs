@@ -6,16 +6,21 @@
 use crate::known::Known;
 use daemon::Clock;
 use std::{
-    collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
+use tls_server::{Crowd, Guest};
 use tokio::task::AbortHandle;
 use wire::gateway::GrantClaims;
 
+/// Connections at a time. Beyond it those that wait give way, or else new ones wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 8192;
+/// From here on idle connections make room.
+const CROWDED: usize = MAX_CONNECTIONS / 4 * 3;
 /// How often the sweeper looks.
 pub(crate) const SWEEP_PERIOD: Duration = Duration::from_millis(250);
 /// For a head, from its first byte to its last; for the first one, from the connection's start.
@@ -87,19 +92,22 @@ impl Live {
     }
 }
 
+impl Guest for Live {
+    fn is_waiting(&self) -> bool {
+        matches!(
+            self.phase.load(Ordering::Relaxed),
+            phase if phase == Phase::Head as u8 || phase == Phase::Idle as u8
+        )
+    }
+}
+
 /// All open connections.
 #[derive(Debug)]
 pub(crate) struct Census {
     started: Instant,
     clock: Arc<dyn Clock>,
     now_ms: AtomicU64,
-    open: Mutex<Open>,
-}
-
-#[derive(Debug, Default)]
-struct Open {
-    next: u64,
-    connections: HashMap<u64, (Arc<Live>, AbortHandle)>,
+    open: Crowd<Arc<Live>>,
 }
 
 impl Census {
@@ -108,7 +116,7 @@ impl Census {
             started: clock.instant(),
             clock,
             now_ms: AtomicU64::new(0),
-            open: Mutex::default(),
+            open: Crowd::new(MAX_CONNECTIONS),
         }
     }
 
@@ -117,58 +125,44 @@ impl Census {
         self.now_ms.load(Ordering::Relaxed)
     }
 
-    fn open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Connections that are open, or were at the last sweep.
     pub(crate) fn len(&self) -> usize {
-        self.open().connections.len()
+        self.open.len()
+    }
+
+    /// Whether one more can be taken; where it cannot, somebody who waits is about to be ended.
+    pub(crate) fn has_room(&self) -> bool {
+        self.open.has_room()
     }
 
     pub(crate) fn newcomer(&self) -> Arc<Live> {
         Arc::new(Live::new(self.now_ms()))
     }
 
-    pub(crate) fn enter(&self, live: Arc<Live>, handle: AbortHandle) {
-        let mut open = self.open();
-        open.next += 1;
-        let id = open.next;
-        open.connections.insert(id, (live, handle));
+    pub(crate) fn enter(&self, from: IpAddr, live: Arc<Live>, handle: AbortHandle) {
+        self.open.enter(from, live, handle);
     }
 
-    /// Ends what is over. `crowded` says that connections are short.
-    pub(crate) fn sweep(&self, known: &Known, crowded: bool) {
+    /// Ends what is over.
+    pub(crate) fn sweep(&self, known: &Known) {
         let elapsed = self.clock.instant().duration_since(self.started);
         let now_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         self.now_ms.store(now_ms, Ordering::Relaxed);
         let now = self.clock.now();
         let inner = known.read();
-        self.open().connections.retain(|_, (live, handle)| {
-            if handle.is_finished() {
-                return false;
-            }
+        let crowded = self.open.len() >= CROWDED;
+        self.open.retain(|live| {
             let void = live
                 .claims()
                 .as_ref()
                 .is_some_and(|claims| inner.check(claims, now).is_err());
-            let over = void || live.is_over(now_ms, crowded);
-            if over {
-                handle.abort();
-            }
-            !over
+            !void && !live.is_over(now_ms, crowded)
         });
     }
 
     /// Ends what would last for ever: waiting for a next request, and tunnels, whose clients dial again.
     pub(crate) fn end_waiting(&self) {
-        self.open().connections.retain(|_, (live, handle)| {
-            let phase = live.phase.load(Ordering::Relaxed);
-            let waits = phase != Phase::Exchange as u8;
-            if waits {
-                handle.abort();
-            }
-            !waits
-        });
+        self.open
+            .retain(|live| live.phase.load(Ordering::Relaxed) == Phase::Exchange as u8);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Responsible for: what an operator sets of it (`settings`), certificates from files and from an authority of this host's own (`pair`,
 //! `private_ca`), the one that is served and its replacement while the daemon runs (`served`), connections on their way through the
-//! handshake (`door`), and the plain port that sends browsers on (`redirect`).
+//! handshake (`door`), places for those that are served (`crowd`), and the plain port that sends browsers on (`redirect`).
 //!
 //! Tasks: *tls-certificate* looks at the files now and then and renews what the own authority signed; *https-redirect*, where it is wanted.
 //! Handshakes are tasks of the [`Door`] they came in by.
@@ -16,6 +16,7 @@
 
 #[cfg(feature = "checks")]
 mod check;
+mod crowd;
 mod door;
 mod names;
 mod own;
@@ -26,6 +27,7 @@ mod served;
 mod settings;
 mod start;
 
+pub use crowd::{Crowd, Guest};
 pub use door::{Door, Incoming};
 pub use names::Names;
 pub use pair::CertificateError;

@@ -12,6 +12,7 @@ use super::{
     proof,
     registry::{Command, Registry},
     storing::{Stored, store},
+    turns::Turn,
 };
 use crate::identity::delegate_keys::Refusal;
 use axum::extract::ws::{Utf8Bytes, WebSocket};
@@ -27,7 +28,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 use wire::{
     control::{Disconnect, DisconnectCode, Up},
     ids::{DelegateUuid, StreamUuid},
@@ -41,7 +42,7 @@ pub(super) async fn run(
     deps: Arc<HubDeps>,
     socket: WebSocket,
     host: Option<String>,
-    permit: OwnedSemaphorePermit,
+    turn: Turn,
 ) {
     let nonce = match proof::nonce() {
         Ok(nonce) => nonce,
@@ -64,7 +65,7 @@ pub(super) async fn run(
         probes: None,
         waiting: VecDeque::new(),
         storing: None,
-        permit: Some(permit),
+        turn: Some(turn),
         deps,
     };
     let cause = connection.run().await;
@@ -110,7 +111,7 @@ struct Connection {
     waiting: VecDeque<(u64, Box<Up>)>,
     storing: Option<Storing>,
     /// Held until the delegate is in.
-    permit: Option<OwnedSemaphorePermit>,
+    turn: Option<Turn>,
 }
 
 enum Event {
@@ -200,15 +201,19 @@ impl Connection {
         self.storing = Some(Storing { seqs, work });
     }
 
+    /// Cancelled when it takes more than its share: of what waits to be sent, or, while nothing is heard of it, of greetings.
+    fn enough(&self) -> CancellationToken {
+        match (&self.admitted, &self.turn) {
+            (Some(admitted), _) => admitted.published.overrun.clone(),
+            (None, Some(turn)) if self.greeting.is_none() => turn.given_away(),
+            (None, _) => CancellationToken::new(),
+        }
+    }
+
     async fn wait(&mut self, stopping: bool) -> Event {
         let probe = self.probes.as_ref().and_then(|probes| probes.deadline());
         let deadline = self.machine.deadline().into_iter().chain(probe).min();
-        // Never cancelled where nothing is published.
-        let overrun = self
-            .admitted
-            .as_ref()
-            .map(|admitted| admitted.published.overrun.clone())
-            .unwrap_or_default();
+        let enough = self.enough();
         let has_room = self
             .machine
             .session()
@@ -243,7 +248,7 @@ impl Connection {
                 Some(command) => Event::Command(*command),
                 None => Event::Overrun,
             },
-            () = overrun.cancelled() => Event::Overrun,
+            () = enough.cancelled() => Event::Overrun,
         }
     }
 
@@ -278,11 +283,15 @@ impl Connection {
                 Err(refused) => self.close(DisconnectCode::Overloaded, refused.to_string(), None),
             },
             Event::Command(Command::Close { code, reason, hint }) => self.close(code, reason, hint),
-            Event::Overrun => self.close(
-                DisconnectCode::Overloaded,
-                "the delegate takes less than it is sent".to_owned(),
-                None,
-            ),
+            Event::Overrun => {
+                let reason = if self.admitted.is_some() {
+                    "the delegate takes less than it is sent"
+                } else {
+                    "the delegate said nothing while others waited for their turn"
+                };
+                self.turn = None;
+                self.close(DisconnectCode::Overloaded, reason.to_owned(), None);
+            }
             Event::Greeted(Greeted::Proved(Ok(proved))) => {
                 self.greeting = None;
                 self.proved = Some(proved);
@@ -316,7 +325,7 @@ impl Connection {
             .tunnels
             .came(admitted.delegate, admitted.tunnels);
         self.admitted = Some(admitted);
-        self.permit = None;
+        self.turn = None;
     }
 
     fn refused(&mut self, now: Instant, refusal: Refusal) {
