@@ -15,6 +15,7 @@ use crate::{
     small_disk::SmallDisk,
 };
 use anyhow::{Context as _, Result, ensure};
+use points::State;
 use seed::Seed;
 use tally::Tally;
 use world::World;
@@ -24,6 +25,7 @@ const SHORT_KILLS: usize = 12;
 const SHORT_POINTS: usize = 6;
 const SHORT_DOCKER_KILLS: usize = 3;
 const SHORT_DISKS: usize = 3;
+const SHORT_FULL_POINTS: usize = 3;
 /// Above what `readyz` calls too little, with a copy of the agent in it.
 const DISK_MIB: u64 = 160;
 
@@ -93,24 +95,50 @@ async fn nothing_breaks_by_disks_that_are_full_at_random_moments() -> Result<()>
         return Ok(());
     }
     let mut seed = Seed::from_environment()?;
-    let mut host = Deployment::prepare_embedded("").await?;
-    let mut disks = Vec::new();
-    for (daemon, state) in [
-        (Daemon::Runner, "runner"),
-        (Daemon::Delegate, "control-plane"),
-        (Daemon::Delegate, "delegate"),
-    ] {
-        disks.push((daemon, SmallDisk::mount(&host.path(state), DISK_MIB)?));
-    }
-    host.run(Daemon::Runner)?;
-    host.run(Daemon::Delegate)?;
-    host.until_ready()?;
-    host.log_in()?;
-    let mut world = World::new(host, &mut seed)?.with_disks(disks);
+    let mut world = world_on_small_disks(&mut seed).await?;
     for _ in 0..times {
         world.disk_round(&mut seed)?;
     }
     world.end()?.check()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_breaks_by_a_disk_that_is_full_at_any_fail_point() -> Result<()> {
+    let wanted = setting("GITSPACES_CHAOS_FULL_POINTS", SHORT_FULL_POINTS)?;
+    if wanted == 0 {
+        return Ok(());
+    }
+    let mut seed = Seed::from_environment()?;
+    let mut all = points::ALL.to_vec();
+    seed.shuffle(&mut all);
+    all.truncate(wanted);
+    let mut world = world_on_small_disks(&mut seed).await?;
+    for point in all {
+        world.fill_at(&mut seed, point)?;
+    }
+    world.end()?.check()
+}
+
+async fn world_on_small_disks(seed: &mut Seed) -> Result<World> {
+    let (mut host, disks) = on_small_disks().await?;
+    host.run(Daemon::Runner)?;
+    host.run(Daemon::Delegate)?;
+    host.until_ready()?;
+    host.log_in()?;
+    Ok(World::new(host, seed)?.with_disks(disks))
+}
+
+/// Each state on a disk of its own, and nothing runs yet.
+async fn on_small_disks() -> Result<(Deployment, Vec<(State, SmallDisk)>)> {
+    let host = Deployment::prepare_embedded("").await?;
+    let mut disks = Vec::new();
+    for state in State::ALL {
+        disks.push((
+            state,
+            SmallDisk::mount(&host.path(state.folder()), DISK_MIB)?,
+        ));
+    }
+    Ok((host, disks))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,6 +197,45 @@ async fn a_delegate_killed_while_its_key_is_rotated_gets_in_and_rotates_then() -
         delegates.as_array().map_or(0, Vec::len) == 1,
         "one delegate: {delegates:#}"
     );
+    Ok(())
+}
+
+/// Rotated on a disk that is full from any point of it, the key in use is the old one or the new one, and rotates when there is room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delegate_whose_disk_is_full_while_its_key_is_rotated_stays_in_and_rotates_then()
+-> Result<()> {
+    let (mut host, disks) = on_small_disks().await?;
+    host.run(Daemon::Runner)?;
+    host.run(Daemon::Delegate)?;
+    host.until_ready()?;
+    host.log_in()?;
+    for point in points::ROTATION.iter().chain(points::ENROLMENT) {
+        let (_, disk) = disks
+            .iter()
+            .find(|(state, _)| *state == State::of(point))
+            .context("a disk")?;
+        host.kill(Daemon::Delegate)?;
+        host.run_to_fill(Daemon::Delegate, point, &disk.ballast())?;
+        host.until_ready()?;
+        let said = host.daemon(Daemon::Delegate, &["rotate"])?;
+        ensure!(disk.is_full(), "{point} was not reached: {said:#?}");
+        let told = said.err.to_lowercase();
+        ensure!(
+            said.code == 0 || told.contains("no space left") || told.contains("disk is full"),
+            "{point}: the cause is told: {said:#?}"
+        );
+        ensure!(!host.has_ended(Daemon::Delegate)?, "{}", host.logs());
+        disk.free()?;
+        host.until_ready()
+            .with_context(|| format!("full at {point}"))?;
+        let said = host.daemon(Daemon::Delegate, &["rotate"])?;
+        ensure!(said.code == 0, "{point}: {said:#?}\n{}", host.logs());
+        let delegate = host.json(&["delegate", "show", "host"])?;
+        ensure!(
+            text(&delegate, "/key/next").is_empty(),
+            "{point}: two keys get in"
+        );
+    }
     Ok(())
 }
 

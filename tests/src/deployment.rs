@@ -398,6 +398,19 @@ host_access = ["{}"]
         self.spawn(daemon, command)
     }
 
+    /// With a fail point at which it fills a disk.
+    pub(crate) fn run_to_fill(
+        &mut self,
+        daemon: Daemon,
+        fail_at: &str,
+        ballast: &Utf8Path,
+    ) -> Result<()> {
+        let mut command = Command::new(bin_dir()?.join(daemon.binary()));
+        command.env("GITSPACES_FAIL_AT", fail_at);
+        command.env("GITSPACES_FAIL_BY", ballast);
+        self.spawn(daemon, command)
+    }
+
     /// With no more than so many open files.
     pub(crate) fn run_with_files(&mut self, daemon: Daemon, files: u32) -> Result<()> {
         let mut command = Command::new("prlimit");

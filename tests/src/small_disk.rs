@@ -31,12 +31,22 @@ impl SmallDisk {
         Ok(Self { at: at.to_owned() })
     }
 
+    /// The file that fills it.
+    pub(crate) fn ballast(&self) -> Utf8PathBuf {
+        self.at.join(BALLAST)
+    }
+
+    /// Whether it has been filled and not freed.
+    pub(crate) fn is_full(&self) -> bool {
+        self.ballast().exists()
+    }
+
     /// Writes until nothing more fits, and gives `left` bytes back.
     pub(crate) fn fill(&self, left: u64) -> Result<()> {
         let mut file = File::options()
             .create(true)
             .append(true)
-            .open(self.at.join(BALLAST))?;
+            .open(self.ballast())?;
         let block = [0_u8; 4096];
         loop {
             match file.write_all(&block) {
@@ -51,7 +61,7 @@ impl SmallDisk {
 
     /// What filled it is gone.
     pub(crate) fn free(&self) -> Result<()> {
-        Ok(std::fs::remove_file(self.at.join(BALLAST))?)
+        Ok(std::fs::remove_file(self.ballast())?)
     }
 }
 

@@ -1,8 +1,9 @@
-//! Named places where a test can have the process killed, as a power cut or `kill -9` would.
+//! Named places where a test can have the process killed, as a power cut or `kill -9` would, or its disk full.
 //!
 //! Compiled in by the feature `fail-points` alone, which no package is built with; without it a point is nothing. In such a build
 //! `GITSPACES_FAIL_AT=name` kills the process with SIGKILL when it comes to the point of that name, `GITSPACES_FAIL_AT=name:3` when it
-//! comes to it for the third time.
+//! comes to it for the third time. With `GITSPACES_FAIL_BY=/disk/ballast` it is not killed: it fills the disk that this file is to be on, gives the
+//! file its name when nothing more fits, and goes on.
 
 /// A place between two durable steps. `tests/src/chaos/points.rs` has the list, and holds the sources to it.
 #[cfg(not(feature = "fail-points"))]
@@ -18,18 +19,25 @@ mod armed {
         sys::signal::{Signal, kill},
         unistd::getpid,
     };
-    use std::sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering},
+    use std::{
+        fs::File,
+        io::{self, Write as _},
+        sync::{
+            OnceLock,
+            atomic::{AtomicU64, Ordering},
+        },
     };
 
     const VARIABLE: &str = "GITSPACES_FAIL_AT";
+    const BALLAST: &str = "GITSPACES_FAIL_BY";
 
     #[derive(Debug)]
     struct Armed {
         name: String,
         /// Visits until the end.
         left: AtomicU64,
+        /// Where the disk is filled instead.
+        ballast: Option<String>,
     }
 
     fn armed() -> Option<&'static Armed> {
@@ -44,17 +52,40 @@ mod armed {
                 Some(Armed {
                     name: name.to_owned(),
                     left: AtomicU64::new(visits),
+                    ballast: std::env::var(BALLAST).ok(),
                 })
             })
             .as_ref()
     }
 
-    /// Ends the process here where it is told to.
+    fn fill(ballast: &str) -> io::Result<()> {
+        let beside = format!("{ballast}.growing");
+        let mut file = File::create(&beside)?;
+        // Large pieces first, then what is left.
+        for size in [1024 * 1024, 1] {
+            let piece = vec![0; size];
+            loop {
+                match file.write_all(&piece) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::StorageFull => break,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        std::fs::rename(&beside, ballast)
+    }
+
+    /// Ends the process here, or the room on its disk, where it is told to.
     pub fn fail_point(name: &'static str) {
         let Some(armed) = armed().filter(|armed| armed.name == name) else {
             return;
         };
         if armed.left.fetch_sub(1, Ordering::SeqCst) != 1 {
+            return;
+        }
+        if let Some(ballast) = &armed.ballast {
+            let filled = fill(ballast);
+            tracing::error!(name, ?filled, "Fail point: the disk is full from here on");
             return;
         }
         tracing::error!(name, "Fail point: killed here");

@@ -62,13 +62,45 @@ pub(super) const ROTATION: &[&str] = &[
     "delegate.next-key.before",
 ];
 
-pub(super) fn victim(point: &str) -> Daemon {
-    if point.starts_with("runner.") {
-        Daemon::Runner
-    } else {
-        // The control plane is embedded in it.
-        Daemon::Delegate
+/// What is written down there, and by whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Runner,
+    ControlPlane,
+    Delegate,
+}
+
+impl State {
+    pub(super) const ALL: [Self; 3] = [Self::Runner, Self::ControlPlane, Self::Delegate];
+
+    /// That the point is in the way to.
+    pub(super) fn of(point: &str) -> Self {
+        match point.split_once('.') {
+            Some(("runner", _)) => Self::Runner,
+            Some(("control-plane", _)) => Self::ControlPlane,
+            _ => Self::Delegate,
+        }
     }
+
+    pub(super) const fn folder(self) -> &'static str {
+        match self {
+            Self::Runner => "runner",
+            Self::ControlPlane => "control-plane",
+            Self::Delegate => "delegate",
+        }
+    }
+
+    pub(super) const fn daemon(self) -> Daemon {
+        match self {
+            Self::Runner => Daemon::Runner,
+            // The control plane is embedded in it.
+            Self::ControlPlane | Self::Delegate => Daemon::Delegate,
+        }
+    }
+}
+
+pub(super) fn victim(point: &str) -> Daemon {
+    State::of(point).daemon()
 }
 
 /// A point that nobody is killed at is not tested, and one that is not there never kills.

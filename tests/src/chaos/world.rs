@@ -1,6 +1,6 @@
 //! Gitspaces that are churned while somebody is killed, and what has to be true of them after each kill.
 
-use super::{Tally, count, count::Counted, points, seed::Seed};
+use super::{Tally, count, count::Counted, points, points::State, seed::Seed};
 use crate::{
     deployment::{Daemon, Deployment, PATIENCE, Said, pause, text},
     own_docker::OwnDocker,
@@ -113,7 +113,7 @@ struct Asked {
 
 /// The disks first: the host's folder is removed when they are not mounted in it any more.
 pub(super) struct World {
-    disks: Vec<(Daemon, SmallDisk)>,
+    disks: Vec<(State, SmallDisk)>,
     host: Deployment,
     token: String,
     url: String,
@@ -222,7 +222,7 @@ impl World {
     }
 
     /// With disks of their own under the state of daemons.
-    pub(super) fn with_disks(mut self, disks: Vec<(Daemon, SmallDisk)>) -> Self {
+    pub(super) fn with_disks(mut self, disks: Vec<(State, SmallDisk)>) -> Self {
         self.disks = disks;
         self
     }
@@ -233,8 +233,8 @@ impl World {
         let delay = seed.up_to(LONGEST_DELAY);
         wait(delay);
         let of = seed.below(self.disks.len());
-        let (daemon, disk) = self.disks.get(of).context("a disk")?;
-        let (daemon, killed) = (*daemon, seed.below(3) == 0);
+        let (state, disk) = self.disks.get(of).context("a disk")?;
+        let (daemon, killed) = (state.daemon(), seed.below(3) == 0);
         let full = seed.up_to(LONGEST_FULL);
         disk.fill(0)?;
         if killed {
@@ -252,13 +252,71 @@ impl World {
             full.as_millis(),
             if killed { ", and it was killed" } else { "" }
         );
+        self.hear_from_full_disk(asked)?;
+        self.settle(&what, healed)
+    }
+
+    fn hear_from_full_disk(&mut self, asked: Vec<Asked>) -> Result<()> {
         self.tally.full_disks += 1;
         for churned in &mut self.churned {
             // A start that met a full disk is an error with that cause, and its user's to decide.
             churned.killed = true;
         }
-        self.hear(asked)?;
-        self.settle(&what, healed)
+        self.hear(asked)
+    }
+
+    /// A disk is full from a named point of what is done next, for a while.
+    pub(super) fn fill_at(&mut self, seed: &mut Seed, point: &str) -> Result<()> {
+        let (victim, visits) = (points::victim(point), 1 + seed.below(2));
+        let full = seed.up_to(LONGEST_FULL);
+        let state = State::of(point);
+        let of = self.disks.iter().position(|(of, _)| *of == state);
+        let of = of.context("a disk")?;
+        self.host.kill(victim)?;
+        let ballast = self.disk(of)?.ballast();
+        self.host
+            .run_to_fill(victim, &format!("{point}:{visits}"), &ballast)?;
+        for _ in 0..STEPS {
+            let asked = self.ask(seed)?;
+            let what = format!(
+                "the disk of {state:?} was full at {point}:{visits} in {}, for {} ms",
+                self.words(&asked),
+                full.as_millis()
+            );
+            let limit = Instant::now() + PATIENCE;
+            while !self.disk(of)?.is_full() && !self.is_settled_but_for(&asked).unwrap_or(false) {
+                ensure!(Instant::now() < limit, "{what}: neither came nor ended");
+                pause();
+            }
+            // What is tidied up afterwards may come to it as well.
+            let mut asked = Some(asked);
+            if !self.disk(of)?.is_full() {
+                self.hear(asked.take().unwrap_or_default())?;
+                loop {
+                    let settled = self.look()?.is_none() && self.is_whole()?;
+                    if settled || self.disk(of)?.is_full() {
+                        break;
+                    }
+                    ensure!(Instant::now() < limit, "{what}: neither came nor settled");
+                    pause();
+                }
+            }
+            if self.disk(of)?.is_full() {
+                wait(full);
+                self.disk(of)?.free()?;
+                let healed = Instant::now();
+                self.until_it_answers(victim)?;
+                self.hear_from_full_disk(asked.unwrap_or_default())?;
+                return self.settle(&what, healed);
+            }
+            self.count(&what)?;
+        }
+        self.tally.not_reached.push(point.to_owned());
+        self.settle(point, Instant::now())
+    }
+
+    fn disk(&self, of: usize) -> Result<&SmallDisk> {
+        self.disks.get(of).map(|(_, disk)| disk).context("a disk")
     }
 
     /// As its service manager does: it is started again where it has ended, which may be a moment from now, of what it met before.
