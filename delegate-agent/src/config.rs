@@ -10,7 +10,7 @@ use tls_server::{
     CertificateError, Names, ServedCertificate, Source, TlsPlan, TlsSettings, TlsSettingsError,
 };
 use url::Url;
-use wire::control::Capacity;
+use wire::{control::Capacity, gitspace::PortVisibility};
 
 /// Where not set.
 pub(crate) const ADMIN_SOCKET: &str = "/run/gitspaces/delegate/admin.sock";
@@ -87,6 +87,8 @@ pub struct EmbeddedControlPlane {
     pub public_url: Option<String>,
     /// Whether whoever comes to their gitspace that does not run starts it.
     pub wake_on_connect: bool,
+    /// The most that users may share a port of their gitspace: `private`, `project` (everybody who can log in) or `public`.
+    pub max_port_visibility: PortVisibility,
 }
 
 impl Default for EmbeddedControlPlane {
@@ -97,6 +99,7 @@ impl Default for EmbeddedControlPlane {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
             public_url: None,
             wake_on_connect: true,
+            max_port_visibility: PortVisibility::Project,
         }
     }
 }
@@ -255,6 +258,7 @@ pub struct Embedded {
     pub listen: SocketAddr,
     pub public_url: Origin,
     pub wake_on_connect: bool,
+    pub max_port_visibility: PortVisibility,
     pub gateway: Option<Gateway>,
     pub tls: TlsPlan,
 }
@@ -507,6 +511,7 @@ impl EmbeddedSettings {
             listen: control_plane.listen,
             public_url: public_url?,
             wake_on_connect: control_plane.wake_on_connect,
+            max_port_visibility: control_plane.max_port_visibility,
             gateway: served.flatten(),
             tls: tls.clone(),
         };

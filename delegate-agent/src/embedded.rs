@@ -112,6 +112,7 @@ impl EmbeddedControlPlane {
         settings.listen = config.listen;
         settings.public_url = config.public_url.ascii();
         settings.wake_on_connect = config.wake_on_connect;
+        settings.max_port_visibility = config.max_port_visibility;
         if let Some(gateway) = &config.gateway {
             settings.gateway_url = gateway.public_url.ascii();
         }

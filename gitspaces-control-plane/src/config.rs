@@ -10,6 +10,7 @@ use tls_server::{
     CertificateError, Names, ServedCertificate, TlsPlan, TlsSettings, TlsSettingsError,
 };
 use url::Url;
+use wire::gitspace::PortVisibility;
 
 /// Name of the credential that seals secrets in the database, in place of a file in the state directory.
 pub(crate) const SEAL_KEY: &str = "seal-key";
@@ -26,6 +27,7 @@ pub(crate) struct Settings {
     /// About how often the whole way through each delegate into its gitspaces is probed.
     delegate_probe_ms: Option<u64>,
     wake_on_connect: Option<bool>,
+    max_port_visibility: Option<PortVisibility>,
     /// How TLS ends here.
     tls: TlsSettings,
     /// Before the end of its certificate.
@@ -133,6 +135,9 @@ impl Settings {
                 .unwrap_or(default.delegate_heartbeat_ms),
             delegate_probe_ms: self.delegate_probe_ms.unwrap_or(default.delegate_probe_ms),
             wake_on_connect: self.wake_on_connect.unwrap_or(default.wake_on_connect),
+            max_port_visibility: self
+                .max_port_visibility
+                .unwrap_or(default.max_port_visibility),
             state_dir: default.state_dir,
         }
     }

@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use std::{ffi::OsString, process::ExitCode};
 use wire::{
     api::Role,
+    gitspace::PortVisibility,
     ids::{
         AccessTokenUuid, GitCredentialUuid, GitspaceUuid, JoinTokenUuid, SshKeyUuid, TerminalUuid,
     },
@@ -80,6 +81,8 @@ pub(crate) enum Command {
     ConfigSsh(ConfigSshArgs),
     /// List the ports that listen in a gitspace
     Ports(Named),
+    /// Let others come to a port of a gitspace, or nobody any more
+    Share(Share),
     /// Print the URL of a gitspace, or of a port in it
     Url(UrlArgs),
     /// Delegates, which connect hosts
@@ -125,6 +128,18 @@ pub(crate) enum Command {
 pub(crate) struct Named {
     /// Name or id of the gitspace
     pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Share {
+    /// Name or id of the gitspace
+    pub(crate) name: String,
+    /// The port
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: u16,
+    /// `private` (you alone), `project` (everybody who can log in), or `public` (everybody who knows the URL)
+    #[arg(default_value = "project")]
+    pub(crate) visibility: PortVisibility,
 }
 
 #[derive(Debug, Args)]

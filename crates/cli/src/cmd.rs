@@ -81,6 +81,7 @@ pub(crate) async fn run(cli: Cli, environment: Environment) -> Result<ExitCode, 
             ssh::config_ssh(out, context, &overrides, &environment, args).await?;
         }
         Command::Ports(args) => reach::ports(&context()?, &args.name).await?,
+        Command::Share(args) => reach::share(&context()?, &args).await?,
         Command::Url(args) => reach::url(&context()?, &args).await?,
         Command::Delegate(args) => delegates::delegate(&context()?, &args).await?,
         Command::Machine(args) => delegates::machine(&context()?, &args).await?,

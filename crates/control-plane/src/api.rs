@@ -55,6 +55,8 @@ fn private(state: &AppState) -> OpenApiRouter<AppState> {
         .routes(routes!(gitspaces::logs::gitspace_logs))
         .routes(routes!(gitspaces::grant::create_grant))
         .routes(routes!(gitspaces::link::create_link))
+        .routes(routes!(gitspaces::ports::list_shared_ports))
+        .routes(routes!(gitspaces::ports::share_port))
         .routes(routes!(revoke_grant::revoke_grant))
         .routes(routes!(delegates::list_delegates::list_delegates))
         .routes(routes!(

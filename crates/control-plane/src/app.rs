@@ -318,6 +318,7 @@ impl ControlPlane {
             seal,
             grants,
             wakes: config.wake_on_connect,
+            max_port_visibility: config.max_port_visibility,
             bootstrap,
             failures: FailureLimiter::default(),
             orchestrator,

@@ -12,6 +12,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
+use wire::gitspace::PortVisibility;
 
 /// As written in a configuration file (`[control_plane]`, or `[embedded]` of a delegate-agent).
 #[derive(Clone, Debug, Deserialize)]
@@ -36,6 +37,9 @@ pub struct ControlPlaneConfig {
     /// Whether whoever comes to their gitspace that does not run, by browser, program or SSH, starts it.
     #[serde(default = "default_wake_on_connect")]
     pub wake_on_connect: bool,
+    /// The most that users may share a port of their gitspace: with nobody, with everybody who can log in, with everybody.
+    #[serde(default = "default_max_port_visibility")]
+    pub max_port_visibility: PortVisibility,
 }
 
 /// A broken way is found within this, and within what a probe may take.
@@ -53,6 +57,10 @@ fn default_delegate_heartbeat_ms() -> u64 {
 
 const fn default_wake_on_connect() -> bool {
     true
+}
+
+const fn default_max_port_visibility() -> PortVisibility {
+    PortVisibility::Project
 }
 
 const fn default_listen() -> SocketAddr {
@@ -122,6 +130,7 @@ impl ControlPlaneConfig {
             delegate_heartbeat_ms: default_delegate_heartbeat_ms(),
             delegate_probe_ms: default_delegate_probe_ms(),
             wake_on_connect: default_wake_on_connect(),
+            max_port_visibility: default_max_port_visibility(),
         }
     }
 

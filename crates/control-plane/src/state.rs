@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use std::{ops::Deref, sync::Arc};
 use store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use wire::gitspace::PortVisibility;
 
 #[derive(Clone, Debug)]
 pub(crate) struct AppState(Arc<Shared>);
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) grants: GrantIssuer,
     /// Whether whoever comes to a gitspace that does not run starts it.
     pub(crate) wakes: bool,
+    /// The most that a port of a gitspace may be shared.
+    pub(crate) max_port_visibility: PortVisibility,
     pub(crate) bootstrap: Bootstrap,
     pub(crate) failures: FailureLimiter,
     pub(crate) orchestrator: OrchestratorHandle,

@@ -8,6 +8,7 @@ mod gateway_link;
 mod gateways;
 mod gitspaces;
 mod hostile;
+mod ports;
 mod repeated;
 mod ssh;
 mod support;

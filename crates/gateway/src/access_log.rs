@@ -48,6 +48,7 @@ impl Entry {
         tracing::debug!(
             target: TARGET,
             peer = %client.address,
+            // All zeros: anybody, at a port that is shared with everybody.
             user = %claims.user,
             grant = %claims.id,
             gitspace = %target.gitspace,

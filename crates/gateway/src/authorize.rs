@@ -9,7 +9,8 @@ use std::{
 };
 use token::TokenError;
 use wire::{
-    gateway::{GRANT_PURPOSE, GrantClaims, Route},
+    gateway::{GRANT_PURPOSE, GrantClaims, PortSet, Route},
+    ids::{GrantUuid, UserUuid},
     runner::DialTarget,
     text::Slug,
 };
@@ -55,6 +56,8 @@ pub(crate) enum Refusal {
     OtherGitspace,
     #[error("the grant does not reach this port")]
     OtherPort,
+    #[error("the port is not shared any more")]
+    NotShared,
     #[error("the gitspace is not known here")]
     NoGitspace,
 }
@@ -98,19 +101,60 @@ pub(crate) fn authorize(
     if route.gitspace != claims.gitspace {
         return Err(Refusal::OtherGitspace);
     }
-    let target = route.delegate.filter(|_| route.reachable).map(|delegate| {
-        Authorized(Target {
-            gitspace: route.gitspace,
-            delegate,
-            to,
-        })
-    });
-    Ok(Access {
-        claims,
-        route,
-        target,
-        revision,
-    })
+    Ok(Access::new(claims, route, to, revision))
+}
+
+/// What anybody may reach without a grant: a port that is shared with everybody.
+pub(crate) fn authorize_anybody(
+    known: &Known,
+    slug: &Slug,
+    to: DialTarget,
+    now: Timestamp,
+) -> Option<Access> {
+    let DialTarget::Port(port) = to else {
+        return None;
+    };
+    let revision = known.revision();
+    let inner = known.read();
+    let route = inner.routes.get(slug)?.clone();
+    let claims = GrantClaims {
+        id: GrantUuid::nil(),
+        gateway: inner.gateway?,
+        gitspace: route.gitspace,
+        slug: slug.clone(),
+        user: UserUuid::nil(),
+        ports: PortSet::Only { ports: vec![port] },
+        workspace: false,
+        is_guest: true,
+        iat: now,
+        exp: Timestamp::MAX,
+    };
+    inner.check(&claims, now).ok()?;
+    Some(Access::new(Arc::new(claims), route, to, revision))
+}
+
+impl Access {
+    /// For claims that hold, and reach `to`.
+    fn new(claims: Arc<GrantClaims>, route: Arc<Route>, to: DialTarget, revision: u64) -> Self {
+        let target = route.delegate.filter(|_| route.reachable).map(|delegate| {
+            Authorized(Target {
+                gitspace: route.gitspace,
+                delegate,
+                to,
+            })
+        });
+        Self {
+            claims,
+            route,
+            target,
+            revision,
+        }
+    }
+
+    /// It was given to nobody in particular.
+    pub(crate) fn is_anybodys(&self) -> bool {
+        self.claims.user.is_nil()
+    }
 }
 
 fn verified(known: &Known, token: &str, now: Timestamp) -> Result<Arc<GrantClaims>, Refusal> {

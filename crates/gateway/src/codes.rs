@@ -69,13 +69,8 @@ fn welcome(shared: &Shared, answer: &ExchangeResponse) -> Notice {
         .duration_since(shared.clock.now())
         .as_secs()
         .max(0);
-    let secure = shared.domain.secure();
-    let name = cookies::grant_cookie(secure);
-    let attribute = if secure { "; Secure" } else { "" };
     let mut notice = Notice::redirect(303, answer.return_to.clone());
-    notice.cookie = Some(format!(
-        "{name}={grant}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{attribute}"
-    ));
+    notice.cookie = Some(cookies::keep(grant, seconds, shared.domain.secure()));
     notice
 }
 

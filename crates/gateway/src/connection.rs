@@ -6,11 +6,12 @@ use crate::{
     dial::{DialError, Target},
     exchange::{Ended, Ends, Exchange, ExchangeError, LARGE, SMALL, tunnel},
     gateway::Shared,
-    judge::{self, Client, Memo, Plan, Verdict, Wait, state_page},
+    judge::{self, Client, Memo, Plan, Verdict, Wait},
     live::{Live, Phase},
     page::{self, Form, Notice},
     pool::Link,
     request::{self, MAX_FIELDS, MAX_HEAD},
+    state_page::state_page,
     tunnels::{Entering, Joining},
     wake::By,
 };
@@ -119,6 +120,13 @@ impl<S: Carrier> Connection<S> {
                     let notice = self.shared.codes.exchange(&self.shared, &site, code).await;
                     self.answer(&notice, facts).await
                 }
+                Verdict::Start { grant, back } => {
+                    let notice = match self.shared.waking.start(&grant).await {
+                        Ok(_) => Notice::redirect(303, back),
+                        Err(notice) => *notice,
+                    };
+                    self.answer(&notice, facts).await
+                }
                 Verdict::Forward(plan) => self.forward(plan, facts).await,
                 Verdict::Wait(wait) => self.wait(*wait, facts).await,
                 Verdict::Enter(entering) => return self.become_line(*entering).await,
@@ -207,7 +215,11 @@ impl<S: Carrier> Connection<S> {
         );
         match &verdict {
             Verdict::Wait(_) => {}
-            Verdict::Answer(_) | Verdict::Open { .. } | Verdict::Forward(_) | Verdict::Enter(_) => {
+            Verdict::Answer(_)
+            | Verdict::Open { .. }
+            | Verdict::Start { .. }
+            | Verdict::Forward(_)
+            | Verdict::Enter(_) => {
                 self.inbound.consume(length);
             }
         }
@@ -441,6 +453,9 @@ impl<S: Carrier> Connection<S> {
 
     async fn tunnel(&mut self, mut link: Link) {
         self.enter(Phase::Tunnel);
+        // It lasts, and needs neither.
+        self.request = Vec::new();
+        self.out = Vec::new();
         let (live, shared) = (&self.live, &self.shared);
         let ends = Ends {
             client: &mut self.stream,

@@ -21,6 +21,9 @@ const SECURE_NAME: &str = "__Host-gitspaces";
 /// Its name without TLS, where browsers refuse the prefix.
 const PLAIN_NAME: &str = "gitspaces-grant";
 
+/// In place of a grant: this browser's user knows that the port is somebody's who shares it with everybody.
+pub(crate) const VISITOR: &str = "visitor";
+
 /// What an app may clear. All of it is kept by origin.
 const CLEARABLE: [&str; 6] = [
     r#""cache""#,
@@ -34,6 +37,13 @@ const CLEARABLE: [&str; 6] = [
 /// The name of the cookie that holds a grant.
 pub(crate) fn grant_cookie(secure: bool) -> &'static str {
     if secure { SECURE_NAME } else { PLAIN_NAME }
+}
+
+/// The `Set-Cookie` that keeps a grant, or [`VISITOR`].
+pub(crate) fn keep(grant: &str, seconds: i64, secure: bool) -> String {
+    let name = grant_cookie(secure);
+    let attribute = if secure { "; Secure" } else { "" };
+    format!("{name}={grant}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{attribute}")
 }
 
 /// The grants in one `Cookie` field, in their order. Names are compared to the letter, as browsers do.

@@ -4,23 +4,23 @@
 
 use crate::{
     answer::Question,
-    authorize::{Access, Refusal, authorize},
+    authorize::{Access, Refusal, authorize, authorize_anybody},
+    buttons::{introduction, start, stopped_page, visit},
+    cookies,
     framing::Framing,
     gateway::Shared,
     page::Notice,
     path::{self, PathKind},
     request::{BadRequest, Request},
     site::Site,
+    state_page::guests_page,
     tunnels::{Entering, enter},
 };
 use daemon::ErrorChain;
 use jiff::Timestamp;
 use std::{net::IpAddr, sync::Arc};
 use url::Url;
-use wire::{
-    gateway::Route, gitspace::GitspaceState, problem::Problem, runner::DialTarget, text::Slug,
-    tunnel,
-};
+use wire::{gitspace::GitspaceState, problem::Problem, runner::DialTarget, text::Slug, tunnel};
 
 /// Grants in one request that are tried. A neighbour's app can put cookies of its own beside ours.
 const MAX_TRIED: usize = 4;
@@ -65,6 +65,12 @@ pub(crate) enum Verdict {
     Open {
         site: Arc<Site>,
         code: String,
+    },
+    /// Somebody pressed the button that starts their gitspace.
+    Start {
+        grant: String,
+        /// The page that they were on.
+        back: String,
     },
     /// Its head for the app was written.
     Forward(Plan),
@@ -129,6 +135,14 @@ pub(crate) fn judge(
     match request.path_kind() {
         Err(error) => return bad_request(error).into(),
         Ok(PathKind::Open) => return open(&request, site),
+        Ok(PathKind::Start) => {
+            return match find_access(shared, memo, &site, &request) {
+                Ok(access) if access.claims.is_guest => guests_page(&access.route).into(),
+                Ok(_) => start(&site, &request, &memo.token),
+                Err(refused) => refuse(shared, &site, &request, &refused).into(),
+            };
+        }
+        Ok(PathKind::Visit) => return visit(shared, &site, &request).into(),
         Ok(PathKind::Own | PathKind::Climbs) => {
             return Notice::new(404, Problem::new("not_found", "there is no such page")).into();
         }
@@ -138,13 +152,19 @@ pub(crate) fn judge(
         Ok(access) => access,
         Err(refused) => return refuse(shared, &site, &request, &refused).into(),
     };
-    if let Err(notice) = check_origin(&site, &request) {
+    if access.is_anybodys() {
+        // Nothing is done by a right of the client's here, which another site could use.
+        if let Some(notice) = introduction(shared, &access.route, &site, &request) {
+            return notice.into();
+        }
+    } else if let Err(notice) = check_origin(&site, &request) {
         return notice.into();
     }
     if access.target.is_none() {
-        return match wait(shared, &access.route, &memo.token, &request) {
+        return match wait(shared, &access, &memo.token, &request) {
             Some(wait) => Verdict::Wait(Box::new(wait)),
-            None => state_page(&access.route).into(),
+            None if access.claims.is_guest => guests_page(&access.route).into(),
+            None => stopped_page(shared, &access.route, &request).into(),
         };
     }
     out.clear();
@@ -203,6 +223,9 @@ fn find_access(
     };
     let cookies = request.cookie_grants(shared.domain.secure()).take(most);
     for token in request.grant.into_iter().chain(cookies) {
+        if token == cookies::VISITOR.as_bytes() {
+            continue;
+        }
         if let Some(access) = memo.access(token, revision, now) {
             return Ok(access);
         }
@@ -223,6 +246,15 @@ fn find_access(
             }
         }
     }
+    if let Some(access) = memo.access(b"", revision, now) {
+        return Ok(access);
+    }
+    if let Some(access) = authorize_anybody(&shared.known, &site.slug, site.to, now) {
+        let access = Arc::new(access);
+        memo.token.clear();
+        memo.access = Some(access.clone());
+        return Ok(access);
+    }
     if let Some(refusal) = refusal {
         return Err(refusal);
     }
@@ -233,7 +265,7 @@ fn find_access(
 }
 
 /// A page of another site must not act here with the cookie that the browser adds.
-fn check_origin(site: &Site, request: &Request<'_, '_>) -> Result<(), Notice> {
+pub(crate) fn check_origin(site: &Site, request: &Request<'_, '_>) -> Result<(), Notice> {
     let own = request
         .origin
         .map(|origin| origin == site.origin.as_bytes());
@@ -270,7 +302,7 @@ fn refuse(shared: &Shared, site: &Site, request: &Request<'_, '_>, refused: &Ref
         && request.is_navigation()
         && matches!(
             refused,
-            Refusal::Missing | Refusal::Expired | Refusal::Revoked
+            Refusal::Missing | Refusal::Expired | Refusal::Revoked | Refusal::NotShared
         );
     if again {
         let url = shared.known.read().authorize_url.clone();
@@ -294,6 +326,7 @@ fn refuse(shared: &Shared, site: &Site, request: &Request<'_, '_>, refused: &Ref
         Refusal::OtherGateway => (403, "grant_other_gateway"),
         Refusal::OtherGitspace => (403, "grant_other_gitspace"),
         Refusal::OtherPort => (403, "grant_other_port"),
+        Refusal::NotShared => (403, "port_not_shared"),
         Refusal::NoGitspace => (404, "gitspace_not_found"),
     };
     let mut problem = Problem::new(code, refused.to_string());
@@ -304,6 +337,7 @@ fn refuse(shared: &Shared, site: &Site, request: &Request<'_, '_>, refused: &Ref
         Refusal::NotConnected => {
             problem.hint("wait a moment; if it lasts, ask whether the control plane runs")
         }
+        Refusal::NotShared => problem.hint("ask whoever gave you the link"),
         Refusal::NoGitspace => {
             problem.hint("it may have been deleted; `gitspace list` shows yours")
         }
@@ -360,8 +394,9 @@ fn open(request: &Request<'_, '_>, site: Arc<Site>) -> Verdict {
 }
 
 /// Whether the request waits for the start of its gitspace: see [`crate::wake`].
-fn wait(shared: &Shared, route: &Route, token: &[u8], request: &Request<'_, '_>) -> Option<Wait> {
-    if !shared.known.read().wakes {
+fn wait(shared: &Shared, access: &Access, token: &[u8], request: &Request<'_, '_>) -> Option<Wait> {
+    let route = &access.route;
+    if access.claims.is_guest || !shared.known.read().wakes {
         return None;
     }
     let shown = request.grant.is_none() && request.is_navigation();
@@ -385,80 +420,4 @@ fn wait(shared: &Shared, route: &Route, token: &[u8], request: &Request<'_, '_>)
         grant,
         shown,
     })
-}
-
-/// Why a gitspace cannot be reached, from what is known of it.
-pub(crate) fn state_page(route: &Route) -> Notice {
-    let name = &route.name;
-    let problem = |code: &str, message: String| Problem::new(code, message);
-    let start = format!("start it with `gitspace start {name}`");
-    let (status, problem, retry_after) = match route.state {
-        GitspaceState::Starting => (503, starting(route), Some(1)),
-        GitspaceState::Stopping | GitspaceState::Resetting => (
-            503,
-            problem(
-                "gitspace_not_running",
-                format!("the gitspace `{name}` is {}", route.state),
-            )
-            .hint(start),
-            None,
-        ),
-        GitspaceState::Stopped | GitspaceState::Uninitialized => (
-            503,
-            problem(
-                "gitspace_not_running",
-                format!("the gitspace `{name}` does not run: it is {}", route.state),
-            )
-            .hint(start),
-            None,
-        ),
-        GitspaceState::Deleting | GitspaceState::Deleted => (
-            404,
-            problem(
-                "gitspace_deleted",
-                format!("the gitspace `{name}` is {}", route.state),
-            )
-            .hint("make another with `gitspace create`"),
-            None,
-        ),
-        GitspaceState::Error => {
-            let problem = problem(
-                "gitspace_failed",
-                format!("the gitspace `{name}` failed and does not run"),
-            )
-            .hint(format!(
-                "see `gitspace events {name}`; then start, reset or delete it"
-            ));
-            let problem = match &route.error {
-                Some(error) => problem.cause(error.clone()),
-                None => problem,
-            };
-            (502, problem, None)
-        }
-        GitspaceState::Running => (
-            503,
-            problem(
-                "gitspace_unreachable",
-                format!("the gitspace `{name}` runs, but its host is not connected"),
-            )
-            .hint("wait a moment; `gitspace delegate list` shows which hosts are away"),
-            Some(5),
-        ),
-    };
-    let mut notice = Notice::new(status, problem);
-    notice.retry_after = retry_after;
-    notice
-}
-
-/// A page of it looks again each second, and so shows how it goes.
-fn starting(route: &Route) -> Problem {
-    let problem = Problem::new(
-        "gitspace_starting",
-        format!("the gitspace `{}` is starting", route.name),
-    );
-    let problem = match route.phase {
-        Some(phase) => problem.cause(format!("{}…", phase.as_str())),
-        None => problem,
-    };
-    problem.hint("this page goes on by itself")
 }

@@ -16,7 +16,8 @@ use std::{
 use token::VerifyingKey;
 use tokio::sync::watch;
 use wire::{
-    gateway::{GrantClaims, Revocation, RevokedSubject, Route, ToGateway},
+    gateway::{GrantClaims, PortSet, Revocation, RevokedSubject, Route, ToGateway},
+    gitspace::PortVisibility,
     ids::{GatewayUuid, GitspaceUuid},
     text::Slug,
     tunnel::TunnelClaims,
@@ -41,6 +42,8 @@ pub(crate) struct Inner {
     pub(crate) authorize_url: String,
     /// The control plane starts what somebody comes to.
     pub(crate) wakes: bool,
+    /// The control plane starts what somebody asks it for here.
+    pub(crate) starts: bool,
     pub(crate) routes: HashMap<Slug, Arc<Route>>,
     revoked: HashMap<RevokedSubject, Timestamp>,
 }
@@ -106,6 +109,7 @@ impl Known {
                 revocations,
                 probes: _,
                 wakes,
+                starts,
             } => {
                 let keys = parse_keys(&keys)?;
                 let mut revoked = HashMap::new();
@@ -121,6 +125,7 @@ impl Known {
                     keys,
                     authorize_url,
                     wakes,
+                    starts,
                     routes,
                     revoked,
                 };
@@ -131,12 +136,16 @@ impl Known {
                 if !route.reachable {
                     consequence.unreachable = Some(route.gitspace);
                 }
-                self.write()
+                let shared = route.shared.clone();
+                let before = self
+                    .write()
                     .routes
                     .insert(route.slug.clone(), Arc::new(route));
+                voids = before.is_some_and(|before| before.shared != shared);
             }
             ToGateway::RouteGone { slug } => {
                 let gone = self.write().routes.remove(&slug);
+                voids = gone.as_ref().is_some_and(|gone| !gone.shared.is_empty());
                 consequence.unreachable = gone.map(|route| route.gitspace);
             }
             ToGateway::Revoked { revocation } => {
@@ -197,6 +206,23 @@ impl Inner {
         if revoked {
             return Err(Refusal::Revoked);
         }
+        if claims.is_guest && !self.is_shared(claims) {
+            return Err(Refusal::NotShared);
+        }
         Ok(())
+    }
+
+    /// Whether all that a guest's claims reach is shared with them.
+    fn is_shared(&self, claims: &GrantClaims) -> bool {
+        let (Some(route), PortSet::Only { ports }) = (self.routes.get(&claims.slug), &claims.ports)
+        else {
+            return false;
+        };
+        let needed = if claims.user.is_nil() {
+            PortVisibility::Public
+        } else {
+            PortVisibility::Project
+        };
+        !claims.workspace && ports.iter().all(|port| route.visibility(*port) >= needed)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Responsible for: which site a request names (`site`), whether its grant reaches it (`authorize`), what becomes of it
 //! (`judge`), reading heads strictly and writing them anew (`request`, `answer`, `headers`, `cookies`, `framing`), moving bytes
-//! (`connection`, `exchange`, `pool`), pages for what cannot be reached (`page`), one-time codes (`codes`), and the link to
+//! (`connection`, `exchange`, `pool`), pages for what cannot be reached and for what somebody shares (`page`, `state_page`, `buttons`), one-time codes (`codes`), and the link to
 //! the control plane (`control`), over which it learns keys, routes and revocations (`known`), and tells what it finds of its way into gitspaces (`probe`).
 //!
 //! Tasks: *listener* (accepts, owns every connection's task, cuts those whose grant no longer holds or whose time is
@@ -10,8 +10,8 @@
 //! connection to the app has no task of its own. There is no other channel between them.
 //!
 //! Invariants:
-//! - No byte of a request reaches a gitspace before its grant was checked: [`Dial::dial`] takes an [`Authorized`]
-//!   target, which only [`authorize`] can make.
+//! - No byte of a request reaches a gitspace before its grant was checked, or its port was found to be shared with everybody: [`Dial::dial`]
+//!   takes an [`Authorized`] target, which only [`authorize`] can make.
 //! - Neither grant nor cookie of ours reaches an app, and no app's answer sets or clears one; nothing under `/.gitspaces/` is forwarded in any spelling.
 //! - What is forwarded was parsed strictly and written anew: the app cannot read another message than the gateway did.
 //! - No body is held: at most one buffer of each direction.
@@ -25,6 +25,7 @@ mod answer;
 mod ask;
 mod authorize;
 mod buffer;
+mod buttons;
 mod codes;
 mod config;
 mod connection;
@@ -47,6 +48,7 @@ mod probe;
 mod request;
 mod site;
 mod ssh;
+mod state_page;
 mod tunnels;
 mod wake;
 mod ways;

@@ -16,6 +16,15 @@ pub(crate) struct Notice {
     pub(crate) retry_after: Option<u32>,
     pub(crate) location: Option<String>,
     pub(crate) cookie: Option<String>,
+    /// A button for a person.
+    pub(crate) button: Option<Button>,
+}
+
+/// Sends an empty form to a path of the same site.
+#[derive(Debug)]
+pub(crate) struct Button {
+    pub(crate) label: &'static str,
+    pub(crate) action: String,
 }
 
 impl Notice {
@@ -26,6 +35,7 @@ impl Notice {
             retry_after: None,
             location: None,
             cookie: None,
+            button: None,
         }
     }
 
@@ -69,11 +79,17 @@ pub(crate) fn write(out: &mut Vec<u8>, notice: &Notice, form: Form) {
         },
     );
     drop(write!(out, "content-length: {}\r\n", body.len()));
-    out.extend_from_slice(
-        b"cache-control: no-store\r\nx-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\n\
-          content-security-policy: default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'\r\n\
-          vary: accept, cookie\r\n",
-    );
+    // Without a referrer, browsers send a form with the origin `null`, as they do for another site's.
+    let (referrer, forms) = match notice.button {
+        Some(_) => ("same-origin", "'self'"),
+        None => ("no-referrer", "'none'"),
+    };
+    drop(write!(
+        out,
+        "cache-control: no-store\r\nx-content-type-options: nosniff\r\nreferrer-policy: {referrer}\r\n\
+         content-security-policy: default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action {forms}\r\n\
+         vary: accept, cookie\r\n",
+    ));
     if form.https {
         line(out, "strict-transport-security", STRICT_TRANSPORT);
     }
@@ -126,12 +142,21 @@ fn html(notice: &Notice) -> String {
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
          <title>{title}</title><style>:root{{color-scheme:light dark}}body{{font:16px/1.5 system-ui,sans-serif;max-width:40rem;\
          margin:15vh auto;padding:0 1.5rem}}h1{{font-size:1.4rem}}.cause{{white-space:pre-wrap;font-family:ui-monospace,monospace;\
-         font-size:.9rem}}.code{{opacity:.6;font-size:.85rem}}</style><h1>{heading}</h1>{cause}{hint}<p class=\"code\">{code}</p></html>",
+         font-size:.9rem}}button{{font:inherit;padding:.4rem 1.2rem}}.code{{opacity:.6;font-size:.85rem}}</style><h1>{heading}</h1>{cause}{hint}{button}<p class=\"code\">{code}</p></html>",
         title = escape(&capitalised(&problem.message).replace('`', "")),
         heading = marked(&capitalised(&problem.message)),
         cause = paragraph("cause", &problem.cause),
         hint = paragraph("hint", &problem.hint.as_deref().map(capitalised)),
+        button = notice.button.as_ref().map(form).unwrap_or_default(),
         code = escape(&problem.code),
+    )
+}
+
+fn form(button: &Button) -> String {
+    format!(
+        "<form method=\"post\" action=\"{}\"><button autofocus>{}</button></form>",
+        escape(&button.action),
+        escape(button.label)
     )
 }
 

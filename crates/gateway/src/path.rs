@@ -4,6 +4,10 @@
 const OWN: &str = ".gitspaces";
 /// Where a one-time code is exchanged for the cookie.
 const OPEN: &str = "/.gitspaces/open";
+/// Where the button of a page has its gitspace started.
+pub(crate) const START: &str = "/.gitspaces/start";
+/// Where the button of a page says that whoever pressed it wants to see what somebody shares.
+pub(crate) const VISIT: &str = "/.gitspaces/visit";
 /// How often an app might decode a path.
 const DECODINGS: usize = 4;
 
@@ -13,6 +17,10 @@ pub(crate) enum PathKind {
     App,
     /// `/.gitspaces/open`.
     Open,
+    /// `/.gitspaces/start`.
+    Start,
+    /// `/.gitspaces/visit`.
+    Visit,
     /// Anything else under `/.gitspaces/`, however it is spelled.
     Own,
     /// It climbs with `..`, which no client that follows the URL standard sends.
@@ -36,6 +44,12 @@ pub(crate) fn kind(path: &str) -> PathKind {
     }
     if path == OPEN {
         return PathKind::Open;
+    }
+    if path == START {
+        return PathKind::Start;
+    }
+    if path == VISIT {
+        return PathKind::Visit;
     }
     let climbs = path
         .split(['/', '\\'])

@@ -3,6 +3,7 @@
 //! | who comes | what happens |
 //! |---|---|
 //! | a program with a grant in its header, SSH | the start is asked for, and the connection waits and goes on |
+//! | a person, by the button of a page | the start is asked for, and the page tells how it goes |
 //! | a person, by a page that is opened | the start is asked for, and the page tells how it goes |
 //! | what else a page asks for by its cookie | waits for a start that is under way, and begins none: a page that was left open would keep its gitspace awake |
 
@@ -10,8 +11,8 @@ use crate::{
     ask::{AskError, ask},
     endpoint::Endpoint,
     gateway::Shared,
-    judge::state_page,
     page::Notice,
+    state_page::state_page,
 };
 use daemon::ErrorChain;
 use std::{sync::Arc, time::Duration};
@@ -56,11 +57,25 @@ impl Waking {
         }
     }
 
-    /// Has the gitspace of a grant started.
+    /// Has the gitspace of a grant started, for somebody who came to it.
     pub(crate) async fn ask(&self, grant: &str) -> Result<GitspaceState, Box<Notice>> {
+        self.ask_with(grant, false).await
+    }
+
+    /// The same, for somebody who asked for it.
+    pub(crate) async fn start(&self, grant: &str) -> Result<GitspaceState, Box<Notice>> {
+        self.ask_with(grant, true).await
+    }
+
+    async fn ask_with(
+        &self,
+        grant: &str,
+        is_asked_for: bool,
+    ) -> Result<GitspaceState, Box<Notice>> {
         let _place = self.asking.acquire().await;
         let question = WakeRequest {
             grant: Secret::new(grant),
+            is_asked_for,
         };
         match ask::<_, WakeResponse>(&self.endpoint, PATH, &question).await {
             Ok(answer) => Ok(answer.state),

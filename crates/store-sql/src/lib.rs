@@ -12,6 +12,7 @@ mod delegates;
 mod error;
 mod gitspaces;
 mod open;
+mod ports;
 mod row;
 mod ssh_keys;
 mod users;

@@ -21,7 +21,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
 const KEEP_JOIN_TOKENS: Duration = Duration::from_hours(30 * 24);
 
 /// In order; a file that was released is never changed.
-const MIGRATIONS: [(i64, &str, &str); 7] = [
+const MIGRATIONS: [(i64, &str, &str); 8] = [
     (
         1,
         "initial",
@@ -56,6 +56,11 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
         7,
         "ssh keys",
         include_str!("../migrations/sqlite/0007_ssh_keys.sql"),
+    ),
+    (
+        8,
+        "shared ports",
+        include_str!("../migrations/sqlite/0008_shared_ports.sql"),
     ),
 ];
 

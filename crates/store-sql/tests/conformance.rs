@@ -10,6 +10,8 @@
 
 #[path = "conformance/gitspaces.rs"]
 mod gitspaces;
+#[path = "conformance/ports.rs"]
+mod ports;
 #[path = "conformance/ssh_keys.rs"]
 mod ssh_keys;
 
@@ -149,6 +151,7 @@ async fn suite(store: Arc<dyn Store>) {
     gitspaces::tasks_and_entries(&*store).await;
     gitspaces::commits_together(&*store).await;
     gitspaces::many_commits_together(&*store).await;
+    ports::ports(&*store).await;
     gitspaces::removals(&*store).await;
     codes(store.clone()).await;
     expiry(&*store).await;

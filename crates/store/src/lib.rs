@@ -7,6 +7,7 @@
 //! | [`UserStore`] | users |
 //! | [`AccessStore`] | access tokens, browser sessions, one-time codes, idempotency keys, Git credentials |
 //! | [`SshKeyStore`] | users' SSH public keys |
+//! | [`PortStore`] | ports that gitspaces share |
 //! | [`DelegateStore`] | join tokens and delegates |
 //! | [`CatalogStore`] | infra providers, machines, gateways, settings, revocations |
 //! | [`GitspaceStore`] | gitspaces with their tasks, timeline and logs |
@@ -20,6 +21,7 @@ mod delegates;
 mod error;
 mod gitspaces;
 mod page;
+mod ports;
 mod ssh_keys;
 mod users;
 
@@ -39,6 +41,7 @@ pub use gitspaces::{
     TaskState,
 };
 pub use page::{Cursor, CursorError, PageRequest};
+pub use ports::{PortStore, SharedPortRecord};
 pub use ssh_keys::{SshKeyRecord, SshKeyStore};
 pub use users::{UserRecord, UserStore};
 
@@ -58,6 +61,7 @@ pub trait Store:
     + DelegateStore
     + CatalogStore
     + GitspaceStore
+    + PortStore
     + Send
     + Sync
     + 'static

@@ -6,7 +6,7 @@
 
 use crate::{
     control::ProbeReport,
-    gitspace::GitspaceState,
+    gitspace::{GitspaceState, PortVisibility, SharedPort},
     ids::{DelegateUuid, GatewayUuid, GitspaceUuid, GrantUuid, UserUuid},
     secret::Secret,
     task::Phase,
@@ -44,6 +44,9 @@ pub struct GrantClaims {
     pub ports: PortSet,
     /// Whether the workspace service (terminal, exec) may be reached.
     pub workspace: bool,
+    /// The gitspace is somebody else's: holds while its port is shared ([`Route::shared`]), and starts nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_guest: bool,
     pub iat: Timestamp,
     pub exp: Timestamp,
 }
@@ -84,6 +87,9 @@ pub enum ToGateway {
         /// A gitspace that does not run may be started for whoever comes to it: `POST /api/v1/gateways/wake` with [`WakeRequest`].
         #[serde(default)]
         wakes: bool,
+        /// The sender knows [`WakeRequest::is_asked_for`].
+        #[serde(default)]
+        starts: bool,
     },
     Route {
         route: Route,
@@ -169,6 +175,22 @@ pub struct Route {
     /// What is being done, while it starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
+    /// Whose it is, for whoever comes to a port that is shared.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub owner: String,
+    /// Ports that others may come to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<SharedPort>,
+}
+
+impl Route {
+    #[must_use]
+    pub fn visibility(&self, port: u16) -> PortVisibility {
+        self.shared
+            .iter()
+            .find(|shared| shared.port == port)
+            .map_or(PortVisibility::Private, |shared| shared.visibility)
+    }
 }
 
 /// Body of `POST /api/v1/gateways/wake`.
@@ -177,6 +199,9 @@ pub struct Route {
 pub struct WakeRequest {
     /// Of whoever came: says which gitspace, and that it is theirs to start.
     pub grant: Secret,
+    /// They did not only come, but asked for the start.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_asked_for: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

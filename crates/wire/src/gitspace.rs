@@ -42,6 +42,60 @@ pub enum DesiredState {
     Deleted,
 }
 
+/// Who may come to a port of a gitspace, besides its owner and administrators. Each includes the ones before it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum PortVisibility {
+    #[default]
+    Private,
+    /// Everybody who can log in to this deployment.
+    Project,
+    /// Everybody who knows the URL.
+    Public,
+}
+
+impl PortVisibility {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Private => "private",
+            Self::Project => "project",
+            Self::Public => "public",
+        }
+    }
+}
+
+impl std::fmt::Display for PortVisibility {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl std::str::FromStr for PortVisibility {
+    type Err = UnknownVisibility;
+
+    fn from_str(text: &str) -> Result<Self, UnknownVisibility> {
+        [Self::Private, Self::Project, Self::Public]
+            .into_iter()
+            .find(|one| one.as_str() == text)
+            .ok_or(UnknownVisibility)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is `private`, `project` or `public`")]
+pub struct UnknownVisibility;
+
+/// A port that others than its owner may come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedPort {
+    pub port: u16,
+    pub visibility: PortVisibility,
+}
+
 /// What the runner sees on its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

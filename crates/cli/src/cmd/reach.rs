@@ -1,12 +1,19 @@
-//! `ports`, `url`.
+//! `ports`, `share`, `url`.
 
 use super::Context;
-use crate::{api::Object, args::UrlArgs, error::CliError, progress::path_of, text};
+use crate::{
+    api::Object,
+    args::{Share, UrlArgs},
+    error::CliError,
+    progress::path_of,
+    text,
+};
 use serde_json::Value;
 use url::Url;
 use wire::{
     agent::ListeningPort,
-    api::{CreateLink, Gitspace, Link},
+    api::{CreateLink, Gitspace, Link, PortShare, PortShares, SharePort},
+    gitspace::PortVisibility,
 };
 
 pub(super) async fn ports(context: &Context, name: &str) -> Result<(), CliError> {
@@ -14,8 +21,13 @@ pub(super) async fn ports(context: &Context, name: &str) -> Result<(), CliError>
     let entry = context.api.grant(name).await?;
     let ports: Object<Vec<ListeningPort>> =
         entry.get(context.api.client(), "/api/v1/ports").await?;
+    let shared: Object<PortShares> = context.api.get(&shares_of(name)).await?;
     context.out.show(&ports, || {
-        let rows: Vec<_> = ports
+        let visibility = |port| {
+            let shared = shared.it.items.iter().find(|shared| shared.port == port);
+            shared.map_or(PortVisibility::Private, |shared| shared.effective)
+        };
+        let mut rows: Vec<_> = ports
             .it
             .iter()
             .map(|port| {
@@ -29,11 +41,63 @@ pub(super) async fn ports(context: &Context, name: &str) -> Result<(), CliError>
                     port.port.to_string(),
                     port.address.clone(),
                     process,
+                    visibility(port.port).to_string(),
                     port_url(&gitspace.it.url, port.port).unwrap_or_default(),
                 ]
             })
             .collect();
-        Ok(text::table(&["PORT", "ADDRESS", "PROCESS", "URL"], &rows))
+        // Whoever shares a port wants to see it also while nothing listens there.
+        let silent = shared
+            .it
+            .items
+            .iter()
+            .filter(|shared| ports.it.iter().all(|port| port.port != shared.port));
+        rows.extend(silent.map(|shared| {
+            let PortShare {
+                port,
+                effective,
+                url,
+                ..
+            } = shared;
+            let nothing = String::new;
+            vec![
+                port.to_string(),
+                nothing(),
+                nothing(),
+                effective.to_string(),
+                url.clone(),
+            ]
+        }));
+        Ok(text::table(
+            &["PORT", "ADDRESS", "PROCESS", "VISIBILITY", "URL"],
+            &rows,
+        ))
+    })
+}
+
+fn shares_of(name: &str) -> String {
+    format!("{}/ports", path_of(name))
+}
+
+pub(super) async fn share(context: &Context, args: &Share) -> Result<(), CliError> {
+    let path = format!("{}/{}", shares_of(&args.name), args.port);
+    let body = SharePort {
+        visibility: args.visibility,
+    };
+    let shared: Object<PortShare> = context.api.put(&path, &body).await?;
+    context.out.show(&shared, || {
+        let PortShare {
+            port,
+            effective,
+            url,
+            ..
+        } = &shared.it;
+        let who = match effective {
+            PortVisibility::Private => "is yours alone",
+            PortVisibility::Project => "can be opened by everybody who can log in",
+            PortVisibility::Public => "can be opened by everybody",
+        };
+        Ok(format!("Port {port} {who}: {}\n", text::line(url)))
     })
 }
 

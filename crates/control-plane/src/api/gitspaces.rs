@@ -8,6 +8,7 @@ pub(crate) mod grant;
 pub(crate) mod link;
 pub(crate) mod list;
 pub(crate) mod logs;
+pub(crate) mod ports;
 pub(crate) mod show;
 
 use super::error::ApiError;
@@ -17,12 +18,12 @@ use crate::{
     state::AppState,
 };
 use newtype_uuid::GenericUuid as _;
-use store::GitspaceRecord;
+use store::{GitspaceRecord, UserRecord};
 use uuid::Uuid;
 use wire::{
-    api::Gitspace,
+    api::{Gitspace, Role},
     failure::Failure,
-    gitspace::{Observed, ObservedState},
+    gitspace::{Observed, ObservedState, PortVisibility},
     ids::GitspaceUuid,
     text::{GitspaceName, Slug},
 };
@@ -52,6 +53,32 @@ pub(crate) async fn resolve(
         return Err(NOT_FOUND);
     };
     visible(caller, state.store.gitspace_by_slug(&slug).await?)
+}
+
+/// The gitspace of `slug`, for whoever comes to `port` of it, and whether they come as a guest: it is somebody else's, who shares that port.
+pub(crate) async fn resolve_port(
+    state: &AppState,
+    user: &UserRecord,
+    slug: &Slug,
+    port: Option<u16>,
+) -> Result<(GitspaceRecord, bool), ApiError> {
+    let found = state.store.gitspace_by_slug(slug).await?;
+    let record = found
+        .filter(|record| record.deleted.is_none())
+        .ok_or(NOT_FOUND)?;
+    if record.owner == user.id || user.role == Role::Admin {
+        return Ok((record, false));
+    }
+    let shared = state.store.shared_ports(record.id).await?;
+    let is_shared = shared.iter().any(|shared| {
+        let effective = shared.visibility.min(state.max_port_visibility);
+        Some(shared.port) == port && effective >= PortVisibility::Project
+    });
+    if is_shared {
+        Ok((record, true))
+    } else {
+        Err(NOT_FOUND)
+    }
 }
 
 fn visible(caller: &Caller, found: Option<GitspaceRecord>) -> Result<GitspaceRecord, ApiError> {

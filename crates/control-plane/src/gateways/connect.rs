@@ -20,7 +20,7 @@ use axum::{
     response::Response,
 };
 use std::{collections::HashMap, time::Duration};
-use store::{GitspaceRecord, StoreError};
+use store::{GitspaceRecord, SharedPortRecord, StoreError};
 use tokio::{
     sync::broadcast::error::RecvError,
     time::{Instant, MissedTickBehavior},
@@ -30,6 +30,7 @@ use wire::{
     gateway::{
         FromGateway, MAX_FROM_GATEWAY, Revocation, RevokedSubject, Route, SUBPROTOCOL, ToGateway,
     },
+    gitspace::{PortVisibility, SharedPort},
     ids::{DelegateUuid, GatewayUuid, GitspaceUuid},
     problem::Problem,
     shown,
@@ -303,9 +304,15 @@ impl Connection {
         let state = &self.state;
         let records = state.store.live_gitspaces().await?;
         let revocations = state.store.revocations(state.now()).await?;
+        let mut shared = state.store.all_shared_ports().await?;
         let routes: Vec<Route> = records
             .into_iter()
-            .map(|record| route(state, record))
+            .map(|record| {
+                let own = shared
+                    .extract_if(.., |shared| shared.gitspace == record.id)
+                    .collect();
+                route(state, record, own)
+            })
             .collect();
         self.sent = routes
             .iter()
@@ -319,6 +326,7 @@ impl Connection {
             revocations,
             probes: true,
             wakes: state.wakes,
+            starts: true,
         };
         self.send(&snapshot).await
     }
@@ -355,7 +363,8 @@ impl Connection {
                 self.send(&ToGateway::RouteGone { slug: gone.slug }).await
             }
             Some(record) => {
-                let route = route(&self.state, record);
+                let shared = self.state.store.shared_ports(id).await?;
+                let route = route(&self.state, record, shared);
                 if self.sent.get(&id) == Some(&route) {
                     return Ok(());
                 }
@@ -384,7 +393,7 @@ fn is_of_delegate(revocation: &Revocation) -> bool {
     matches!(revocation.subject, RevokedSubject::Delegate { .. })
 }
 
-fn route(state: &AppState, record: GitspaceRecord) -> Route {
+fn route(state: &AppState, record: GitspaceRecord, shared: Vec<SharedPortRecord>) -> Route {
     let connected = record
         .delegate
         .is_some_and(|id| state.orchestrator.is_connected(id));
@@ -397,5 +406,14 @@ fn route(state: &AppState, record: GitspaceRecord) -> Route {
         error: record.error.map(|failure| failure.to_string()),
         name: record.name.to_string(),
         slug: record.slug,
+        owner: record.owner_name,
+        shared: shared
+            .into_iter()
+            .map(|shared| SharedPort {
+                port: shared.port,
+                visibility: shared.visibility.min(state.max_port_visibility),
+            })
+            .filter(|shared| shared.visibility > PortVisibility::Private)
+            .collect(),
     }
 }

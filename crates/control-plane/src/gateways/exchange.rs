@@ -2,7 +2,7 @@
 
 use super::Gateway;
 use crate::{
-    api::{error::ApiError, extract::Body},
+    api::{error::ApiError, extract::Body, gitspaces::resolve_port},
     identity::grants::{Holder, Scope},
     state::AppState,
 };
@@ -10,7 +10,6 @@ use axum::{Json, extract::State};
 use daemon::IdsExt as _;
 use token::{OpaqueToken, TokenKind};
 use wire::{
-    api::Role,
     gateway::{ExchangeRequest, ExchangeResponse},
     problem::Problem,
 };
@@ -42,8 +41,13 @@ pub(crate) async fn exchange_code(
     let user = state.store.user(found.user).await?;
     let user = user
         .filter(|user| !user.disabled)
-        .filter(|user| user.id == gitspace.owner || user.role == Role::Admin)
         .ok_or(ApiError::CodeRefused)?;
+    let (_, is_guest) = resolve_port(&state, &user, &body.slug, body.port)
+        .await
+        .map_err(|error| match error {
+            ApiError::NotFound { .. } => ApiError::CodeRefused,
+            error => error,
+        })?;
     let (claims, grant) = state.grants.issue(
         state.ids.typed(),
         now,
@@ -52,7 +56,7 @@ pub(crate) async fn exchange_code(
             user: user.id,
         },
         &gitspace,
-        Scope::of_origin(body.port),
+        Scope::of_origin(body.port, is_guest),
     )?;
     tracing::debug!(user = %user.id, gitspace = %gitspace.id, grant = %claims.id, "One-time code exchanged");
     Ok(Json(ExchangeResponse {

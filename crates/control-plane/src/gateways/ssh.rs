@@ -79,6 +79,7 @@ pub(crate) async fn ask_ssh(
             let scope = Scope {
                 ports: PortSet::Only { ports: Vec::new() },
                 workspace: true,
+                is_guest: false,
             };
             let (claims, grant) = state.grants.issue(id, now, holder, &gitspace, scope)?;
             tracing::debug!(user = %user.id, gitspace = %gitspace.id, grant = %claims.id, "SSH access granted");

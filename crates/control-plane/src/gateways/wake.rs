@@ -16,7 +16,7 @@ use wire::{
 
 /// Start a gitspace that somebody came to, with the grant that they came with.
 ///
-/// One that runs, or starts already, is left as it is. One that failed is not started: its user has to see why.
+/// One that runs, or starts already, is left as it is. One that failed is not started for somebody who only came: they have to see why.
 #[utoipa::path(post, path = "/gateways/wake", tag = "gateways", request_body = Object, responses(
     (status = 200, description = "`{\"state\"}`: it runs, or is being started.", body = Object),
     (status = 401, body = Problem),
@@ -29,7 +29,7 @@ pub(crate) async fn wake_gitspace(
     trace: Trace,
     Body(body): Body<WakeRequest>,
 ) -> Result<Json<WakeResponse>, ApiError> {
-    if !state.wakes {
+    if !state.wakes && !body.is_asked_for {
         return Err(ApiError::NotWoken {
             why: "gitspaces are not started by coming to them here (`wake_on_connect`)".to_owned(),
         });
@@ -61,7 +61,8 @@ pub(crate) async fn wake_gitspace(
     let found = orchestrator::visible_state(&record);
     let woken = match found {
         GitspaceState::Running | GitspaceState::Starting => record,
-        GitspaceState::Stopped | GitspaceState::Uninitialized => {
+        GitspaceState::Error if !body.is_asked_for => return Err(not_woken(found)),
+        GitspaceState::Stopped | GitspaceState::Uninitialized | GitspaceState::Error => {
             let started = state
                 .orchestrator
                 .act(record.id, GitspaceAction::Start, &user.name, trace.0)
@@ -79,17 +80,18 @@ pub(crate) async fn wake_gitspace(
         GitspaceState::Stopping
         | GitspaceState::Resetting
         | GitspaceState::Deleting
-        | GitspaceState::Deleted
-        | GitspaceState::Error => {
-            return Err(ApiError::NotWoken {
-                why: format!("the gitspace is {found}"),
-            });
-        }
+        | GitspaceState::Deleted => return Err(not_woken(found)),
     };
-    tracing::info!(user = %user.id, gitspace = %woken.id, "Gitspace woken by a connection");
+    tracing::info!(user = %user.id, gitspace = %woken.id, is_asked_for = body.is_asked_for, "Gitspace started at a gateway");
     let state = match orchestrator::visible_state(&woken) {
         GitspaceState::Running => GitspaceState::Running,
         _ => GitspaceState::Starting,
     };
     Ok(Json(WakeResponse { state }))
+}
+
+fn not_woken(state: GitspaceState) -> ApiError {
+    ApiError::NotWoken {
+        why: format!("the gitspace is {state}"),
+    }
 }

@@ -120,6 +120,7 @@ impl GrantIssuer {
             user: holder.user,
             ports: scope.ports,
             workspace: scope.workspace,
+            is_guest: scope.is_guest,
             iat,
             exp: iat.checked_add(GRANT_LIFE).unwrap_or(Timestamp::MAX),
         };
@@ -141,16 +142,19 @@ pub(crate) struct Holder {
 pub(crate) struct Scope {
     pub(crate) ports: PortSet,
     pub(crate) workspace: bool,
+    /// The gitspace is somebody else's, who shares the port.
+    pub(crate) is_guest: bool,
 }
 
 impl Scope {
     /// What a browser at an origin needs: that origin's port, or the workspace.
-    pub(crate) fn of_origin(port: Option<u16>) -> Self {
+    pub(crate) fn of_origin(port: Option<u16>, is_guest: bool) -> Self {
         Self {
             ports: PortSet::Only {
                 ports: port.into_iter().collect(),
             },
-            workspace: port.is_none(),
+            workspace: port.is_none() && !is_guest,
+            is_guest,
         }
     }
 }

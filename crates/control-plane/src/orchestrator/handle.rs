@@ -300,6 +300,12 @@ impl OrchestratorHandle {
         self.ask(|reply| Request::Wake { reply }).await
     }
 
+    /// Tells followers of the gitspace's record that something changed which belongs to it and which the orchestrator does not keep.
+    pub fn announce(&self, gitspace: GitspaceUuid) {
+        // Nobody may follow.
+        drop(self.changes.send(Change::Gitspace(gitspace)));
+    }
+
     /// Follows changes from here on. A receiver that lags has to read everything again.
     #[must_use]
     pub fn changes(&self) -> broadcast::Receiver<Change> {

@@ -6,7 +6,7 @@ use super::{
     login::{field, login_path},
 };
 use crate::{
-    api::{error::ApiError, gitspaces::resolve},
+    api::{error::ApiError, gitspaces::resolve_port},
     identity::grants::{CodeUse, make_code},
     origins::{Destination, ReturnPath},
     state::AppState,
@@ -69,10 +69,7 @@ async fn go_on(state: &AppState, headers: &HeaderMap, query: &str) -> Result<Res
             &login_path(&own_path(&slug, port, &path)),
         ));
     };
-    let record = resolve(state, &caller, slug.as_str()).await?;
-    if record.slug != slug {
-        return Err(ApiError::NotFound { what: "gitspace" });
-    }
+    let (record, _) = resolve_port(state, &caller.user, &slug, port).await?;
     let (url, _) = make_code(
         state,
         caller.user.id,

@@ -40,6 +40,8 @@ fn endpoints() -> Vec<(&'static str, &'static str, For)> {
         ("get", "/gitspaces/{gitspace}/logs", Owner),
         ("post", "/gitspaces/{gitspace}/grants", Owner),
         ("post", "/gitspaces/{gitspace}/links", Owner),
+        ("get", "/gitspaces/{gitspace}/ports", Owner),
+        ("put", "/gitspaces/{gitspace}/ports/{port}", Owner),
         ("delete", "/grants/{grant}", Users),
         ("get", "/delegates", Admins),
         ("get", "/delegates/{delegate}", Admins),
@@ -94,6 +96,7 @@ fn body_of(method: &str, path: &str) -> Value {
         ("put", "/git-credentials") => {
             json!({"host": "example.com", "username": "a", "secret": "b"})
         }
+        ("put", "/gitspaces/{gitspace}/ports/{port}") => json!({"visibility": "project"}),
         ("post", "/ssh-keys") => json!({"key": super::ssh::KEY}),
         _ => json!({}),
     }
@@ -101,7 +104,9 @@ fn body_of(method: &str, path: &str) -> Value {
 
 fn fill(path: &str, gitspace: &str) -> String {
     let nobody = "00000000-0000-4000-8000-000000000099";
-    let mut filled = path.replace("{gitspace}", gitspace);
+    let mut filled = path
+        .replace("{gitspace}", gitspace)
+        .replace("{port}", "3000");
     while let (Some(from), Some(to)) = (filled.find('{'), filled.find('}')) {
         filled.replace_range(from..=to, nobody);
     }

@@ -21,7 +21,7 @@ async fn log_in(plane: &TestPlane, token: &str, next: &str, origin: Option<&str>
     plane.send(request.body(Body::from(form)).unwrap()).await
 }
 
-async fn session(plane: &TestPlane, token: &str) -> String {
+pub(super) async fn session(plane: &TestPlane, token: &str) -> String {
     let answer = log_in(plane, token, "/", Some(ORIGIN)).await.expect(303);
     let cookie = answer.header("set-cookie");
     for attribute in ["; HttpOnly", "; SameSite=Lax", "; Path=/", "; Max-Age="] {
@@ -31,7 +31,7 @@ async fn session(plane: &TestPlane, token: &str) -> String {
     cookie.split(';').next().unwrap().to_owned()
 }
 
-async fn get(plane: &TestPlane, path: &str, cookie: &str) -> Answer {
+pub(super) async fn get(plane: &TestPlane, path: &str, cookie: &str) -> Answer {
     let request = page(Method::GET, path).header(header::COOKIE, cookie);
     plane.send(request.body(Body::empty()).unwrap()).await
 }

@@ -76,6 +76,7 @@ async fn a_gateway_hears_a_snapshot_and_then_what_changes() {
             revocations,
             probes,
             wakes,
+            starts,
         } => {
             assert_eq!(id, gateway.id);
             assert_eq!(keys, plane.plane.grant_keys());
@@ -89,6 +90,7 @@ async fn a_gateway_hears_a_snapshot_and_then_what_changes() {
             assert_eq!(revocations, []);
             assert!(probes, "it takes what gateways find");
             assert!(wakes, "it starts what somebody comes to");
+            assert!(starts, "and what somebody asks for");
         }
         other => panic!("{other:?}"),
     }

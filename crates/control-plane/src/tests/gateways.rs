@@ -21,7 +21,7 @@ async fn link(plane: &TestPlane, body: serde_json::Value) -> (String, String) {
     (url, code)
 }
 
-async fn exchange(
+pub(super) async fn exchange(
     plane: &TestPlane,
     gateway: &Secret,
     code: &str,
@@ -34,7 +34,7 @@ async fn exchange(
         .await
 }
 
-fn claims(plane: &TestPlane, grant: &str) -> GrantClaims {
+pub(super) fn claims(plane: &TestPlane, grant: &str) -> GrantClaims {
     let key: VerifyingKey = plane.plane.grant_keys()[0].parse().unwrap();
     token::verify(
         grant,

@@ -10,7 +10,7 @@ use crate::{
     Upstream,
     authorize::{Refusal, authorize},
     connection::{DIAL_LIMIT, undialled},
-    judge::state_page,
+    state_page::state_page,
 };
 use ssh_transport::{Transport, TransportError, Writer, number};
 use std::time::Duration;

@@ -241,6 +241,8 @@ pub(crate) fn route(state: GitspaceState, reachable: bool) -> Route {
         delegate: Some(uuid(3)),
         error: None,
         phase: None,
+        owner: "ada".to_owned(),
+        shared: Vec::new(),
     }
 }
 
@@ -253,6 +255,7 @@ pub(crate) fn snapshot(key: &SigningKey) -> ToGateway {
         revocations: Vec::new(),
         probes: true,
         wakes: false,
+        starts: true,
     }
 }
 
@@ -416,6 +419,7 @@ pub(crate) fn claims() -> GrantClaims {
         user: uuid(9),
         ports: PortSet::All {},
         workspace: true,
+        is_guest: false,
         iat: now - SignedDuration::from_secs(1),
         exp: now + SignedDuration::from_secs(600),
     }

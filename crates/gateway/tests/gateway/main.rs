@@ -14,6 +14,7 @@ mod harness;
 mod hostile;
 mod opening;
 mod probes;
+mod shared_ports;
 mod ssh;
 mod ssh_raw;
 mod ssh_server;

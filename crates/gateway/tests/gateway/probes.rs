@@ -26,6 +26,7 @@ async fn a_control_plane_that_does_not_say_that_it_takes_probes_is_told_of_none(
             revocations,
             probes: _,
             wakes,
+            starts,
         } => ToGateway::Snapshot {
             gateway,
             keys,
@@ -34,6 +35,7 @@ async fn a_control_plane_that_does_not_say_that_it_takes_probes_is_told_of_none(
             revocations,
             probes: false,
             wakes,
+            starts,
         },
         other => panic!("{other:?}"),
     };

@@ -182,3 +182,90 @@ async fn a_client_that_goes_while_it_waits_is_not_waited_for() {
     let dials = world.seen.dials.load(Ordering::SeqCst);
     assert_eq!(dials, 1, "nothing is dialled for whoever is gone");
 }
+
+/// Where nothing is started by coming to it.
+async fn stopped() -> World {
+    let world = World::start_unconnected("http://localhost:7080").await;
+    let mut told = snapshot(&world.key);
+    if let ToGateway::Snapshot { routes, .. } = &mut told {
+        *routes = vec![route(GitspaceState::Stopped, false)];
+    }
+    world.tell.send(Some(told)).await.unwrap();
+    world.until_connected().await;
+    world
+}
+
+/// What a browser sends for the button of a page.
+async fn pressed(world: &World, method: &str, head: &str) -> String {
+    let cookie = world.grant();
+    world
+        .ask(format!(
+            "{method} /.gitspaces/start?return=%2Fa%3Fb%3Dc HTTP/1.1\r\nHost: {HOST}\r\nCookie: gitspaces-grant={cookie}\r\n\
+             Accept: text/html\r\nConnection: close\r\n{head}\r\n"
+        ))
+        .await
+}
+
+#[tokio::test]
+async fn a_stopped_gitspace_has_a_page_whose_button_starts_it_and_goes_back() {
+    let world = stopped().await;
+    let cookie = format!("Cookie: gitspaces-grant={}\r\n", world.grant());
+    let page = world
+        .get("/a?b=c", &format!("{cookie}Accept: text/html\r\n"))
+        .await;
+    assert!(
+        page.contains("<form method=\"post\" action=\"/.gitspaces/start?return=%2Fa%3Fb%3Dc\">"),
+        "{page}"
+    );
+    assert!(page.contains("form-action 'self'"), "{page}");
+    assert!(page.contains("referrer-policy: same-origin"), "{page}");
+    assert_eq!(woken(&world), 0, "by looking at it");
+
+    let origin = format!("Origin: http://{HOST}\r\nContent-Length: 0\r\n");
+    let answer = pressed(&world, "POST", &origin).await;
+    assert!(answer.starts_with("HTTP/1.1 303"), "{answer}");
+    assert!(answer.contains("\r\nlocation: /a?b=c\r\n"), "{answer}");
+    assert_eq!(woken(&world), 1);
+}
+
+#[tokio::test]
+async fn only_its_own_page_presses_the_button() {
+    let world = stopped().await;
+    for (method, head) in [
+        ("GET", ""),
+        (
+            "POST",
+            "Origin: http://evil.example\r\nContent-Length: 0\r\n",
+        ),
+        ("POST", "Origin: null\r\nContent-Length: 0\r\n"),
+        (
+            "POST",
+            "Sec-Fetch-Site: cross-site\r\nContent-Length: 0\r\n",
+        ),
+        ("POST", "Sec-Fetch-Site: same-site\r\nContent-Length: 0\r\n"),
+    ] {
+        let answer = pressed(&world, method, head).await;
+        let status = answer.get(9..12);
+        assert!(matches!(status, Some("403" | "405")), "{head}: {answer}");
+    }
+    let answer = world
+        .ask(format!(
+            "POST /.gitspaces/start HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        ))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    assert_eq!(woken(&world), 0);
+}
+
+#[tokio::test]
+async fn a_button_leads_back_to_no_other_site() {
+    let world = stopped().await;
+    let answer = world
+        .ask(format!(
+            "POST /.gitspaces/start?return=//evil.example HTTP/1.1\r\nHost: {HOST}\r\nCookie: gitspaces-grant={}\r\n\
+             Origin: http://{HOST}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            world.grant()
+        ))
+        .await;
+    assert!(answer.contains("\r\nlocation: /\r\n"), "{answer}");
+}

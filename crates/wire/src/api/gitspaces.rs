@@ -3,7 +3,9 @@
 use crate::{
     failure::Failure,
     gateway::PortSet,
-    gitspace::{DesiredState, DevContainer, Generation, GitspaceState, RepoSpec, Resources},
+    gitspace::{
+        DesiredState, DevContainer, Generation, GitspaceState, PortVisibility, RepoSpec, Resources,
+    },
     ids::{GitspaceUuid, GrantUuid, MachineUuid, TaskUuid, TraceUuid},
     secret::Secret,
     task::{LogStream, Phase},
@@ -209,6 +211,36 @@ pub struct Link {
     pub url: Secret,
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub exp: Timestamp,
+}
+
+/// `PUT /gitspaces/{..}/ports/{port}`: who may come to it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SharePort {
+    pub visibility: PortVisibility,
+}
+
+/// A port that others than the owner may come to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PortShare {
+    pub port: u16,
+    /// As it was set.
+    pub visibility: PortVisibility,
+    /// As it holds: no more than this deployment's `max_port_visibility`.
+    pub effective: PortVisibility,
+    pub url: String,
+}
+
+/// `GET /gitspaces/{..}/ports`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PortShares {
+    /// By port; those that are not here are private.
+    pub items: Vec<PortShare>,
+    /// The most that may be set.
+    pub max_visibility: PortVisibility,
 }
 
 /// A resource class. `GET /machines`, `POST /infra-providers/{id}/machines`.

@@ -62,6 +62,7 @@ pub(crate) async fn create_grant(
         Scope {
             ports,
             workspace: true,
+            is_guest: false,
         },
     )?;
     Ok((
