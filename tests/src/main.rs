@@ -33,6 +33,7 @@ mod lifecycle;
 mod processes_apart;
 mod ssh;
 mod ssh_gateway;
+mod ssh_lines;
 mod stopped;
 mod tls;
 mod tunnel;

@@ -3,10 +3,14 @@
 //! Both directions run at the same time, so that a process that writes and does not read (or the other way round) never blocks the
 //! other one. Invariant: the terminal's settings are put back on every way out.
 
+mod again;
 pub(crate) mod exec;
 mod keys;
 pub(crate) mod shell;
 mod terminal;
+
+pub(crate) use again::again;
+pub(crate) use terminal::aside;
 
 use crate::{error::CliError, net::Socket};
 use futures_util::{

@@ -49,6 +49,8 @@ pub(crate) struct Agent {
     pub(crate) tasks: TaskTracker,
     /// Those of SSH, which say goodbye when `stopping` is cancelled.
     pub(crate) ssh_sessions: TaskTracker,
+    /// Those of them whose lines may be cut.
+    pub(crate) ssh_lines: ssh::Sessions,
     pub(crate) stopping: CancellationToken,
     config: Mutex<Configured>,
     last_exec: Mutex<Option<Timestamp>>,
@@ -84,6 +86,7 @@ impl Agent {
             dialled: Dialled::default(),
             tasks: TaskTracker::new(),
             ssh_sessions: TaskTracker::new(),
+            ssh_lines: ssh::Sessions::default(),
             stopping: CancellationToken::new(),
             config: Mutex::new(config),
             last_exec: Mutex::new(None),

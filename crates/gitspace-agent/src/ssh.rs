@@ -7,6 +7,8 @@
 //! | `-R` | [`listen`] on its loopback addresses |
 //! | `-A` | [`auth_agent`]: a socket of the remote user |
 //!
+//! A client of ours comes with a session whose line may be cut and replaced ([`lines`]); another one with a connection.
+//!
 //! [`connection`] moves packets, [`channels`] says whose turn it is, [`requests`] decides.
 //!
 //! Whoever reaches this server has been let in by the gateway, so that it asks for no proof of its own. What it proves is itself: the client
@@ -21,6 +23,7 @@ mod connection;
 mod environment;
 mod forward;
 mod host_key;
+mod lines;
 mod listen;
 mod modes;
 mod process;
@@ -28,21 +31,28 @@ mod requests;
 
 pub(crate) use auth_agent::sweep;
 pub(crate) use host_key::{HostKeyError, open_or_make};
+pub(crate) use lines::Sessions;
 
 use crate::agent::Agent;
 use connection::Connection;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
-use local_rpc::server::{Body, RequestError, prepare_upgrade};
+use local_rpc::server::{Body, RequestError, prepare_upgrade, query_value};
 use std::sync::Arc;
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+};
 use wire::workspace::SSH_PROTOCOL;
 
-/// Answers `101`; the connection goes on as SSH.
+/// Answers `101`; the connection goes on as SSH, or as a line of it.
 pub(crate) fn answer(
     agent: &Arc<Agent>,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, RequestError> {
+    if let Some(session) = query_value(request.uri(), "session")? {
+        return lines::answer(agent, request, session);
+    }
     let upgrade = prepare_upgrade(&mut request, SSH_PROTOCOL)?;
     let response = upgrade.response(HeaderMap::new());
     let shared = Arc::clone(agent);
@@ -57,7 +67,26 @@ pub(crate) fn answer(
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(agent: Arc<Agent>, stream: UnixStream) {
+pub(crate) async fn serve(agent: Arc<Agent>, mut stream: UnixStream) {
+    agent.dialled.workspace_opened();
+    serve_on(&agent, &mut stream, Watch::Client).await;
+    agent.dialled.workspace_closed();
+}
+
+/// Who notices that a client is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watch {
+    /// This server: it asks a silent one for a sign of life.
+    Client,
+    /// What the stream lies on.
+    Line,
+}
+
+async fn serve_on<S: AsyncRead + AsyncWrite + Unpin>(
+    agent: &Arc<Agent>,
+    stream: &mut S,
+    watch: Watch,
+) {
     let key = match agent.host_key().await {
         Ok(key) => key,
         Err(error) => {
@@ -65,13 +94,11 @@ pub(crate) async fn serve(agent: Arc<Agent>, stream: UnixStream) {
             return;
         }
     };
-    agent.dialled.workspace_opened();
-    let served = match Connection::new(Arc::clone(&agent), key, stream) {
+    let served = match Connection::new(Arc::clone(agent), key, stream, watch) {
         Ok(connection) => connection.run().await,
         Err(error) => Err(error),
     };
     if let Err(error) = served {
         tracing::debug!(%error, "An SSH connection ended with an error");
     }
-    agent.dialled.workspace_closed();
 }

@@ -40,6 +40,8 @@ kinds! {
     TraceKind, TraceUuid, "trace";
     /// One life of a link's sender; its sequence numbers belong to it.
     StreamKind, StreamUuid, "stream";
+    /// An SSH session that may change its line.
+    SshSessionKind, SshSessionUuid, "ssh_session";
     /// A terminal inside a gitspace.
     TerminalKind, TerminalUuid, "terminal";
 }

@@ -9,6 +9,8 @@
 //! | `GET /api/v1/terminals/{id}/attach` | WebSocket, see below |
 //! | `GET /api/v1/exec` | WebSocket, see below |
 //! | `GET /api/v1/ssh` | `Upgrade:` [`SSH_PROTOCOL`]: the gitspace's SSH server, which takes whoever comes this far |
+//! | `GET /api/v1/ssh?session={id}` | `Upgrade:` [`SSH_LINE_PROTOCOL`]: the same, as a stream whose line may be cut (crate `resumable`). The client chooses the id, a random one |
+//! | `GET /api/v1/ssh?session={id}&resume=true` | `Upgrade:` [`SSH_LINE_PROTOCOL`]: the next line of that stream; 404 `ssh_session_over` where it has ended |
 //! | `GET /api/v1/ports` | `[ListeningPort]` |
 //! | `GET /api/v1/git` | [`crate::agent::GitState`] |
 //!
@@ -31,6 +33,12 @@ use std::collections::BTreeMap;
 
 /// `Upgrade:` of a connection that goes on as SSH.
 pub const SSH_PROTOCOL: &str = "gitspaces-ssh";
+
+/// `Upgrade:` of a connection that is a line of a resumable stream.
+pub const SSH_LINE_PROTOCOL: &str = "gitspaces-ssh-line";
+
+/// For how long an SSH session waits for its next line: from the evening to the next day's.
+pub const SSH_SESSION_KEPT: std::time::Duration = std::time::Duration::from_hours(24);
 
 /// Ports as the workspace service lists them.
 pub type Ports = Vec<ListeningPort>;

@@ -14,6 +14,7 @@ use std::{
 };
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 use wire::problem::Problem;
 
 /// The head of an answer; the control plane may wait for its store.
@@ -123,6 +124,10 @@ impl Client {
     /// An id for an `Idempotency-Key`.
     pub(crate) fn fresh_key(&self) -> String {
         self.ids.uuid().to_string()
+    }
+
+    pub(crate) fn fresh_id(&self) -> Uuid {
+        self.ids.uuid()
     }
 
     /// Sends `call` and takes the whole answer. Every call has to be safe to send twice: what is not by its method has an idempotency key.

@@ -1,7 +1,7 @@
 //! `gitspace shell`: a terminal that outlives its line. A cut line is connected again, from the byte it was cut at.
 
 use super::{
-    Heard, PING_EVERY, Sink, Stream, exit_code, hear,
+    Heard, PING_EVERY, Sink, Stream, again, exit_code, hear,
     keys::Keys,
     say, stdin_chunks,
     terminal::{self, LEAVE_ALTERNATE, RESET, RawMode, aside},
@@ -9,12 +9,12 @@ use super::{
 };
 use crate::{api::Entry, args::ShellArgs, cmd::Context, error::CliError, net::Socket, output};
 use futures_util::{SinkExt as _, StreamExt as _};
-use std::{cell::Cell, process::ExitCode, time::Duration};
+use std::{cell::Cell, process::ExitCode};
 use tokio::{
     io::AsyncWrite,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval},
 };
 use tokio_tungstenite::tungstenite::Message;
 use wire::{
@@ -23,10 +23,6 @@ use wire::{
 };
 
 const TERMINALS: &str = "/api/v1/terminals";
-const FIRST_WAIT: Duration = Duration::from_millis(200);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// What the gateway says of a gitspace that was stopped.
-const NOT_RUNNING: &str = "gitspace_not_running";
 /// What is typed while the line is cut is kept up to this, as a socket's buffer would.
 const MAX_HELD: usize = 4096;
 
@@ -125,31 +121,9 @@ async fn attend(
             "the line was cut ({why}); connecting again, ~. leaves"
         ));
         socket = tokio::select! {
-            again = reconnect(context, name, id) => again?,
+            again = again(context, name, async |entry| open(context, entry, id).await) => again?,
             () = input.hold() => return Ok(End::Left),
         };
-    }
-}
-
-/// Until it is open again or there is no sense in going on.
-async fn reconnect(context: &Context, name: &str, id: TerminalUuid) -> Result<Socket, CliError> {
-    let mut wait = FIRST_WAIT;
-    loop {
-        sleep(wait.mul_f64(0.5 + context.api.client().chance() / 2.0)).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
-        // The old grant may have expired meanwhile.
-        let opened = async {
-            let entry = context.api.grant(name).await?;
-            open(context, &entry, id).await
-        };
-        match opened.await {
-            // The terminal is gone with what ran in the gitspace.
-            Err(CliError::Request(error)) if error.code() == Some(NOT_RUNNING) => {
-                return Err(CliError::Request(error));
-            }
-            Err(CliError::Request(error)) if error.is_passing() => {}
-            opened => return opened,
-        }
     }
 }
 

@@ -63,7 +63,7 @@ impl Drop for RawMode {
 }
 
 /// Said by us in the middle of a session, where a line break needs its carriage return.
-pub(super) fn aside(text: &str) {
+pub(crate) fn aside(text: &str) {
     let mut stderr = io::stderr().lock();
     drop(
         write!(stderr, "\r\n[gitspace: {}]\r\n", crate::text::line(text))

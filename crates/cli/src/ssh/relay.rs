@@ -1,4 +1,4 @@
-//! `ssh`'s `ProxyCommand`: its bytes, as they are, to the gitspace's SSH server and back.
+//! `ssh`'s `ProxyCommand`: its bytes, as they are, to the gitspace's SSH server and back. A line that is cut is opened again, and the session goes on.
 
 use super::{known_hosts::KnownHosts, options::HOSTS};
 use crate::{
@@ -7,27 +7,41 @@ use crate::{
     error::CliError,
     net::Stream,
     progress::{self, Goal, path_of},
+    session::{again, aside},
 };
+use http::StatusCode;
+use newtype_uuid::GenericUuid as _;
+use resumable::{Endpoint, Line, Lines, Side};
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
+    pin::Pin,
     process::ExitCode,
+    task::{self, Poll, ready},
+    time::Duration,
 };
 use tokio::{
     fs::File,
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::unix::pipe,
+    signal::unix::{SignalKind, signal},
+    time::{sleep, timeout},
 };
 use wire::{
     api::{ActionRequest, Gitspace, GitspaceAction},
     gitspace::GitspaceState,
+    ids::SshSessionUuid,
     text::GitspaceName,
-    workspace::SSH_PROTOCOL,
+    workspace::{SSH_LINE_PROTOCOL, SSH_PROTOCOL, SSH_SESSION_KEPT},
 };
 
 const PATH: &str = "/api/v1/ssh";
 /// As much as fits into a pipe.
 const CHUNK: usize = 64 * 1024;
+/// A line that is back within this was never gone.
+const UNNOTICED: Duration = Duration::from_secs(2);
+/// For the other end to hear that this one is done.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(
     context: &Context,
@@ -35,31 +49,135 @@ pub(super) async fn run(
     name: &GitspaceName,
     start: bool,
 ) -> Result<ExitCode, CliError> {
-    let line = match open(context, known_hosts, name).await {
-        Ok(line) => line,
+    let opening = Opening {
+        context,
+        known_hosts,
+        name,
+    };
+    let way = match opening.open().await {
+        Ok(way) => way,
         // Most of the time it runs, and nobody waits for a look at it.
-        Err(error) if start && woken(context, name, &error).await? => {
-            open(context, known_hosts, name).await?
-        }
+        Err(error) if start && woken(context, name, &error).await? => opening.open().await?,
         Err(error) => return Err(error),
     };
-    carry(name, line).await?;
+    let cut = |error: io::Error| match error.downcast::<CliError>() {
+        Ok(error) => error,
+        Err(error) => CliError::Line {
+            name: name.to_string(),
+            why: error.to_string(),
+        },
+    };
+    match way {
+        Way::Resumable(lines) => {
+            let endpoint = Endpoint::new(Side::Calling(lines));
+            carry(endpoint).await?.map_err(cut)?;
+        }
+        Way::Bare(line) => carry(line).await?.map_err(cut)?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn open(
+/// What the bytes go through.
+enum Way<'a> {
+    /// Cut lines are replaced.
+    Resumable(Redial<'a>),
+    /// To an agent of before there were those: it stays until its gitspace is started again.
+    Bare(Stream),
+}
+
+struct Opening<'a> {
+    context: &'a Context,
+    known_hosts: &'a KnownHosts,
+    name: &'a GitspaceName,
+}
+
+impl<'a> Opening<'a> {
+    async fn open(&self) -> Result<Way<'a>, CliError> {
+        let client = self.context.api.client();
+        let entry: Entry = self.context.api.grant(self.name.as_str()).await?;
+        let session = SshSessionUuid::from_untyped_uuid(client.fresh_id());
+        let path = format!("{PATH}?session={session}");
+        let way = match entry.upgrade(client, &path, SSH_LINE_PROTOCOL).await {
+            Ok(line) => Way::Resumable(Redial {
+                context: self.context,
+                name: self.name,
+                session,
+                first: Some(line),
+                making: None,
+            }),
+            Err(error) if error.status() == Some(StatusCode::UPGRADE_REQUIRED) => {
+                Way::Bare(entry.upgrade(client, PATH, SSH_PROTOCOL).await?)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let key = entry.ssh_host_key().ok_or_else(|| CliError::NoHostKey {
+            name: self.name.to_string(),
+        })?;
+        self.known_hosts
+            .set(&format!("{}.{HOSTS}", self.name), key)?;
+        Ok(way)
+    }
+}
+
+/// The lines of one session: whenever one is cut, the next.
+struct Redial<'a> {
+    context: &'a Context,
+    name: &'a GitspaceName,
+    session: SshSessionUuid,
+    first: Option<Stream>,
+    making: Option<Making<'a>>,
+}
+
+type Making<'a> = Pin<Box<dyn Future<Output = Result<Stream, CliError>> + 'a>>;
+
+impl Lines for Redial<'_> {
+    fn poll_next(
+        &mut self,
+        cx: &mut task::Context<'_>,
+        is_cut: bool,
+    ) -> Poll<io::Result<Box<dyn Line>>> {
+        if !is_cut {
+            return Poll::Pending;
+        }
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Ok(Box::new(first)));
+        }
+        let making = self
+            .making
+            .get_or_insert_with(|| Box::pin(redial(self.context, self.name, self.session)));
+        let made = ready!(making.as_mut().poll(cx));
+        self.making = None;
+        Poll::Ready(match made {
+            Ok(line) => Ok(Box::new(line)),
+            Err(error) => Err(io::Error::other(error)),
+        })
+    }
+}
+
+/// The user hears of it where it takes long enough to be noticed.
+async fn redial(
     context: &Context,
-    known_hosts: &KnownHosts,
     name: &GitspaceName,
+    session: SshSessionUuid,
 ) -> Result<Stream, CliError> {
-    let entry: Entry = context.api.grant(name.as_str()).await?;
-    let line = entry
-        .upgrade(context.api.client(), PATH, SSH_PROTOCOL)
-        .await?;
-    let key = entry.ssh_host_key().ok_or_else(|| CliError::NoHostKey {
+    let path = format!("{PATH}?session={session}&resume=true");
+    let open = async |entry: &Entry| {
+        let line = entry.upgrade(context.api.client(), &path, SSH_LINE_PROTOCOL);
+        Ok(line.await?)
+    };
+    let opening = again(context, name.as_str(), open);
+    tokio::pin!(opening);
+    tokio::select! {
+        opened = &mut opening => return opened,
+        () = sleep(UNNOTICED) => {}
+    }
+    aside(&format!("the line to `{name}` is cut; connecting again"));
+    let line = timeout(SSH_SESSION_KEPT, opening).await;
+    let line = line.map_err(|_| CliError::Line {
         name: name.to_string(),
-    })?;
-    known_hosts.set(&format!("{name}.{HOSTS}"), key)?;
+        why: "it could not be opened again for a day".to_owned(),
+    })??;
+    aside(&format!("the line to `{name}` is back"));
     Ok(line)
 }
 
@@ -90,22 +208,37 @@ async fn woken(context: &Context, name: &GitspaceName, error: &CliError) -> Resu
     Ok(true)
 }
 
-/// Until either end has said its last word.
-async fn carry(name: &GitspaceName, line: Stream) -> Result<(), CliError> {
+/// Until either end has said its last word, or this process is told to end. The inner error is the line's.
+async fn carry(line: impl AsyncRead + AsyncWrite) -> Result<io::Result<()>, CliError> {
     let (mut from_line, mut to_line) = tokio::io::split(line);
     let input = input().map_err(|source| CliError::Input {
         what: "stdin".to_owned(),
         source,
     })?;
     let output = output().map_err(CliError::Output)?;
-    let cut = |error: io::Error| CliError::Line {
-        name: name.to_string(),
-        why: error.to_string(),
+    let listen = |kind| signal(kind).map_err(CliError::Signals);
+    // So `ssh` ends its ProxyCommand, and so do terminals that are closed.
+    let (mut hung_up, mut told_to_end, mut interrupted) = (
+        listen(SignalKind::hangup())?,
+        listen(SignalKind::terminate())?,
+        listen(SignalKind::interrupt())?,
+    );
+    let done = tokio::select! {
+        done = copy(input, &mut to_line) => done,
+        done = copy(&mut from_line, output) => done,
+        _ = hung_up.recv() => Ok(()),
+        _ = told_to_end.recv() => Ok(()),
+        _ = interrupted.recv() => Ok(()),
     };
-    tokio::select! {
-        done = copy(input, &mut to_line) => done.map_err(cut),
-        done = copy(&mut from_line, output) => done.map_err(cut),
+    if done.is_ok() {
+        // So that the session does not wait for another line.
+        let goodbye = async {
+            to_line.shutdown().await?;
+            tokio::io::copy(&mut from_line, &mut tokio::io::sink()).await
+        };
+        drop(timeout(GOODBYE, goodbye).await);
     }
+    Ok(done)
 }
 
 async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
@@ -113,7 +246,7 @@ async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin)
     loop {
         let count = from.read(&mut buffer).await?;
         if count == 0 {
-            return to.shutdown().await;
+            return to.flush().await;
         }
         to.write_all(buffer.get(..count).unwrap_or_default())
             .await?;

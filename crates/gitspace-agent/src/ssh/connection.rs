@@ -1,6 +1,7 @@
 //! One client: its packets, in and out.
 
 use super::{
+    Watch,
     channels::{ChannelError, Channels, Offered},
     requests::Requests,
 };
@@ -8,12 +9,12 @@ use crate::agent::Agent;
 use ssh_transport::{
     Disconnect, FieldError, HostKey, Packet, Transport, TransportError, Writer, number,
 };
-use std::{io, sync::Arc, time::Duration};
+use std::{future::poll_fn, io, pin::Pin, sync::Arc, task::Poll, time::Duration};
 use tokio::{
-    net::UnixStream,
-    time::{Instant, MissedTickBehavior, interval_at, sleep_until},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{io::poll_read_buf, sync::CancellationToken};
 
 const SOFTWARE: &str = concat!("gitspaces_", env!("CARGO_PKG_VERSION"));
 /// From the first byte to the right to open channels.
@@ -23,6 +24,8 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const UNANSWERED_KEEPALIVES: u32 = 4;
 /// RFC 4253 asks for new keys after an hour.
 const REKEY_AFTER: Duration = Duration::from_hours(1);
+/// For the last words.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 /// Read at once.
 const READ: usize = 32 * 1024;
 /// Sealed and not sent. More would only be in the way of what is more urgent.
@@ -74,8 +77,15 @@ enum Stage {
     In,
 }
 
-pub(super) struct Connection {
-    stream: UnixStream,
+/// Bytes, to or from the client.
+enum Moved {
+    In(usize),
+    Out(usize),
+}
+
+pub(super) struct Connection<'a, S> {
+    stream: &'a mut S,
+    watch: Watch,
     transport: Transport,
     stage: Stage,
     channels: Channels,
@@ -86,15 +96,17 @@ pub(super) struct Connection {
     heard: Instant,
 }
 
-impl Connection {
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     pub(super) fn new(
         agent: Arc<Agent>,
         key: Arc<HostKey>,
-        stream: UnixStream,
+        stream: &'a mut S,
+        watch: Watch,
     ) -> Result<Self, ConnectionError> {
         let channels = Channels::default();
         Ok(Self {
             stream,
+            watch,
             transport: Transport::server(key, SOFTWARE)?,
             stage: Stage::New,
             stopping: agent.stopping.clone(),
@@ -113,8 +125,9 @@ impl Connection {
             && let Some(reason) = error.reason()
         {
             self.transport.disconnect(reason, &error.to_string());
-            // What the socket takes at once: nobody waits for a client that is in the wrong.
-            drop(self.stream.try_write(self.transport.output()));
+            // Nobody waits for a client that is in the wrong.
+            let said = self.stream.write_all(self.transport.output());
+            drop(timeout(FAREWELL_LIMIT, said).await);
         }
         match done {
             // An orderly goodbye.
@@ -135,29 +148,31 @@ impl Connection {
             }
             self.fill()?;
             let has_output = !self.transport.output().is_empty();
+            let wants_input = self.transport.wants_input();
+            let (stream, transport) = (&mut *self.stream, &mut self.transport);
+            let moving = poll_fn(|cx| {
+                if has_output {
+                    let written = Pin::new(&mut *stream).poll_write(cx, transport.output());
+                    if let Poll::Ready(written) = written {
+                        return Poll::Ready(written.map(Moved::Out));
+                    }
+                }
+                if !wants_input {
+                    return Poll::Pending;
+                }
+                let inbound = transport.inbound();
+                inbound.reserve(READ);
+                poll_read_buf(Pin::new(&mut *stream), cx, inbound).map_ok(Moved::In)
+            });
             tokio::select! {
-                ready = self.stream.readable(), if self.transport.wants_input() => {
-                    ready.map_err(broken)?;
-                    let inbound = self.transport.inbound();
-                    inbound.reserve(READ);
-                    match self.stream.try_read_buf(inbound) {
-                        Ok(0) => return Ok(()),
-                        Ok(_) => {
-                            self.unanswered = 0;
-                            self.heard = Instant::now();
-                        }
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                        Err(error) => return Err(broken(error)),
+                moved = moving => match moved.map_err(broken)? {
+                    Moved::In(0) => return Ok(()),
+                    Moved::In(_) => {
+                        self.unanswered = 0;
+                        self.heard = Instant::now();
                     }
-                }
-                ready = self.stream.writable(), if has_output => {
-                    ready.map_err(broken)?;
-                    match self.stream.try_write(self.transport.output()) {
-                        Ok(count) => self.transport.sent(count),
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                        Err(error) => return Err(broken(error)),
-                    }
-                }
+                    Moved::Out(count) => self.transport.sent(count),
+                },
                 () = self.channels.woken() => {}
                 () = self.stopping.cancelled() => return Err(ConnectionError::Stopping),
                 () = sleep_until(began + LOGIN_LIMIT), if self.stage != Stage::In => {
@@ -182,7 +197,8 @@ impl Connection {
 
     fn stay_awake(&mut self) -> Result<(), ConnectionError> {
         self.transport.relax();
-        if self.stage != Stage::In || self.heard.elapsed() < KEEPALIVE {
+        let is_ours = self.watch == Watch::Client && self.stage == Stage::In;
+        if !is_ours || self.heard.elapsed() < KEEPALIVE {
             return Ok(());
         }
         if self.unanswered >= UNANSWERED_KEEPALIVES {

@@ -1,0 +1,35 @@
+//! Lines that were cut, opened again.
+
+use crate::{api::Entry, cmd::Context, error::CliError};
+use std::time::Duration;
+use tokio::time::sleep;
+
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// How the gateway says that a gitspace is down: what ran in it is gone.
+const NOT_RUNNING: &str = "gitspace_not_running";
+
+/// Opens a line of the gitspace `name` anew. Goes on trying until there is no sense in it.
+pub(crate) async fn again<T>(
+    context: &Context,
+    name: &str,
+    open: impl AsyncFn(&Entry) -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    let mut wait = FIRST_WAIT;
+    loop {
+        sleep(wait.mul_f64(0.5 + context.api.client().chance() / 2.0)).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
+        // The old grant may have expired meanwhile.
+        let opened = async {
+            let entry = context.api.grant(name).await?;
+            open(&entry).await
+        };
+        match opened.await {
+            Err(CliError::Request(error)) if error.code() == Some(NOT_RUNNING) => {
+                return Err(CliError::Request(error));
+            }
+            Err(CliError::Request(error)) if error.is_passing() => {}
+            opened => return opened,
+        }
+    }
+}
