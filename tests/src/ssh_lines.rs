@@ -58,9 +58,11 @@ impl Ssh {
     }
 
     fn is_running(&self, marker: &str) -> Result<bool> {
+        // Which does not find itself.
+        let pattern = format!("^{marker}");
         let found = self
             .host
-            .gitspace(&["exec", "demo", "--", "pgrep", "-f", marker])?;
+            .gitspace(&["exec", "demo", "--", "pgrep", "-f", &pattern])?;
         Ok(found.code == 0)
     }
 }
@@ -154,7 +156,7 @@ async fn a_client_that_ends_leaves_nothing_behind_and_one_whose_gitspace_stops_i
     let ssh = Ssh::start().await?;
     for signal in [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGKILL] {
         let marker = format!("left-by-{signal}");
-        let mut child = ssh.spawn(&format!("echo up; exec -a {marker} sleep 3600"))?;
+        let mut child = ssh.spawn(&format!("echo up; exec -a {marker} cat"))?;
         let mut up = [0; 3];
         child
             .stdout

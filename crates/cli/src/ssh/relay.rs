@@ -81,7 +81,7 @@ pub(super) async fn run(
 enum Way<'a> {
     /// Cut lines are replaced.
     Resumable(Redial<'a>),
-    /// To an agent of before there were those: it stays until its gitspace is started again.
+    /// To an agent of before there were those: a container keeps its agent until its gitspace is reset.
     Bare(Stream),
 }
 
