@@ -131,6 +131,7 @@ fn public() -> OpenApiRouter<AppState> {
         .routes(routes!(delegates::check_key::check_delegate_key))
         .routes(routes!(links::connect::connect_gateway))
         .routes(routes!(links::exchange::exchange_code))
+        .routes(routes!(links::renew::renew_grant))
         .routes(routes!(links::ssh::ask_ssh))
         .routes(routes!(links::wake::wake_gitspace))
         .routes(routes!(meta::healthz))

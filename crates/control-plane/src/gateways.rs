@@ -1,10 +1,12 @@
-//! Gateways: what they hear over their link, the exchange of one-time codes for grants, and of SSH credentials, and the start of what
-//! somebody came to.
+//! Gateways: what they hear over their link, the exchange of one-time codes for grants, and of SSH credentials, the next grant of what is still
+//! open, and the start of what somebody came to.
 
 pub(crate) mod connect;
 pub(crate) mod exchange;
 pub(crate) mod feed;
+mod held;
 pub(crate) mod offers;
+pub(crate) mod renew;
 pub(crate) mod ssh;
 pub(crate) mod wake;
 

@@ -157,7 +157,12 @@ impl Access {
     }
 }
 
-fn verified(known: &Known, token: &str, now: Timestamp) -> Result<Arc<GrantClaims>, Refusal> {
+/// What a token that was signed for grants says. Whether it holds is asked apart.
+pub(crate) fn verified(
+    known: &Known,
+    token: &str,
+    now: Timestamp,
+) -> Result<Arc<GrantClaims>, Refusal> {
     if known.read().gateway.is_none() {
         return Err(Refusal::NotConnected);
     }

@@ -342,7 +342,9 @@ impl<S: Carrier> Connection<S> {
             .as_ref()
             .is_some_and(|held| Arc::ptr_eq(held, &access.claims))
         {
-            self.live.hold(&access.claims);
+            // Nothing of anybody's grant is known to the control plane, and it has no end.
+            let token = self.memo.token().unwrap_or_default();
+            self.live.hold(&access.claims, token.into());
             self.held = Some(access.claims.clone());
             // It may have been revoked after it was checked and before the sweeper could see it here.
             if self.shared.known.revision() != access.revision

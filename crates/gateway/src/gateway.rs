@@ -12,6 +12,7 @@ use crate::{
     live::{Census, SWEEP_PERIOD},
     pool::Pool,
     probe::{self, ProbeBoard},
+    renewal,
     site::Domain,
     ssh,
     tunnels::{self, Joining, Served, Tunnels, TunnelsView},
@@ -211,6 +212,14 @@ impl Gateway {
             );
             lifecycle.spawn("gateway-tunnels", run);
         }
+        lifecycle.spawn(
+            "gateway-renewal",
+            renewal::run(
+                Arc::clone(&self.shared),
+                Arc::clone(&self.endpoint),
+                drain.clone(),
+            ),
+        );
         lifecycle.spawn(
             "gateway-probe",
             probe::run(Arc::clone(&self.shared), drain.clone()),

@@ -183,6 +183,11 @@ pub(crate) fn judge(
 }
 
 impl Memo {
+    /// What the last request came with; nothing where anybody may come.
+    pub(crate) fn token(&self) -> Option<&str> {
+        std::str::from_utf8(&self.token).ok()
+    }
+
     fn site(&mut self, shared: &Shared, host: &[u8]) -> Option<Arc<Site>> {
         if let Some(site) = &self.site
             && self.host == host

@@ -6,7 +6,7 @@
 //! the control plane (`control`), over which it learns keys, routes and revocations (`known`), and tells what it finds of its way into gitspaces (`probe`).
 //!
 //! Tasks: *listener* (accepts, owns every connection's task, cuts those whose grant no longer holds or whose time is
-//! over: `live`), *control*, and *gateway-probe* (goes the way of requests now and then; *control* watches what it finds), and *gateway-tunnels* (owns the lines of tunnels). A request runs from its first to its last byte in its connection's own task; the
+//! over: `live`), *control*, and *gateway-probe* (goes the way of requests now and then; *control* watches what it finds), *gateway-renewal* (has the next grant for what is open longer than one lasts), and *gateway-tunnels* (owns the lines of tunnels). A request runs from its first to its last byte in its connection's own task; the
 //! connection to the app has no task of its own. There is no other channel between them.
 //!
 //! Invariants:
@@ -45,6 +45,7 @@ mod page;
 mod path;
 mod pool;
 mod probe;
+mod renewal;
 mod request;
 mod site;
 mod ssh;

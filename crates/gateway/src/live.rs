@@ -5,6 +5,7 @@
 
 use crate::known::Known;
 use daemon::Clock;
+use jiff::{SignedDuration, Timestamp};
 use std::{
     net::IpAddr,
     sync::{
@@ -31,6 +32,9 @@ const IDLE_LIMIT_MS: u64 = 75_000;
 const CROWDED_IDLE_LIMIT_MS: u64 = 2_000;
 /// For a request and its answer while no byte moves: long, because people stop apps in debuggers.
 const EXCHANGE_LIMIT_MS: u64 = 3_600_000;
+/// How long before the end of a grant the next one is asked for, and how often where there was no answer.
+const RENEW_BEFORE: SignedDuration = SignedDuration::from_mins(10);
+const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 /// For a tunnel of which one end has closed.
 const CLOSING_LIMIT_MS: u64 = 60_000;
 
@@ -50,7 +54,23 @@ pub(crate) enum Phase {
 pub(crate) struct Live {
     phase: AtomicU8,
     since_ms: AtomicU64,
-    claims: Mutex<Option<Arc<GrantClaims>>>,
+    held: Mutex<Option<Held>>,
+}
+
+/// The grant that what goes on is under.
+#[derive(Debug)]
+struct Held {
+    claims: Arc<GrantClaims>,
+    token: Arc<str>,
+    /// When the next one was last asked for.
+    asked: Option<Timestamp>,
+}
+
+/// A connection that needs its next grant.
+#[derive(Debug)]
+pub(crate) struct Due {
+    pub(crate) live: Arc<Live>,
+    pub(crate) token: Arc<str>,
 }
 
 impl Live {
@@ -58,7 +78,7 @@ impl Live {
         Self {
             phase: AtomicU8::new(Phase::Head as u8),
             since_ms: AtomicU64::new(now_ms),
-            claims: Mutex::new(None),
+            held: Mutex::new(None),
         }
     }
 
@@ -67,13 +87,36 @@ impl Live {
         self.since_ms.store(now_ms, Ordering::Relaxed);
     }
 
-    /// The grant that what goes on here is under.
-    pub(crate) fn hold(&self, claims: &Arc<GrantClaims>) {
-        *self.claims() = Some(claims.clone());
+    /// What goes on here is under this grant from here on.
+    pub(crate) fn hold(&self, claims: &Arc<GrantClaims>, token: Arc<str>) {
+        *self.held() = Some(Held {
+            claims: claims.clone(),
+            token,
+            asked: None,
+        });
     }
 
-    fn claims(&self) -> MutexGuard<'_, Option<Arc<GrantClaims>>> {
-        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    fn held(&self) -> MutexGuard<'_, Option<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its token, where something goes on whose grant ends soon, and it was not asked lately for the next one.
+    fn due(&self, now: Timestamp) -> Option<Arc<str>> {
+        let phase = self.phase.load(Ordering::Relaxed);
+        if phase != Phase::Tunnel as u8 && phase != Phase::Exchange as u8 {
+            return None;
+        }
+        let mut held = self.held();
+        let held = held.as_mut()?;
+        let is_soon = held.claims.exp.duration_since(now) < RENEW_BEFORE;
+        let was_asked = held
+            .asked
+            .is_some_and(|asked| now.duration_since(asked) < ASK_AGAIN);
+        if !is_soon || was_asked {
+            return None;
+        }
+        held.asked = Some(now);
+        Some(held.token.clone())
     }
 
     fn is_over(&self, now_ms: u64, crowded: bool) -> bool {
@@ -153,11 +196,23 @@ impl Census {
         let crowded = self.open.len() >= CROWDED;
         self.open.retain(|live| {
             let void = live
-                .claims()
+                .held()
                 .as_ref()
-                .is_some_and(|claims| inner.check(claims, now).is_err());
+                .is_some_and(|held| inner.check(&held.claims, now).is_err());
             !void && !live.is_over(now_ms, crowded)
         });
+    }
+
+    /// Those whose next grant is to be asked for now.
+    pub(crate) fn due_for_renewal(&self, now: Timestamp) -> Vec<Due> {
+        let mut due = Vec::new();
+        self.open.each(|live| {
+            if let Some(token) = live.due(now) {
+                let live = Arc::clone(live);
+                due.push(Due { live, token });
+            }
+        });
+        due
     }
 
     /// Ends what would last for ever: waiting for a next request, and tunnels, whose clients dial again.

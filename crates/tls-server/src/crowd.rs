@@ -97,6 +97,13 @@ impl<G: Guest> Crowd<G> {
         });
     }
 
+    /// Looks at all that are open.
+    pub fn each(&self, mut look: impl FnMut(&G)) {
+        for place in self.lock().places.values() {
+            look(&place.guest);
+        }
+    }
+
     /// Whether there is a place for one more. Where all are taken, those that have waited longest of the address with most connections lose
     /// theirs, down to what the address with the second most has; then this is false, and their tasks are about to end.
     pub fn has_room(&self) -> bool {

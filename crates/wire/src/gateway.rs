@@ -210,6 +210,19 @@ pub struct WakeResponse {
     pub state: GitspaceState,
 }
 
+/// Body of `POST /api/v1/gateways/renew`: a grant of a connection that is still open.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewRequest {
+    pub grant: Secret,
+}
+
+/// The next one, with the same id and for the same.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RenewResponse {
+    pub grant: Secret,
+}
+
 /// Grants that no longer hold although they have not expired.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Revocation {

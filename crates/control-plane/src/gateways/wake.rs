@@ -1,6 +1,9 @@
 //! `POST /gateways/wake`
 
-use super::Gateway;
+use super::{
+    Gateway,
+    held::{Held, held},
+};
 use crate::{
     api::{error::ApiError, extract::Body, guard::Trace},
     orchestrator::{self, ActionDenied},
@@ -8,7 +11,7 @@ use crate::{
 };
 use axum::{Json, extract::State};
 use wire::{
-    api::{GitspaceAction, Role},
+    api::GitspaceAction,
     gateway::{WakeRequest, WakeResponse},
     gitspace::GitspaceState,
     problem::Problem,
@@ -34,30 +37,15 @@ pub(crate) async fn wake_gitspace(
             why: "gitspaces are not started by coming to them here (`wake_on_connect`)".to_owned(),
         });
     }
-    let claims = state
-        .grants
-        .verify(body.grant.expose(), state.now())
-        .filter(|claims| claims.gateway == gateway.id)
-        .ok_or(ApiError::GrantRefused)?;
-    if state
-        .store
-        .revocations(state.now())
-        .await?
-        .iter()
-        .any(|revocation| revocation.voids(&claims))
-    {
+    let Held {
+        claims,
+        gitspace: record,
+        user,
+    } = held(&state, &gateway, body.grant.expose()).await?;
+    // A guest comes to what runs, and starts nothing.
+    if claims.is_guest {
         return Err(ApiError::GrantRefused);
     }
-    let record = state.store.gitspace(claims.gitspace).await?;
-    let record = record
-        .filter(|record| record.deleted.is_none())
-        .ok_or(ApiError::GrantRefused)?;
-    // What held when the grant was made may not hold any more.
-    let user = state.store.user(claims.user).await?;
-    let user = user
-        .filter(|user| !user.disabled)
-        .filter(|user| user.id == record.owner || user.role == Role::Admin)
-        .ok_or(ApiError::GrantRefused)?;
     let found = orchestrator::visible_state(&record);
     let woken = match found {
         GitspaceState::Running | GitspaceState::Starting => record,

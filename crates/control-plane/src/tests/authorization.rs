@@ -29,6 +29,7 @@ fn endpoints() -> Vec<(&'static str, &'static str, For)> {
         ("get", "/gateways/connect", Gateways),
         ("post", "/gateways/exchange", Gateways),
         ("post", "/gateways/ssh", Gateways),
+        ("post", "/gateways/renew", Gateways),
         ("post", "/gateways/wake", Gateways),
         ("get", "/me", Users),
         ("get", "/gitspaces", Users),

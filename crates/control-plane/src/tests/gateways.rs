@@ -326,3 +326,56 @@ async fn whoever_comes_with_a_grant_starts_the_gitspace_and_nobody_else_does() {
         refused.status
     );
 }
+
+#[tokio::test]
+async fn a_grant_of_what_is_still_open_is_renewed_while_its_holder_may_enter() {
+    let plane = TestPlane::start().await;
+    let ann = plane.user("ann").await;
+    plane.gitspace(&ann.token, "demo").await;
+    let gateway = plane.gateway().await;
+    let grant = async || {
+        let made = plane
+            .post(&ann.token, "/gitspaces/demo/grants", json!({"ports": [80]}))
+            .await
+            .expect(201);
+        made.json()["grant"].as_str().unwrap().to_owned()
+    };
+    let renew = async |token: &str, grant: &str| {
+        plane
+            .post(token, "/gateways/renew", json!({"grant": grant}))
+            .await
+    };
+    let first = grant().await;
+    renew(&ann.token, &first).await.expect(401);
+    plane.clock.advance(Duration::from_secs(50 * 60));
+    let answer = renew(gateway.token.expose(), &first).await.expect(200);
+    let next = answer.json()["grant"].as_str().unwrap().to_owned();
+    let (old, new) = (claims(&plane, &first), claims(&plane, &next));
+    assert_eq!(
+        (new.id, new.user, new.workspace),
+        (old.id, old.user, old.workspace)
+    );
+    assert_eq!(new.ports, old.ports);
+    assert!(new.exp > old.exp);
+    // Its own end is its end.
+    plane.clock.advance(Duration::from_secs(20 * 60));
+    renew(gateway.token.expose(), &first).await.expect(404);
+    let second = grant().await;
+    plane
+        .delete(&ann.token, &format!("/grants/{}", new.id))
+        .await
+        .expect(204);
+    renew(gateway.token.expose(), &next).await.expect(404);
+    renew(gateway.token.expose(), &second).await.expect(200);
+    plane
+        .call(
+            &plane.admin,
+            Method::PATCH,
+            &format!("/users/{}", ann.id),
+            Some(json!({"disabled": true})),
+        )
+        .await
+        .expect(200);
+    let refused = renew(gateway.token.expose(), &second).await;
+    assert_eq!(refused.code(), "grant_refused");
+}

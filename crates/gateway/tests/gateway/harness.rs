@@ -76,6 +76,9 @@ pub(crate) struct Seen {
     /// How often the start of the gitspace was asked for.
     pub(crate) woken: AtomicUsize,
     pub(crate) refuses_to_wake: AtomicBool,
+    /// Whether the control plane gives next grants, and how often it did.
+    pub(crate) renews: AtomicBool,
+    pub(crate) renewed: AtomicUsize,
     /// What the control plane was asked about SSH.
     pub(crate) asked: Mutex<Vec<serde_json::Value>>,
     /// The first thing it heard.
@@ -533,6 +536,7 @@ async fn post(stream: &mut TcpStream, grant: &str, key: &SigningKey, seen: &Seen
         "/api/v1/gateways/exchange" => exchange(&question, grant),
         "/api/v1/gateways/ssh" => ssh_verdict(&question, key, seen),
         "/api/v1/gateways/wake" => wake(&question, seen),
+        "/api/v1/gateways/renew" => renew(&question, key, seen),
         other => panic!("{other} was asked"),
     };
     let body = body.to_string();
@@ -547,6 +551,30 @@ async fn post(stream: &mut TcpStream, grant: &str, key: &SigningKey, seen: &Seen
         )
         .await
         .ok();
+}
+
+/// As the control plane answers, where it renews.
+fn renew(
+    question: &serde_json::Value,
+    key: &SigningKey,
+    seen: &Seen,
+) -> (&'static str, serde_json::Value) {
+    let now = Timestamp::now();
+    let grant = question["grant"].as_str().unwrap();
+    let old: GrantClaims = token::verify(grant, [key.public()], GRANT_PURPOSE, now).unwrap();
+    if !seen.renews.load(Ordering::SeqCst) {
+        let problem = wire::problem::Problem::new("grant_refused", "the grant is not taken");
+        return ("404 Not Found", serde_json::to_value(problem).unwrap());
+    }
+    seen.renewed.fetch_add(1, Ordering::SeqCst);
+    let exp = now + SignedDuration::from_secs(3600);
+    let next = GrantClaims {
+        iat: now,
+        exp,
+        ..old
+    };
+    let next = token::sign(&next, key, GRANT_PURPOSE).unwrap();
+    ("200 OK", serde_json::json!({ "grant": next }))
 }
 
 /// As the control plane answers. The route that says so comes from the test.

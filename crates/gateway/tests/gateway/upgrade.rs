@@ -7,7 +7,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
-use wire::gateway::GrantClaims;
+use wire::gateway::{GrantClaims, Revocation, RevokedSubject, ToGateway};
 
 const UPGRADE: &str = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
@@ -133,6 +133,34 @@ async fn the_end_of_a_grant_cuts_a_live_websocket_within_a_second() {
         late >= SignedDuration::ZERO && late < SignedDuration::from_secs(1),
         "{late}"
     );
+}
+
+#[tokio::test]
+async fn a_websocket_outlives_its_grant_by_the_next_one_and_ends_with_a_revocation_all_the_same() {
+    let world = World::start().await;
+    world.seen.renews.store(true, Ordering::SeqCst);
+    let exp = Timestamp::now() + SignedDuration::from_millis(2500);
+    let grant = world.sign(&GrantClaims { exp, ..claims() });
+    let mut first = open(&world, &grant).await;
+    let mut second = open(&world, &grant).await;
+    while Timestamp::now() < exp + SignedDuration::from_millis(700) {
+        echo(&mut first, b"ping").await;
+        echo(&mut second, b"ping").await;
+    }
+    // Two where it was looked just between the two.
+    let renewed = world.seen.renewed.load(Ordering::SeqCst);
+    assert!((1..=2).contains(&renewed), "{renewed}");
+    // By the id of the first one.
+    let revocation = Revocation {
+        subject: RevokedSubject::Grant { grant: claims().id },
+        before: Timestamp::now(),
+    };
+    let revoked = ToGateway::Revoked { revocation };
+    world.tell.send(Some(revoked)).await.unwrap();
+    for stream in [&mut first, &mut second] {
+        let mut rest = Vec::new();
+        drop(within("the cut", stream.read_to_end(&mut rest)).await);
+    }
 }
 
 #[tokio::test]

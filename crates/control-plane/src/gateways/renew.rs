@@ -1,0 +1,44 @@
+//! `POST /gateways/renew`
+
+use super::{Gateway, held::held};
+use crate::{
+    api::{error::ApiError, extract::Body},
+    identity::grants::{Holder, Scope},
+    state::AppState,
+};
+use axum::{Json, extract::State};
+use wire::{
+    gateway::{RenewRequest, RenewResponse},
+    problem::Problem,
+};
+
+/// Renew the grant of a connection that is still open, so that it does not end with the hour.
+///
+/// The next one has the same id: whoever revokes the first revokes both.
+#[utoipa::path(post, path = "/gateways/renew", tag = "gateways", request_body = Object, responses(
+    (status = 200, description = "`{\"grant\"}`", body = Object),
+    (status = 401, body = Problem),
+    (status = 404, description = "The grant is not taken.", body = Problem),
+), security(("gateway_token" = [])))]
+pub(crate) async fn renew_grant(
+    State(state): State<AppState>,
+    Gateway(gateway): Gateway,
+    Body(body): Body<RenewRequest>,
+) -> Result<Json<RenewResponse>, ApiError> {
+    let held = held(&state, &gateway, body.grant.expose()).await?;
+    let (_, grant) = state.grants.issue(
+        held.claims.id,
+        state.now(),
+        Holder {
+            gateway: gateway.id,
+            user: held.user.id,
+        },
+        &held.gitspace,
+        Scope {
+            ports: held.claims.ports,
+            workspace: held.claims.workspace,
+            is_guest: held.claims.is_guest,
+        },
+    )?;
+    Ok(Json(RenewResponse { grant }))
+}
