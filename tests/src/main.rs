@@ -31,6 +31,7 @@ mod identity;
 mod isolation;
 mod lifecycle;
 mod processes_apart;
+mod shared_ports;
 mod ssh;
 mod ssh_gateway;
 mod ssh_lines;

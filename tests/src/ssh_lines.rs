@@ -34,8 +34,19 @@ impl Ssh {
         Ok(Self { host, config })
     }
 
+    /// Whatever is read of it ends in time: what is lost is an error, and no test that hangs.
+    fn bounded(&self, command: &str) -> Result<Child> {
+        let mut bounded = Command::new("timeout");
+        bounded.args(["90", "ssh"]);
+        self.start_with(bounded, command)
+    }
+
     fn spawn(&self, command: &str) -> Result<Child> {
-        Ok(Command::new("ssh")
+        self.start_with(Command::new("ssh"), command)
+    }
+
+    fn start_with(&self, mut ssh: Command, command: &str) -> Result<Child> {
+        Ok(ssh
             .args(["-F", self.config.as_str(), "-oBatchMode=yes"])
             .args(["demo.gitspace", command])
             .env("XDG_CONFIG_HOME", self.host.path("cli"))
@@ -82,7 +93,7 @@ fn say(stdin: &mut ChildStdin, line: &str) -> Result<()> {
 async fn a_session_goes_on_when_gateway_delegate_and_runner_are_killed_under_it() -> Result<()> {
     let mut ssh = Ssh::start().await?;
     // The gateway is inside the delegate here.
-    let mut child = ssh.spawn("cat")?;
+    let mut child = ssh.bounded("cat")?;
     let mut stdin = child.stdin.take().context("a pipe")?;
     let mut stdout = BufReader::new(child.stdout.take().context("a pipe")?);
     let mut heard = |wanted: &str| -> Result<()> {
@@ -114,8 +125,13 @@ async fn a_session_goes_on_when_gateway_delegate_and_runner_are_killed_under_it(
     }
     drop(stdin);
     ends_well(child)?;
+    Ok(())
+}
 
-    let mut child = ssh.spawn(&format!("seq 1 {LINES}"))?;
+#[tokio::test(flavor = "multi_thread")]
+async fn output_is_whole_and_in_order_though_the_gateway_is_killed_under_it() -> Result<()> {
+    let mut ssh = Ssh::start().await?;
+    let mut child = ssh.bounded(&format!("seq 1 {LINES}"))?;
     let mut stdout = BufReader::new(child.stdout.take().context("a pipe")?);
     let mut line = String::new();
     for wanted in 1..=LINES {
@@ -127,9 +143,13 @@ async fn a_session_goes_on_when_gateway_delegate_and_runner_are_killed_under_it(
         }
     }
     ends_well(child)?;
+    Ok(())
+}
 
-    // And the other way.
-    let mut child = ssh.spawn("sha256sum")?;
+#[tokio::test(flavor = "multi_thread")]
+async fn input_is_whole_though_the_gateway_is_killed_under_it() -> Result<()> {
+    let mut ssh = Ssh::start().await?;
+    let mut child = ssh.bounded("sha256sum")?;
     let mut stdin = child.stdin.take().context("a pipe")?;
     let piece = vec![b'x'; 1024 * 1024];
     for number in 0..24 {
@@ -154,9 +174,15 @@ async fn a_session_goes_on_when_gateway_delegate_and_runner_are_killed_under_it(
 async fn a_client_that_ends_leaves_nothing_behind_and_one_whose_gitspace_stops_is_told()
 -> Result<()> {
     let ssh = Ssh::start().await?;
+    let mut cases = Vec::new();
     for signal in [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGKILL] {
-        let marker = format!("left-by-{signal}");
-        let mut child = ssh.spawn(&format!("echo up; exec -a {marker} cat"))?;
+        // One that waits for its client, and one that is never done talking to it.
+        for (what, command) in [("silent", "cat"), ("chatty", "yes")] {
+            cases.push((signal, format!("{what}-left-by-{signal}"), command));
+        }
+    }
+    for (signal, marker, command) in cases {
+        let mut child = ssh.spawn(&format!("echo up; exec -a {marker} {command}"))?;
         let mut up = [0; 3];
         child
             .stdout

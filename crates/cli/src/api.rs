@@ -244,6 +244,11 @@ impl Entry {
         Object::of_reply(&client.fetch(&self.call(Method::GET, path)?).await?)
     }
 
+    pub(crate) async fn delete(&self, client: &Client, path: &str) -> Result<(), RequestError> {
+        client.fetch(&self.call(Method::DELETE, path)?).await?;
+        Ok(())
+    }
+
     /// Not sent again after a cut line: the workspace service knows no idempotency keys.
     pub(crate) async fn post<B: Serialize, T: DeserializeOwned>(
         &self,

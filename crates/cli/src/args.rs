@@ -72,6 +72,9 @@ pub(crate) enum Command {
     Exec(Exec),
     /// Open a terminal in a gitspace; `~.` after a line break leaves it running
     Shell(ShellArgs),
+    /// Terminals of a gitspace that were left, or are open
+    #[command(subcommand)]
+    Terminal(TerminalCommand),
     /// Open SSH to a gitspace with the `ssh` of this host
     #[command(
         after_help = "Whatever follows the name is for ssh: `gitspace ssh demo -L 8080:localhost:80`, `gitspace ssh demo make test`."
@@ -248,6 +251,18 @@ pub(crate) struct ShellArgs {
     /// Go back to a terminal that was left
     #[arg(long, value_name = "ID")]
     pub(crate) attach: Option<TerminalUuid>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TerminalCommand {
+    /// List them; `gitspace shell NAME --attach ID` goes back to one
+    List(Named),
+    /// Hang one up, and end what runs in it
+    Close {
+        /// Name or id of the gitspace
+        name: String,
+        id: TerminalUuid,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ mod login;
 mod pages;
 mod reach;
 mod ssh_keys;
+mod terminals;
 
 use crate::{
     api::Api,
@@ -76,6 +77,7 @@ pub(crate) async fn run(cli: Cli, environment: Environment) -> Result<ExitCode, 
         Command::Events(args) => follow::events(&context()?, &args).await?,
         Command::Exec(args) => return session::exec::run(&context()?, args).await,
         Command::Shell(args) => return session::shell::run(&context()?, args).await,
+        Command::Terminal(args) => terminals::terminal(&context()?, args).await?,
         Command::Ssh(args) => return ssh::ssh(&context()?, &overrides, &environment, args).await,
         Command::ConfigSsh(args) => {
             ssh::config_ssh(out, context, &overrides, &environment, args).await?;

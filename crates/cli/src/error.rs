@@ -77,6 +77,8 @@ pub(crate) enum CliError {
     },
     #[error("the SSH host key of gitspace `{name}` is not known")]
     NoHostKey { name: String },
+    #[error("the agent in gitspace `{name}` is too old for ssh")]
+    OldAgent { name: String },
     /// Exec, shell and ssh: the line is gone for good.
     #[error("the line to gitspace `{name}` was cut: {why}")]
     Line { name: String, why: String },
@@ -101,7 +103,10 @@ impl CliError {
             Self::Interrupted { .. } => Exit::Interrupted,
             Self::NotStarted { .. } | Self::Program { .. } => Exit::CannotStart,
             Self::NotAttached { .. } => Exit::NotFound,
-            Self::Line { .. } | Self::NoToken { .. } | Self::NoHostKey { .. } => Exit::Unavailable,
+            Self::Line { .. }
+            | Self::OldAgent { .. }
+            | Self::NoToken { .. }
+            | Self::NoHostKey { .. } => Exit::Unavailable,
             Self::Output(_)
             | Self::Input { .. }
             | Self::Write { .. }
@@ -144,6 +149,9 @@ impl CliError {
             )),
             Self::Interrupted { name } => Some(format!(
                 "look after it with `gitspace events {name} -f`, stop it with `gitspace cancel {name}`"
+            )),
+            Self::OldAgent { name } => Some(format!(
+                "`gitspace reset {name}` and `gitspace start {name}` make its container anew, and keep its files"
             )),
             Self::Overtaken { name, .. } | Self::Line { name, .. } => {
                 Some(format!("see `gitspace show {name}`"))

@@ -9,7 +9,7 @@ mod keys;
 pub(crate) mod shell;
 mod terminal;
 
-pub(crate) use again::again;
+pub(crate) use again::{FIRST_WAIT, again, longer};
 pub(crate) use terminal::aside;
 
 use crate::{error::CliError, net::Socket};

@@ -224,11 +224,12 @@ mod tests {
     async fn silent_connections_give_way_and_requests_under_way_do_not() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = listener.local_addr().unwrap();
-        let answer = Arc::new(Notify::new());
-        let slow = Arc::clone(&answer);
+        let (taken, answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (is_taken, slow) = (Arc::clone(&taken), Arc::clone(&answer));
         let router = Router::new().route("/", get(async || "quick")).route(
             "/slow",
             get(async move || {
+                is_taken.notify_one();
                 slow.notified().await;
                 "slow"
             }),
@@ -238,8 +239,9 @@ mod tests {
         let tasks = TaskTracker::new();
         let serving = tasks.spawn(serve_at_most(LIMIT, door, router, stop.clone()));
 
-        let mut taken = connect(to, [127, 0, 0, 9]).await.unwrap();
-        let slow = tasks.spawn(async move { ask(&mut taken, "/slow").await.unwrap() });
+        let mut first = connect(to, [127, 0, 0, 9]).await.unwrap();
+        let slow = tasks.spawn(async move { ask(&mut first, "/slow").await.unwrap() });
+        taken.notified().await;
         let mut silent = Vec::new();
         for _ in 0..5 * LIMIT {
             silent.push(connect(to, [127, 0, 0, 9]).await.unwrap());

@@ -98,7 +98,7 @@ fn button(label: &'static str, action: &str, request: &Request<'_, '_>) -> Butto
 }
 
 /// Where a button's form leads back to.
-fn back(request: &Request<'_, '_>) -> String {
+pub(crate) fn back(request: &Request<'_, '_>) -> String {
     let query = path::split(request.target).1.unwrap_or_default();
     url::form_urlencoded::parse(query.as_bytes())
         .find(|(name, back)| name == "return" && path::is_local(back))

@@ -11,7 +11,7 @@ use crate::{
     page::{self, Form, Notice},
     pool::Link,
     request::{self, MAX_FIELDS, MAX_HEAD},
-    state_page::state_page,
+    state_page::{guests_dial, state_page},
     tunnels::{Entering, Joining},
     wake::By,
 };
@@ -388,6 +388,10 @@ impl<S: Carrier> Connection<S> {
                 Some(link) => link,
                 None => match self.dial(target).await {
                     Ok(link) => link,
+                    Err(notice) if access.claims.is_guest => {
+                        let notice = guests_dial(notice.status);
+                        return self.answer(&notice, facts).await;
+                    }
                     Err(notice) => return self.answer(&notice, facts).await,
                 },
             };

@@ -5,7 +5,7 @@
 use crate::{
     answer::Question,
     authorize::{Access, Refusal, authorize, authorize_anybody},
-    buttons::{introduction, start, stopped_page, visit},
+    buttons::{back, introduction, start, stopped_page, visit},
     cookies,
     framing::Framing,
     gateway::Shared,
@@ -139,6 +139,15 @@ pub(crate) fn judge(
             return match find_access(shared, memo, &site, &request) {
                 Ok(access) if access.claims.is_guest => guests_page(&access.route).into(),
                 Ok(_) => start(&site, &request, &memo.token),
+                // The page may have been open over night. What it is on signs in, and has the button again.
+                Err(Refusal::Missing | Refusal::Expired | Refusal::Revoked)
+                    if request.grant.is_none() =>
+                {
+                    match check_origin(&site, &request) {
+                        Ok(()) => Notice::redirect(303, back(&request)).into(),
+                        Err(notice) => notice.into(),
+                    }
+                }
                 Err(refused) => refuse(shared, &site, &request, &refused).into(),
             };
         }

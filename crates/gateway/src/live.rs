@@ -62,8 +62,16 @@ pub(crate) struct Live {
 struct Held {
     claims: Arc<GrantClaims>,
     token: Arc<str>,
-    /// When the next one was last asked for.
-    asked: Option<Timestamp>,
+    renewal: Renewal,
+}
+
+/// How it is with the next grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Renewal {
+    NotAsked,
+    /// When it was last asked for.
+    Asked(Timestamp),
+    Refused,
 }
 
 /// A connection that needs its next grant.
@@ -92,8 +100,26 @@ impl Live {
         *self.held() = Some(Held {
             claims: claims.clone(),
             token,
-            asked: None,
+            renewal: Renewal::NotAsked,
         });
+    }
+
+    /// The next grant for what goes on under `token`, which is of no use where that is another one by now.
+    pub(crate) fn renew(&self, token: &str, claims: &Arc<GrantClaims>, next: Arc<str>) {
+        let mut held = self.held();
+        if let Some(held) = held.as_mut().filter(|held| *held.token == *token) {
+            held.claims = claims.clone();
+            held.token = next;
+            held.renewal = Renewal::NotAsked;
+        }
+    }
+
+    /// There is no next grant for what goes on under `token`.
+    pub(crate) fn renew_no_more(&self, token: &str) {
+        let mut held = self.held();
+        if let Some(held) = held.as_mut().filter(|held| *held.token == *token) {
+            held.renewal = Renewal::Refused;
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, Option<Held>> {
@@ -109,13 +135,15 @@ impl Live {
         let mut held = self.held();
         let held = held.as_mut()?;
         let is_soon = held.claims.exp.duration_since(now) < RENEW_BEFORE;
-        let was_asked = held
-            .asked
-            .is_some_and(|asked| now.duration_since(asked) < ASK_AGAIN);
-        if !is_soon || was_asked {
+        let is_turn = match held.renewal {
+            Renewal::NotAsked => true,
+            Renewal::Asked(at) => now.duration_since(at) >= ASK_AGAIN,
+            Renewal::Refused => false,
+        };
+        if !is_soon || !is_turn {
             return None;
         }
-        held.asked = Some(now);
+        held.renewal = Renewal::Asked(now);
         Some(held.token.clone())
     }
 

@@ -80,14 +80,15 @@ pub(crate) fn write(out: &mut Vec<u8>, notice: &Notice, form: Form) {
     );
     drop(write!(out, "content-length: {}\r\n", body.len()));
     // Without a referrer, browsers send a form with the origin `null`, as they do for another site's.
+    // And some hold `form-action` against what the app redirects to in the end.
     let (referrer, forms) = match notice.button {
-        Some(_) => ("same-origin", "'self'"),
-        None => ("no-referrer", "'none'"),
+        Some(_) => ("same-origin", ""),
+        None => ("no-referrer", "; form-action 'none'"),
     };
     drop(write!(
         out,
         "cache-control: no-store\r\nx-content-type-options: nosniff\r\nreferrer-policy: {referrer}\r\n\
-         content-security-policy: default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action {forms}\r\n\
+         content-security-policy: default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'{forms}\r\n\
          vary: accept, cookie\r\n",
     ));
     if form.https {

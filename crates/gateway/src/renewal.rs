@@ -23,7 +23,14 @@ const PATH: &str = "/api/v1/gateways/renew";
 /// How often it is looked whose turn it is.
 const PERIOD: Duration = Duration::from_secs(1);
 
-type Renewed = Option<(Arc<GrantClaims>, Arc<str>)>;
+#[derive(Clone)]
+enum Renewed {
+    Next(Arc<GrantClaims>, Arc<str>),
+    /// There is none.
+    Refused,
+    /// Nobody knows.
+    Unknown,
+}
 
 pub(crate) async fn run(
     shared: Arc<Shared>,
@@ -51,12 +58,14 @@ async fn renew_all(shared: &Shared, endpoint: &Endpoint, due: Vec<Due>) {
             Some(renewed) => renewed.clone(),
             None => {
                 let renewed = renew(shared, endpoint, &token).await;
-                asked.insert(token, renewed.clone());
+                asked.insert(token.clone(), renewed.clone());
                 renewed
             }
         };
-        if let Some((claims, token)) = renewed {
-            live.hold(&claims, token);
+        match renewed {
+            Renewed::Next(claims, next) => live.renew(&token, &claims, next),
+            Renewed::Refused => live.renew_no_more(&token),
+            Renewed::Unknown => {}
         }
     }
 }
@@ -73,18 +82,18 @@ async fn renew(shared: &Shared, endpoint: &Endpoint, token: &str) -> Renewed {
                 said,
                 "A grant is not renewed: what is open under it ends with it"
             );
-            return None;
+            return Renewed::Refused;
         }
         Err(error) => {
             tracing::warn!(error = %ErrorChain(&error), "Cannot ask for the next grant of what is open");
-            return None;
+            return Renewed::Unknown;
         }
     };
     match verified(&shared.known, answer.grant.expose(), shared.clock.now()) {
-        Ok(claims) => Some((claims, answer.grant.expose().into())),
+        Ok(claims) => Renewed::Next(claims, answer.grant.expose().into()),
         Err(refusal) => {
             tracing::warn!(error = %ErrorChain(&refusal), "The control plane gave a next grant that does not hold");
-            None
+            Renewed::Refused
         }
     }
 }

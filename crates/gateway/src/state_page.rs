@@ -68,18 +68,31 @@ pub(crate) fn state_page(route: &Route) -> Notice {
 
 /// For somebody whose gitspace it is not: no cause of its own, and nothing to be done about it.
 pub(crate) fn guests_page(route: &Route) -> Notice {
-    let problem = Problem::new(
-        "gitspace_not_running",
-        "the gitspace that shares this port does not run",
-    );
-    let mut notice = Notice::new(
-        503,
-        problem.hint("ask whoever gave you the link to start it"),
-    );
+    let (code, message) = match route.state {
+        GitspaceState::Running => (
+            "gitspace_unreachable",
+            "the gitspace that shares this port cannot be reached",
+        ),
+        _ => (
+            "gitspace_not_running",
+            "the gitspace that shares this port does not run",
+        ),
+    };
+    let problem = Problem::new(code, message).hint("ask whoever gave you the link");
+    let mut notice = Notice::new(503, problem);
     if route.state == GitspaceState::Starting {
         notice.retry_after = Some(2);
     }
     notice
+}
+
+/// The same, where it runs and the port does not answer: what else listens there, and how the host is, is not theirs to know.
+pub(crate) fn guests_dial(status: u16) -> Notice {
+    Notice::new(
+        status,
+        Problem::new("port_closed", "nothing answers at this port now")
+            .hint("ask whoever gave you the link"),
+    )
 }
 
 /// A page of it looks again each second, and so shows how it goes.

@@ -1,8 +1,9 @@
 //! One end, under the face of a socket.
 
 use crate::{
-    MAX_DATA, WINDOW,
+    TELL_EVERY, WINDOW,
     frame::{Frame, HEADER},
+    line::{Came, Line, OnLine, Peer},
     replay::Replay,
 };
 use std::{
@@ -21,19 +22,10 @@ use tokio::{
 
 /// What the other end has taken, on each line's start.
 const HELLO: usize = 8;
-/// Taken and not told, at which it is told without anything else to say.
-const TELL_EVERY: u64 = (WINDOW / 16) as u64;
-/// Read at once.
-const READ: usize = MAX_DATA + 4 * 1024;
 /// Written and not on the line, at which writers wait: more would only be in the way of what is more urgent.
 const AHEAD: usize = 64 * 1024;
 /// The calling end asks for a sign of life after such a silence, and gives the line up after as much again.
 const SILENCE: Duration = Duration::from_secs(15);
-
-/// A connection between two endpoints.
-pub trait Line: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Line for T {}
 
 /// Which end it is.
 #[derive(Debug)]
@@ -75,91 +67,6 @@ impl<C> fmt::Debug for Endpoint<C> {
             .field("is_on_line", &self.line.is_some())
             .field("taken", &self.taken)
             .finish_non_exhaustive()
-    }
-}
-
-/// How far the other end's end is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Peer {
-    Open,
-    /// It was read, and perhaps not all that is before it taken.
-    Ending,
-    /// The reader has it.
-    Ended,
-}
-
-struct OnLine {
-    stream: Box<dyn Line>,
-    /// What was read and not looked at lies from `at` to `end`.
-    inbound: Vec<u8>,
-    at: usize,
-    end: usize,
-    /// The other end's hello was read: what it has not taken can be sent.
-    greeted: bool,
-    /// Of the data frame that is being read.
-    incoming: usize,
-    /// Headers, and where they go on.
-    outbound: Vec<u8>,
-    /// Of the data frame that is being written, after `outbound`.
-    outgoing: usize,
-    /// What the other end knows of what was taken.
-    told: u64,
-    owes_sign: bool,
-    heard: Instant,
-    asked: bool,
-}
-
-/// What came next on a line.
-enum Came {
-    /// A piece of this length lies in `inbound`.
-    Data(usize),
-    Other,
-}
-
-impl OnLine {
-    fn new(stream: Box<dyn Line>, taken: u64) -> Self {
-        Self {
-            stream,
-            inbound: vec![0; READ],
-            at: 0,
-            end: 0,
-            greeted: false,
-            incoming: 0,
-            outbound: taken.to_be_bytes().to_vec(),
-            outgoing: 0,
-            told: taken,
-            owes_sign: false,
-            heard: Instant::now(),
-            asked: false,
-        }
-    }
-
-    fn unread(&self) -> &[u8] {
-        self.inbound.get(self.at..self.end).unwrap_or_default()
-    }
-
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let taken = *self.unread().first_chunk::<N>()?;
-        self.at += N;
-        Some(taken)
-    }
-
-    /// Reads more. An end without a last frame is a cut.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A part of a header at most.
-        self.inbound.copy_within(self.at..self.end, 0);
-        self.end -= self.at;
-        self.at = 0;
-        let mut room = ReadBuf::new(self.inbound.get_mut(self.end..).unwrap_or_default());
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut room))?;
-        let count = room.filled().len();
-        if count == 0 {
-            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-        }
-        self.end += count;
-        self.heard = Instant::now();
-        self.asked = false;
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -241,10 +148,13 @@ impl<C: Lines> Endpoint<C> {
             return Poll::Ready(Err(kind.into()));
         }
         loop {
+            if self.is_calling {
+                self.poll_watch(cx);
+            }
             match self.lines.poll_next(cx, self.line.is_none()) {
                 Poll::Ready(Ok(stream)) => {
                     // What was read of the old one and not taken comes again, and what was read ahead is thrown away with it.
-                    self.ahead.clear();
+                    self.ahead = VecDeque::new();
                     if self.peer == Peer::Ending {
                         self.peer = Peer::Open;
                     }
@@ -260,9 +170,6 @@ impl<C: Lines> Endpoint<C> {
                 Poll::Pending => break,
             }
         }
-        if self.is_calling {
-            self.poll_watch(cx);
-        }
         Poll::Ready(Ok(()))
     }
 
@@ -272,13 +179,15 @@ impl<C: Lines> Endpoint<C> {
             && self.watch.as_mut().poll(cx).is_ready()
         {
             let silent = line.heard.elapsed();
+            let mut next = line.heard + SILENCE;
             if line.asked && silent >= 2 * SILENCE {
                 self.line = None;
-            } else if silent >= SILENCE && !line.asked {
+            } else if silent >= SILENCE {
+                line.owes_sign |= !line.asked;
                 line.asked = true;
-                line.owes_sign = true;
+                next += SILENCE;
             }
-            self.watch.as_mut().reset(Instant::now() + SILENCE);
+            self.watch.as_mut().reset(next);
         }
     }
 
@@ -390,6 +299,13 @@ impl<C: Lines> Endpoint<C> {
     fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.replay.is_full() {
             ready!(self.poll_line(cx))?;
+            // Our hello: without it the other end says nothing either.
+            let out = self.poll_out(cx);
+            if let Poll::Ready(done) = self.survive(out)
+                && done?.is_none()
+            {
+                continue;
+            }
             let came = self.poll_in(cx);
             let Some(Came::Data(count)) = ready!(self.survive(came))? else {
                 continue;
@@ -422,40 +338,6 @@ impl<C: Lines> Endpoint<C> {
     }
 }
 
-impl OnLine {
-    /// Begins the next frame; false where there is none.
-    fn next(&mut self, replay: &mut Replay, taken: u64, peer: Peer) -> bool {
-        if !self.greeted {
-            return false;
-        }
-        let untold = taken - self.told;
-        let has_data = !replay.has_sent_all();
-        let is_last = peer == Peer::Ended;
-        let mut tell = |count| {
-            self.outbound
-                .extend_from_slice(&Frame::Taken(count).header());
-        };
-        if untold >= TELL_EVERY || (untold > 0 && (has_data || self.owes_sign || is_last)) {
-            tell(usize::try_from(untold).unwrap_or(usize::MAX));
-            self.told = taken;
-        }
-        if self.owes_sign {
-            tell(0);
-            self.owes_sign = false;
-        }
-        if has_data {
-            let length = replay.unsent().iter().map(|part| part.len()).sum();
-            self.outgoing = length;
-            self.outbound
-                .extend_from_slice(&Frame::Data(length).header());
-        } else if replay.is_end_next() {
-            replay.end_sent();
-            self.outbound.extend_from_slice(&Frame::End.header());
-        }
-        !self.outbound.is_empty()
-    }
-}
-
 impl<C: Lines> AsyncRead for Endpoint<C> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -468,6 +350,9 @@ impl<C: Lines> AsyncRead for Endpoint<C> {
                 let count = front.len().min(room.remaining());
                 room.put_slice(front.get(..count).unwrap_or_default());
                 self.ahead.drain(..count);
+                if self.ahead.is_empty() {
+                    self.ahead = VecDeque::new();
+                }
                 self.took(count, cx)?;
                 return Poll::Ready(Ok(()));
             }

@@ -13,8 +13,8 @@
 //!
 //! One that says it has taken no more is a sign of life. The end that was called ([`Side::Called`]) gives one for one.
 //!
-//! Responsible for: the frames ([`frame`]), what was sent and not acknowledged ([`replay`]), and both under the face of a socket
-//! ([`endpoint`]). Not responsible for: making lines, and saying which stream one belongs to.
+//! Responsible for: the frames ([`frame`]), one line with what of them is half read or written ([`line`]), what was sent and not acknowledged
+//! ([`replay`]), and all of it under the face of a socket ([`endpoint`]). Not responsible for: making lines, and saying which stream one belongs to.
 //!
 //! Invariants:
 //! - What was not acknowledged is kept: at most [`WINDOW`] bytes, and whoever writes more waits.
@@ -23,11 +23,15 @@
 
 mod endpoint;
 mod frame;
+mod line;
 mod replay;
 
-pub use endpoint::{Endpoint, Line, Lines, Side};
+pub use endpoint::{Endpoint, Lines, Side};
+pub use line::Line;
 
 /// Not acknowledged, of each direction: what a line of 1 Gbit/s and 30 ms holds.
 pub const WINDOW: usize = 4 * 1024 * 1024;
 /// Of one frame.
 pub const MAX_DATA: usize = 64 * 1024;
+/// Taken and not told, at which it is told without anything else to say.
+const TELL_EVERY: u64 = (WINDOW / 16) as u64;

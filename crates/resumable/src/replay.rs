@@ -14,6 +14,8 @@ pub(crate) struct Replay {
     acknowledged: u64,
     /// Put on the line that is in use.
     sent: u64,
+    /// Put on any line so far, the end with it.
+    ever_sent: u64,
     end: End,
 }
 
@@ -89,6 +91,7 @@ impl Replay {
 
     pub(crate) fn end_sent(&mut self) {
         self.end = self.end.max(End::Sent);
+        self.ever_sent = self.written() + 1;
     }
 
     /// The other end has all, and knows that it is all.
@@ -102,6 +105,7 @@ impl Replay {
 
     pub(crate) fn sent(&mut self, count: usize) {
         self.sent = (self.sent + count as u64).min(self.written());
+        self.ever_sent = self.ever_sent.max(self.sent);
     }
 
     /// So much more.
@@ -113,8 +117,7 @@ impl Replay {
 
     /// On a new line, whose other end has taken so much so far.
     pub(crate) fn resume(&mut self, taken: u64) -> Result<(), Impossible> {
-        let most = self.written() + u64::from(self.end > End::Open);
-        self.taken(taken, most)?;
+        self.taken(taken, self.ever_sent)?;
         self.sent = self.acknowledged;
         if self.end == End::Sent {
             self.end = End::Written;
@@ -187,6 +190,7 @@ mod tests {
         replay.acknowledged(4).unwrap();
         replay.resume(3).unwrap_err();
         replay.resume(7).unwrap_err();
+        replay.resume(5).unwrap_err();
         replay.resume(4).unwrap();
         assert_eq!(unsent(&replay), b"ef");
     }

@@ -37,6 +37,8 @@ pub struct Crowd<G> {
 struct Inner<G> {
     next: u64,
     places: HashMap<u64, Place<G>>,
+    /// At so many, those that have ended are forgotten.
+    look_at: usize,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,7 @@ impl<G: Guest> Crowd<G> {
             inner: Mutex::new(Inner {
                 next: 0,
                 places: HashMap::new(),
+                look_at: BATCH,
             }),
         }
     }
@@ -81,6 +84,11 @@ impl<G: Guest> Crowd<G> {
         let id = inner.next;
         let from = network(from);
         inner.places.insert(id, Place { from, guest, task });
+        // What has ended is memory of its task, and is forgotten each time that there are twice as many.
+        if inner.places.len() >= inner.look_at {
+            inner.places.retain(|_, place| !place.task.is_finished());
+            inner.look_at = (2 * inner.places.len()).max(BATCH);
+        }
     }
 
     /// Forgets those that have ended, and ends those for which `keep` is false.
@@ -104,7 +112,7 @@ impl<G: Guest> Crowd<G> {
         }
     }
 
-    /// Whether there is a place for one more. Where all are taken, those that have waited longest of the address with most connections lose
+    /// Whether there is a place for one more. Where all are taken, those that wait and were opened first, of the address with most connections, lose
     /// theirs, down to what the address with the second most has; then this is false, and their tasks are about to end.
     pub fn has_room(&self) -> bool {
         let mut inner = self.lock();
@@ -239,6 +247,17 @@ mod tests {
         assert!(!crowd.has_room());
         assert!(is_ended(first).await);
         assert!(!is_ended(second).await && !is_ended(honest).await);
+    }
+
+    #[tokio::test]
+    async fn those_that_have_ended_are_forgotten_long_before_all_places_are_taken() {
+        let crowd = Crowd::new(100_000);
+        for _ in 0..10 * BATCH {
+            let (_, task) = enter(&crowd, "192.0.2.1", true);
+            task.abort();
+            assert!(is_ended(task).await);
+        }
+        assert!(crowd.len() <= BATCH, "{}", crowd.len());
     }
 
     #[tokio::test]

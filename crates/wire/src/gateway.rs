@@ -49,6 +49,9 @@ pub struct GrantClaims {
     pub is_guest: bool,
     pub iat: Timestamp,
     pub exp: Timestamp,
+    /// It is not renewed beyond this. An older control plane says nothing, and renews nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -35,7 +35,7 @@ use std::collections::BTreeMap;
 pub const SSH_PROTOCOL: &str = "gitspaces-ssh";
 
 /// `Upgrade:` of a connection that is a line of a resumable stream.
-pub const SSH_LINE_PROTOCOL: &str = "gitspaces-ssh-line";
+pub const SSH_LINE_PROTOCOL: &str = "gitspaces.ssh-line.v1";
 
 /// For how long an SSH session waits for its next line: from the evening to the next day's.
 pub const SSH_SESSION_KEPT: std::time::Duration = std::time::Duration::from_hours(24);

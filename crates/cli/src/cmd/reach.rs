@@ -8,6 +8,7 @@ use crate::{
     progress::path_of,
     text,
 };
+use http::StatusCode;
 use serde_json::Value;
 use url::Url;
 use wire::{
@@ -21,10 +22,15 @@ pub(super) async fn ports(context: &Context, name: &str) -> Result<(), CliError>
     let entry = context.api.grant(name).await?;
     let ports: Object<Vec<ListeningPort>> =
         entry.get(context.api.client(), "/api/v1/ports").await?;
-    let shared: Object<PortShares> = context.api.get(&shares_of(name)).await?;
+    let shared: Vec<PortShare> = match context.api.get::<PortShares>(&shares_of(name)).await {
+        Ok(shared) => shared.it.items,
+        // A control plane of before ports could be shared.
+        Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
     context.out.show(&ports, || {
         let visibility = |port| {
-            let shared = shared.it.items.iter().find(|shared| shared.port == port);
+            let shared = shared.iter().find(|shared| shared.port == port);
             shared.map_or(PortVisibility::Private, |shared| shared.effective)
         };
         let mut rows: Vec<_> = ports
@@ -48,8 +54,6 @@ pub(super) async fn ports(context: &Context, name: &str) -> Result<(), CliError>
             .collect();
         // Whoever shares a port wants to see it also while nothing listens there.
         let silent = shared
-            .it
-            .items
             .iter()
             .filter(|shared| ports.it.iter().all(|port| port.port != shared.port));
         rows.extend(silent.map(|shared| {

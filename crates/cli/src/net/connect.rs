@@ -7,6 +7,7 @@ use super::{
 };
 use bytes::Bytes;
 use camino::Utf8PathBuf;
+use nix::sys::socket::{setsockopt, sockopt};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use std::{
@@ -34,6 +35,23 @@ pub(crate) struct Connector {
     tls: OnceLock<Arc<ClientConfig>>,
 }
 
+/// A host that is gone is noticed after about a minute, also where nothing is on its way.
+const KEEPALIVE_IDLE_S: u32 = 20;
+const KEEPALIVE_PERIOD_S: u32 = 10;
+const KEEPALIVE_PROBES: u32 = 4;
+const UNACKNOWLEDGED_MS: u32 = 60_000;
+
+fn set_options(tcp: &TcpStream) -> io::Result<()> {
+    // Keys typed in a shell must not wait for the answer to the last one.
+    tcp.set_nodelay(true)?;
+    setsockopt(tcp, sockopt::KeepAlive, &true)?;
+    setsockopt(tcp, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_S)?;
+    setsockopt(tcp, sockopt::TcpKeepInterval, &KEEPALIVE_PERIOD_S)?;
+    setsockopt(tcp, sockopt::TcpKeepCount, &KEEPALIVE_PROBES)?;
+    setsockopt(tcp, sockopt::TcpUserTimeout, &UNACKNOWLEDGED_MS)?;
+    Ok(())
+}
+
 impl Connector {
     pub(crate) const fn new(ca_file: Option<Utf8PathBuf>) -> Self {
         Self {
@@ -44,12 +62,10 @@ impl Connector {
 
     pub(crate) async fn connect(&self, origin: &Origin) -> Result<Stream, RequestError> {
         let tcp = dial(origin).await?;
-        // Keys typed in a shell must not wait for the answer to the last one.
-        tcp.set_nodelay(true)
-            .map_err(|source| RequestError::Connect {
-                url: origin.to_string(),
-                source,
-            })?;
+        set_options(&tcp).map_err(|source| RequestError::Connect {
+            url: origin.to_string(),
+            source,
+        })?;
         if !origin.https {
             return Ok(Line::Plain(tcp).into());
         }

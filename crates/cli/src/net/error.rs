@@ -73,6 +73,15 @@ pub(crate) enum RequestError {
     },
 }
 
+/// The other end broke off, or its first bytes are of another protocol.
+fn says_no_tls(source: &io::Error) -> bool {
+    let is_other = source
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        .is_some_and(|error| matches!(error, rustls::Error::InvalidMessage(_)));
+    is_other || source.kind() == io::ErrorKind::UnexpectedEof
+}
+
 impl RequestError {
     /// Whether the same request may work on another connection a moment later.
     pub(crate) const fn is_connection(&self) -> bool {
@@ -130,6 +139,9 @@ impl RequestError {
             Self::Resolve { .. } => "is the URL right? see `gitspace login --help`",
             Self::Connect { .. } | Self::Cut { .. } | Self::Silent { .. } => {
                 "is the server running, and is this the right URL?"
+            }
+            Self::Tls { source, .. } if says_no_tls(source) => {
+                "does the server speak plain http? then its URL begins with http://"
             }
             Self::Tls { .. } | Self::NoRoots => {
                 "where the server has a certificate of a private CA, name the CA's file with --ca-file"

@@ -1,7 +1,7 @@
 //! `gitspace shell`: a terminal that outlives its line. A cut line is connected again, from the byte it was cut at.
 
 use super::{
-    Heard, PING_EVERY, Sink, Stream, again, exit_code, hear,
+    FIRST_WAIT, Heard, PING_EVERY, Sink, Stream, again, exit_code, hear,
     keys::Keys,
     say, stdin_chunks,
     terminal::{self, LEAVE_ALTERNATE, RESET, RawMode, aside},
@@ -121,7 +121,7 @@ async fn attend(
             "the line was cut ({why}); connecting again, ~. leaves"
         ));
         socket = tokio::select! {
-            again = again(context, name, async |entry| open(context, entry, id).await) => again?,
+            again = again(context, name, FIRST_WAIT, async |entry| open(context, entry, id).await) => again?,
             () = input.hold() => return Ok(End::Left),
         };
     }

@@ -7,7 +7,7 @@ use crate::{
     error::CliError,
     net::Stream,
     progress::{self, Goal, path_of},
-    session::{again, aside},
+    session::{FIRST_WAIT, again, aside, longer},
 };
 use http::StatusCode;
 use newtype_uuid::GenericUuid as _;
@@ -25,7 +25,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::unix::pipe,
     signal::unix::{SignalKind, signal},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use wire::{
     api::{ActionRequest, Gitspace, GitspaceAction},
@@ -36,10 +36,14 @@ use wire::{
 };
 
 const PATH: &str = "/api/v1/ssh";
+/// How an agent says that it does not know a path.
+const NO_ROUTE: &str = "no_route";
 /// As much as fits into a pipe.
 const CHUNK: usize = 64 * 1024;
 /// A line that is back within this was never gone.
 const UNNOTICED: Duration = Duration::from_secs(2);
+/// A line that lasted as long was a good one.
+const QUIET: Duration = Duration::from_secs(60);
 /// For the other end to hear that this one is done.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -104,9 +108,16 @@ impl<'a> Opening<'a> {
                 session,
                 first: Some(line),
                 making: None,
+                wait: FIRST_WAIT,
+                opened: Instant::now(),
             }),
             Err(error) if error.status() == Some(StatusCode::UPGRADE_REQUIRED) => {
                 Way::Bare(entry.upgrade(client, PATH, SSH_PROTOCOL).await?)
+            }
+            Err(error) if error.code() == Some(NO_ROUTE) => {
+                return Err(CliError::OldAgent {
+                    name: self.name.to_string(),
+                });
             }
             Err(error) => return Err(error.into()),
         };
@@ -126,6 +137,9 @@ struct Redial<'a> {
     session: SshSessionUuid,
     first: Option<Stream>,
     making: Option<Making<'a>>,
+    /// Before the next line: longer where the last ones did not last.
+    wait: Duration,
+    opened: Instant,
 }
 
 type Making<'a> = Pin<Box<dyn Future<Output = Result<Stream, CliError>> + 'a>>;
@@ -142,11 +156,19 @@ impl Lines for Redial<'_> {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Ok(Box::new(first)));
         }
-        let making = self
-            .making
-            .get_or_insert_with(|| Box::pin(redial(self.context, self.name, self.session)));
+        if self.making.is_none() {
+            self.wait = if self.opened.elapsed() < QUIET {
+                longer(self.wait)
+            } else {
+                FIRST_WAIT
+            };
+        }
+        let making = self.making.get_or_insert_with(|| {
+            Box::pin(redial(self.context, self.name, self.session, self.wait))
+        });
         let made = ready!(making.as_mut().poll(cx));
         self.making = None;
+        self.opened = Instant::now();
         Poll::Ready(match made {
             Ok(line) => Ok(Box::new(line)),
             Err(error) => Err(io::Error::other(error)),
@@ -159,13 +181,14 @@ async fn redial(
     context: &Context,
     name: &GitspaceName,
     session: SshSessionUuid,
+    wait: Duration,
 ) -> Result<Stream, CliError> {
     let path = format!("{PATH}?session={session}&resume=true");
     let open = async |entry: &Entry| {
         let line = entry.upgrade(context.api.client(), &path, SSH_LINE_PROTOCOL);
         Ok(line.await?)
     };
-    let opening = again(context, name.as_str(), open);
+    let opening = again(context, name.as_str(), wait, open);
     tokio::pin!(opening);
     tokio::select! {
         opened = &mut opening => return opened,
@@ -230,14 +253,12 @@ async fn carry(line: impl AsyncRead + AsyncWrite) -> Result<io::Result<()>, CliE
         _ = told_to_end.recv() => Ok(()),
         _ = interrupted.recv() => Ok(()),
     };
-    if done.is_ok() {
-        // So that the session does not wait for another line.
-        let goodbye = async {
-            to_line.shutdown().await?;
-            tokio::io::copy(&mut from_line, &mut tokio::io::sink()).await
-        };
-        drop(timeout(GOODBYE, goodbye).await);
-    }
+    // Whatever ended it, ssh's pipes too: else the session waits for another line.
+    let goodbye = async {
+        to_line.shutdown().await?;
+        tokio::io::copy(&mut from_line, &mut tokio::io::sink()).await
+    };
+    drop(timeout(GOODBYE, goodbye).await);
     Ok(done)
 }
 

@@ -304,13 +304,14 @@ impl Connection {
         let state = &self.state;
         let records = state.store.live_gitspaces().await?;
         let revocations = state.store.revocations(state.now()).await?;
-        let mut shared = state.store.all_shared_ports().await?;
+        let mut shared: HashMap<GitspaceUuid, Vec<SharedPortRecord>> = HashMap::new();
+        for port in state.store.all_shared_ports().await? {
+            shared.entry(port.gitspace).or_default().push(port);
+        }
         let routes: Vec<Route> = records
             .into_iter()
             .map(|record| {
-                let own = shared
-                    .extract_if(.., |shared| shared.gitspace == record.id)
-                    .collect();
+                let own = shared.remove(&record.id).unwrap_or_default();
                 route(state, record, own)
             })
             .collect();

@@ -54,6 +54,7 @@ pub(crate) async fn exchange_code(
         Holder {
             gateway: gateway.id,
             user: user.id,
+            until: None,
         },
         &gitspace,
         Scope::of_origin(body.port, is_guest),

@@ -4,6 +4,7 @@ use crate::{
     api::{error::ApiError, gitspaces::resolve_port},
     state::AppState,
 };
+use jiff::Timestamp;
 use store::{GatewayRecord, GitspaceRecord, UserRecord};
 use wire::gateway::{GrantClaims, PortSet};
 
@@ -20,15 +21,16 @@ pub(super) async fn held(
     state: &AppState,
     gateway: &GatewayRecord,
     grant: &str,
+    now: Timestamp,
 ) -> Result<Held, ApiError> {
     let claims = state
         .grants
-        .verify(grant, state.now())
+        .verify(grant, now)
         .filter(|claims| claims.gateway == gateway.id)
         .ok_or(ApiError::GrantRefused)?;
     if state
         .store
-        .revocations(state.now())
+        .revocations(now)
         .await?
         .iter()
         .any(|revocation| revocation.voids(&claims))

@@ -14,7 +14,7 @@ use wire::{
 
 /// Renew the grant of a connection that is still open, so that it does not end with the hour.
 ///
-/// The next one has the same id: whoever revokes the first revokes both.
+/// The next one has the same id, so that whoever revokes the first revokes both, and the same last moment, twelve hours after the first.
 #[utoipa::path(post, path = "/gateways/renew", tag = "gateways", request_body = Object, responses(
     (status = 200, description = "`{\"grant\"}`", body = Object),
     (status = 401, body = Problem),
@@ -25,13 +25,17 @@ pub(crate) async fn renew_grant(
     Gateway(gateway): Gateway,
     Body(body): Body<RenewRequest>,
 ) -> Result<Json<RenewResponse>, ApiError> {
-    let held = held(&state, &gateway, body.grant.expose()).await?;
+    // Before anything is looked at: a revocation meanwhile is of a later moment, and voids the next grant too.
+    let now = state.now();
+    let held = held(&state, &gateway, body.grant.expose(), now).await?;
+    let until = held.claims.until.ok_or(ApiError::GrantRefused)?;
     let (_, grant) = state.grants.issue(
         held.claims.id,
-        state.now(),
+        now,
         Holder {
             gateway: gateway.id,
             user: held.user.id,
+            until: Some(until),
         },
         &held.gitspace,
         Scope {

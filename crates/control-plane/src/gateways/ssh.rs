@@ -75,6 +75,7 @@ pub(crate) async fn ask_ssh(
             let holder = Holder {
                 gateway: gateway.id,
                 user: user.id,
+                until: None,
             };
             let scope = Scope {
                 ports: PortSet::Only { ports: Vec::new() },

@@ -41,7 +41,7 @@ pub(crate) async fn wake_gitspace(
         claims,
         gitspace: record,
         user,
-    } = held(&state, &gateway, body.grant.expose()).await?;
+    } = held(&state, &gateway, body.grant.expose(), state.now()).await?;
     // A guest comes to what runs, and starts nothing.
     if claims.is_guest {
         return Err(ApiError::GrantRefused);

@@ -201,11 +201,13 @@ impl Connection {
         self.storing = Some(Storing { seqs, work });
     }
 
-    /// Cancelled when it takes more than its share: of what waits to be sent, or, while nothing is heard of it, of greetings.
+    /// Cancelled when it takes more than its share: of what waits to be sent, or, until it has said who it is, of greetings.
     fn enough(&self) -> CancellationToken {
         match (&self.admitted, &self.turn) {
             (Some(admitted), _) => admitted.published.overrun.clone(),
-            (None, Some(turn)) if self.greeting.is_none() => turn.given_away(),
+            (None, Some(turn)) if self.greeting.is_none() && self.proved.is_none() => {
+                turn.given_away()
+            }
             (None, _) => CancellationToken::new(),
         }
     }

@@ -120,8 +120,13 @@ impl Turns {
 }
 
 impl Inner {
+    /// Without those that are given away already.
     fn held_by(&self) -> HashMap<IpAddr, usize> {
-        count(self.held.values().map(|held| held.from))
+        let kept = self
+            .held
+            .values()
+            .filter(|held| !held.given_away.is_cancelled());
+        count(kept.map(|held| held.from))
     }
 
     /// Those that are free, each to the one whose address has fewest.

@@ -15,6 +15,8 @@ use wire::{
 
 /// A browser or the CLI gets another one without its user noticing.
 const GRANT_LIFE: Duration = Duration::from_secs(3600);
+/// What is open longer than a grant lasts goes on under the next ones for a working day; then whoever opened it has to come again.
+const RENEWED_LIFE: Duration = Duration::from_hours(12);
 /// Grants that are older than this are refused by every gateway anyway (life and leeway).
 const REVOCATION_LIFE: Duration = Duration::from_secs(3600 + 300);
 /// From one redirect to the next.
@@ -101,7 +103,7 @@ impl GrantIssuer {
         token::sign(claims, &self.key, purpose)
     }
 
-    /// A grant of `user` for `gitspace` through one gateway.
+    /// A grant of `user` for `gitspace` through one gateway, of the moment `now`: what was looked at for it was looked at later.
     pub(crate) fn issue(
         &self,
         id: GrantUuid,
@@ -110,6 +112,9 @@ impl GrantIssuer {
         gitspace: &GitspaceRecord,
         scope: Scope,
     ) -> Result<(GrantClaims, Secret), ApiError> {
+        let until = holder
+            .until
+            .unwrap_or_else(|| now.checked_add(RENEWED_LIFE).unwrap_or(Timestamp::MAX));
         // Revocations are kept to the microsecond: a grant of the same instant must not be after one.
         let iat = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now);
         let claims = GrantClaims {
@@ -122,7 +127,11 @@ impl GrantIssuer {
             workspace: scope.workspace,
             is_guest: scope.is_guest,
             iat,
-            exp: iat.checked_add(GRANT_LIFE).unwrap_or(Timestamp::MAX),
+            exp: iat
+                .checked_add(GRANT_LIFE)
+                .unwrap_or(Timestamp::MAX)
+                .min(until),
+            until: Some(until),
         };
         let signed = token::sign(&claims, &self.key, GRANT_PURPOSE)
             .map_err(|error| ApiError::internal("signing a grant", error))?;
@@ -135,6 +144,8 @@ impl GrantIssuer {
 pub(crate) struct Holder {
     pub(crate) gateway: GatewayUuid,
     pub(crate) user: UserUuid,
+    /// Of the grant before this one: neither it nor any after it lasts longer.
+    pub(crate) until: Option<Timestamp>,
 }
 
 /// What a grant reaches.

@@ -2,6 +2,7 @@
 
 use super::support::{Answer, TestPlane};
 use http::Method;
+use jiff::SignedDuration;
 use serde_json::json;
 use std::time::Duration;
 use token::VerifyingKey;
@@ -378,4 +379,38 @@ async fn a_grant_of_what_is_still_open_is_renewed_while_its_holder_may_enter() {
         .expect(200);
     let refused = renew(gateway.token.expose(), &second).await;
     assert_eq!(refused.code(), "grant_refused");
+}
+
+#[tokio::test]
+async fn a_grant_is_renewed_for_a_working_day_and_then_its_holder_comes_again() {
+    let plane = TestPlane::start().await;
+    plane.gitspace(&plane.admin, "demo").await;
+    let gateway = plane.gateway().await;
+    let made = plane
+        .post(&plane.admin, "/gitspaces/demo/grants", json!({}))
+        .await
+        .expect(201)
+        .json();
+    let mut last = made["grant"].as_str().unwrap().to_owned();
+    let begun = claims(&plane, &last).iat;
+    let mut renewed = 0;
+    loop {
+        let before = claims(&plane, &last).exp;
+        plane.clock.advance(Duration::from_secs(50 * 60));
+        let body = json!({ "grant": last });
+        let answer = plane
+            .post(gateway.token.expose(), "/gateways/renew", body)
+            .await;
+        if answer.status.as_u16() != 200 {
+            assert_eq!(answer.code(), "grant_refused");
+            break;
+        }
+        let next = answer.json()["grant"].as_str().unwrap().to_owned();
+        let exp = claims(&plane, &next).exp;
+        assert!(exp >= before);
+        assert!(exp.duration_since(begun) <= SignedDuration::from_hours(12));
+        last = next;
+        renewed += 1;
+    }
+    assert!((13..=15).contains(&renewed), "{renewed}");
 }

@@ -75,6 +75,8 @@ pub(crate) struct Seen {
     pub(crate) grant_life: AtomicUsize,
     /// How often the start of the gitspace was asked for.
     pub(crate) woken: AtomicUsize,
+    /// And not only come to.
+    pub(crate) asked_for: AtomicUsize,
     pub(crate) refuses_to_wake: AtomicBool,
     /// Whether the control plane gives next grants, and how often it did.
     pub(crate) renews: AtomicBool,
@@ -425,6 +427,7 @@ pub(crate) fn claims() -> GrantClaims {
         is_guest: false,
         iat: now - SignedDuration::from_secs(1),
         exp: now + SignedDuration::from_secs(600),
+        until: None,
     }
 }
 
@@ -586,6 +589,9 @@ fn wake(question: &serde_json::Value, seen: &Seen) -> (&'static str, serde_json:
             .starts_with("v4.public.")
     );
     seen.woken.fetch_add(1, Ordering::SeqCst);
+    if question["is_asked_for"] == true {
+        seen.asked_for.fetch_add(1, Ordering::SeqCst);
+    }
     if seen.refuses_to_wake.load(Ordering::SeqCst) {
         let problem = wire::problem::Problem::new("not_woken", "the gitspace is not started")
             .cause("it failed");

@@ -1,7 +1,10 @@
 //! Ports that their owner shares.
 
 use crate::harness::{HOST, World, claims, read_head, route, uuid, within};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use wire::{
     gateway::{GrantClaims, PortSet, Route, ToGateway},
@@ -195,10 +198,41 @@ async fn a_shared_port_that_is_made_private_ends_what_is_open_within_a_second() 
     stream.write_all(upgrade.as_bytes()).await.unwrap();
     let head = within("an answer", read_head(&mut stream)).await;
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    let told = Instant::now();
     share(&world, PortVisibility::Private).await;
     let mut rest = Vec::new();
     // Cut or closed: over.
     drop(within("its end", stream.read_to_end(&mut rest)).await);
+    assert!(told.elapsed().as_millis() < 1000, "{:?}", told.elapsed());
+}
+
+#[tokio::test]
+async fn whoever_visits_a_port_that_does_not_answer_is_not_told_what_does() {
+    let world = World::start().await;
+    let mut shared = route(GitspaceState::Running, true);
+    // One at which nothing listens, and one whose host is away.
+    shared.shared = [8001, 8003]
+        .map(|port| SharedPort {
+            port,
+            visibility: PortVisibility::Public,
+        })
+        .to_vec();
+    tell(&world, ToGateway::Route { route: shared }).await;
+    for port in [8001, 8003] {
+        let ask = |head: &str| {
+            format!(
+                "GET / HTTP/1.1\r\nHost: {port}--demo-ab12cd.localhost:7080\r\nConnection: close\r\n{head}\r\n"
+            )
+        };
+        let owner = world
+            .ask(ask(&format!("gitspaces-grant: {}\r\n", world.grant())))
+            .await;
+        assert!(owner.contains("\"cause\""), "{owner}");
+        let visitor = world.ask(ask("")).await;
+        assert!(visitor.starts_with("HTTP/1.1 502"), "{visitor}");
+        assert!(!visitor.contains("\"cause\""), "{visitor}");
+        assert!(visitor.contains("nothing answers"), "{visitor}");
+    }
 }
 
 #[tokio::test]

@@ -96,6 +96,13 @@ pub(super) struct Connection<'a, S> {
     heard: Instant,
 }
 
+/// Whatever ends it: what runs for its channels ends with them.
+impl<S> Drop for Connection<'_, S> {
+    fn drop(&mut self) {
+        self.channels.end();
+    }
+}
+
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     pub(super) fn new(
         agent: Arc<Agent>,

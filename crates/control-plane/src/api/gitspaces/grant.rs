@@ -57,6 +57,7 @@ pub(crate) async fn create_grant(
         Holder {
             gateway,
             user: caller.user.id,
+            until: None,
         },
         &record,
         Scope {

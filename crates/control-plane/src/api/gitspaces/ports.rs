@@ -101,7 +101,7 @@ pub(crate) async fn share_port(
         state.store.share_port(&shared).await?;
     }
     state.orchestrator.announce(record.id);
-    tracing::info!(user = %caller.user.id, gitspace = %record.id, port, visibility = %body.visibility, "Port shared");
+    tracing::info!(user = %caller.user.id, gitspace = %record.id, port, visibility = %body.visibility, "Port's visibility set");
     Ok(Json(show(&state, &record, port, body.visibility)))
 }
 
