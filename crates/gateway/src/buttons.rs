@@ -20,7 +20,7 @@ const VISIT_S: i64 = 30 * 24 * 3600;
 /// The grant is of somebody who may enter.
 pub(crate) fn start(site: &Site, request: &Request<'_, '_>, grant: &[u8]) -> Verdict {
     if request.method != "POST" || !request.framing.is_done() {
-        return bad_request(BadRequest::Method("anything but POST, without a body,")).into();
+        return bad_request(BadRequest::Button).into();
     }
     if let Err(notice) = check_origin(site, request) {
         return notice.into();
@@ -34,7 +34,7 @@ pub(crate) fn start(site: &Site, request: &Request<'_, '_>, grant: &[u8]) -> Ver
 /// Somebody has seen whose port it is, and goes on.
 pub(crate) fn visit(shared: &Shared, site: &Site, request: &Request<'_, '_>) -> Notice {
     if request.method != "POST" || !request.framing.is_done() {
-        return bad_request(BadRequest::Method("anything but POST, without a body,"));
+        return bad_request(BadRequest::Button);
     }
     if let Err(notice) = check_origin(site, request) {
         return notice;

@@ -18,6 +18,8 @@ pub(crate) enum Field {
     Origin,
     FetchSite,
     FetchMode,
+    FetchDest,
+    Purpose,
     Accept,
     /// Our own grant.
     Grant,
@@ -89,6 +91,8 @@ pub(crate) fn request_field(name: &str) -> Field {
         14 if is("content-length") => Some(Field::ContentLength),
         14 if is("sec-fetch-site") => Some(Field::FetchSite),
         14 if is("sec-fetch-mode") => Some(Field::FetchMode),
+        14 if is("sec-fetch-dest") => Some(Field::FetchDest),
+        11 if is("sec-purpose") => Some(Field::Purpose),
         14 if is(wire::gateway::WAKE_HEADER) => Some(Field::Wake),
         15 if is(wire::gateway::GRANT_HEADER) => Some(Field::Grant),
         17 if is("transfer-encoding") => Some(Field::TransferEncoding),

@@ -137,7 +137,11 @@ pub(crate) fn judge(
         Ok(PathKind::Open) => return open(&request, site),
         Ok(PathKind::Start) => {
             return match find_access(shared, memo, &site, &request) {
-                Ok(access) if access.claims.is_guest => guests_page(&access.route).into(),
+                Ok(access) if access.claims.is_guest => Notice::new(
+                    403,
+                    Problem::new("guest", "only its owner starts a gitspace"),
+                )
+                .into(),
                 Ok(_) => start(&site, &request, &memo.token),
                 // The page may have been open over night. What it is on signs in, and has the button again.
                 Err(Refusal::Missing | Refusal::Expired | Refusal::Revoked)
@@ -361,7 +365,9 @@ fn refuse(shared: &Shared, site: &Site, request: &Request<'_, '_>, refused: &Ref
         | Refusal::Revoked
         | Refusal::OtherGateway
         | Refusal::OtherGitspace
-        | Refusal::OtherPort => problem.hint("open it again with `gitspace url NAME --login`"),
+        | Refusal::OtherPort => problem.hint(
+            "open it again in a browser, or with `gitspace url NAME --login` where it is yours",
+        ),
     };
     let mut notice = Notice::new(status, problem);
     if matches!(refused, Refusal::NotConnected) {
@@ -414,7 +420,7 @@ fn wait(shared: &Shared, access: &Access, token: &[u8], request: &Request<'_, '_
         return None;
     }
     let shown = request.grant.is_none() && request.is_navigation();
-    let asks = request.wakes && (request.grant.is_some() || shown);
+    let asks = request.wakes && (request.grant.is_some() || (shown && request.is_opened()));
     let grant = std::str::from_utf8(token)
         .ok()
         .filter(|_| asks)

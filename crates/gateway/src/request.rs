@@ -33,6 +33,8 @@ pub(crate) enum BadRequest {
     Climbs,
     #[error("the method `{0}` is not taken")]
     Method(&'static str),
+    #[error("what a button sends is a POST without a body")]
+    Button,
     #[error("Content-Length is malformed or given twice")]
     ContentLength,
     #[error("Transfer-Encoding is not `chunked`, alone and once")]
@@ -51,7 +53,7 @@ impl BadRequest {
     pub(crate) fn status(self) -> u16 {
         match self {
             Self::TooManyFields | Self::TooLarge => 431,
-            Self::Method(_) => 405,
+            Self::Method(_) | Self::Button => 405,
             Self::Expect => 417,
             Self::Syntax
             | Self::BareLf
@@ -90,6 +92,8 @@ pub(crate) struct Request<'r, 'b> {
     pub(crate) origin: Option<&'b [u8]>,
     pub(crate) fetch_site: Option<&'b [u8]>,
     fetch_mode: Option<&'b [u8]>,
+    /// A person looks at the answer itself: it is in no frame, and not fetched in advance.
+    is_seen: bool,
     pub(crate) accepts_html: bool,
     /// Whether `Connection` names fields to take away.
     nominates: bool,
@@ -170,6 +174,7 @@ fn read_fields<'r, 'b>(
         grant: None,
         origin: None,
         fetch_mode: None,
+        is_seen: true,
         fetch_site: None,
         accepts_html: false,
         nominates: false,
@@ -229,6 +234,8 @@ fn read_fields<'r, 'b>(
             Field::FetchMode => {
                 request.fetch_mode.get_or_insert(value);
             }
+            Field::FetchDest => request.is_seen &= value == b"document",
+            Field::Purpose => request.is_seen = false,
             Field::Accept => request.accepts_html |= contains(value, b"text/html"),
             Field::Grant => {
                 once(&mut request.grant, value)
@@ -362,6 +369,11 @@ impl<'b> Request<'_, 'b> {
         self.method == "GET" && self.accepts_html && self.upgrade.is_none() && is_for_page
     }
 
+    /// Whether a person opened it. A frame of some page, or what a browser fetches in advance, is shown like that, and is nobody's wish.
+    pub(crate) fn is_opened(&self) -> bool {
+        self.is_navigation() && self.is_seen
+    }
+
     /// The grants in its cookies, in their order; `secure` says which name they have.
     pub(crate) fn cookie_grants(&self, secure: bool) -> impl Iterator<Item = &'b [u8]> {
         self.fields
@@ -399,6 +411,8 @@ impl<'b> Request<'_, 'b> {
                 | Field::Origin
                 | Field::FetchSite
                 | Field::FetchMode
+                | Field::FetchDest
+                | Field::Purpose
                 | Field::Accept
                 | Field::ContentLength => {
                     let framing = *kind == Field::ContentLength;

@@ -1,4 +1,4 @@
-//! Frames of `gitspaces.control.v1` as they are on the wire: one file for each, in `golden/v1`.
+//! Frames of `gitspaces.control.v1`, and what tunnels and gateways say and check, as they are on the wire: one file for each, in `golden/v1`.
 //!
 //! A file that is there is never changed: it is what a delegate or a control plane of the version before sends. `GITSPACES_WRITE_GOLDEN=1`
 //! writes the files that are missing. `docs/protocol.md` says what may be added to a version.
@@ -73,6 +73,7 @@ fn every_frame_is_written_and_read_as_it_always_was() {
     };
     samples::http(&mut body);
     samples::tunnel(&mut body);
+    samples::gateway(&mut body);
     let files: BTreeSet<String> = std::fs::read_dir(FOLDER)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

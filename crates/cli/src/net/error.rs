@@ -188,6 +188,14 @@ impl RequestError {
                 // A name that is taken stays so; everything else in conflict passes.
                 StatusCode::CONFLICT if self.code() == Some("taken") => Exit::Data,
                 StatusCode::CONFLICT
+                    if matches!(
+                        self.code(),
+                        Some("visibility_not_allowed" | "too_many_ports")
+                    ) =>
+                {
+                    Exit::Refused
+                }
+                StatusCode::CONFLICT
                 | StatusCode::TOO_MANY_REQUESTS
                 | StatusCode::SERVICE_UNAVAILABLE => Exit::TryAgain,
                 StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => Exit::Unavailable,

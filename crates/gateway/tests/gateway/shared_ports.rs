@@ -261,6 +261,6 @@ async fn whoever_visits_starts_nothing_and_learns_no_cause() {
             "POST /.gitspaces/start HTTP/1.1\r\nHost: {HOST}\r\nOrigin: http://{HOST}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         ))
         .await;
-    assert!(pressed.starts_with("HTTP/1.1 503"), "{pressed}");
+    assert!(pressed.starts_with("HTTP/1.1 403"), "{pressed}");
     assert_eq!(world.seen.woken.load(Ordering::SeqCst), 0);
 }

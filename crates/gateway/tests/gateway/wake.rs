@@ -161,6 +161,28 @@ async fn a_page_that_was_left_open_does_not_keep_its_gitspace_awake() {
 }
 
 #[tokio::test]
+async fn a_frame_of_another_page_or_what_is_fetched_in_advance_starts_nothing() {
+    let world = asleep().await;
+    let cookie = format!(
+        "Cookie: gitspaces-grant={}\r\nAccept: text/html\r\nSec-Fetch-Mode: navigate\r\n",
+        world.grant()
+    );
+    for head in [
+        "Sec-Fetch-Dest: iframe\r\n",
+        "Sec-Fetch-Dest: document\r\nSec-Purpose: prefetch;prerender\r\n",
+        "Sec-Fetch-Dest: document\r\nSec-Fetch-Dest: iframe\r\n",
+    ] {
+        let answer = world.get("/", &format!("{cookie}{head}")).await;
+        assert!(answer.contains("gitspace_not_running"), "{answer}");
+    }
+    assert_eq!(woken(&world), 0);
+    let opened = format!("{cookie}Sec-Fetch-Dest: document\r\n");
+    let answer = world.get("/", &opened).await;
+    assert!(answer.contains("is starting"), "{answer}");
+    assert_eq!(woken(&world), 1);
+}
+
+#[tokio::test]
 async fn a_client_that_goes_while_it_waits_is_not_waited_for() {
     let world = asleep().await;
     let mut waiting = JoinSet::new();

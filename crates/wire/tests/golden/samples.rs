@@ -11,9 +11,10 @@ use wire::{
         KeyProposal, KeyState, ProbeReport, ProofClaims, TaskStatus, TaskVerdict, Up, Welcome,
     },
     failure::{Failure, FailureCode},
+    gateway::{GrantClaims, PortSet, Route, ToGateway},
     gitspace::{
-        DevContainer, Generation, GitCredential, GitIdentity, GitScheme, GitspaceSpec, Observed,
-        ObservedState, RepoSpec, Resources,
+        DevContainer, Generation, GitCredential, GitIdentity, GitScheme, GitspaceSpec,
+        GitspaceState, Observed, ObservedState, PortVisibility, RepoSpec, Resources, SharedPort,
     },
     runner::DialTarget,
     secret::Secret,
@@ -543,4 +544,56 @@ pub(super) fn tunnel(mut each: impl FnMut(&str, Value)) {
     ] {
         each(&format!("tunnel-refusal-{name}"), json!(refusal));
     }
+}
+
+/// Control plane and gateways, and what gateways check.
+pub(super) fn gateway(mut each: impl FnMut(&str, Value)) {
+    let grant = GrantClaims {
+        id: id(40),
+        gateway: id(41),
+        gitspace: id(1),
+        slug: "demo-ab12cd".parse().unwrap(),
+        user: id(42),
+        ports: PortSet::All {},
+        workspace: true,
+        is_guest: false,
+        iat: NOW,
+        exp: NOW,
+        until: Some(NOW),
+    };
+    let guest = GrantClaims {
+        ports: PortSet::Only { ports: vec![3000] },
+        workspace: false,
+        is_guest: true,
+        ..grant.clone()
+    };
+    let route = Route {
+        slug: grant.slug.clone(),
+        gitspace: grant.gitspace,
+        name: "demo".to_owned(),
+        state: GitspaceState::Running,
+        reachable: true,
+        delegate: Some(id(2)),
+        error: None,
+        phase: None,
+        owner: "ada".to_owned(),
+        shared: vec![SharedPort {
+            port: 3000,
+            visibility: PortVisibility::Project,
+        }],
+    };
+    let snapshot = ToGateway::Snapshot {
+        gateway: grant.gateway,
+        keys: vec!["key".to_owned()],
+        authorize_url: "https://gitspaces.example.com/authorize".to_owned(),
+        routes: vec![route.clone()],
+        revocations: Vec::new(),
+        probes: true,
+        wakes: true,
+        starts: true,
+    };
+    each("claims-grant", json!(grant));
+    each("claims-grant-guest", json!(guest));
+    each("gateway-snapshot", json!(snapshot));
+    each("gateway-route", json!(ToGateway::Route { route }));
 }
