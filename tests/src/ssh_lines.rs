@@ -191,7 +191,8 @@ async fn a_client_that_ends_leaves_nothing_behind_and_one_whose_gitspace_stops_i
             .read_exact(&mut up)?;
         ensure!(ssh.is_running(&marker)?, "{marker}");
         kill(Pid::from_raw(child.id().try_into()?), signal)?;
-        child.wait()?;
+        // Its last output is taken: ssh does not end before.
+        child.wait_with_output()?;
         ssh.host.until(&format!("{marker} is gone"), |_| {
             Ok(!ssh.is_running(&marker)?)
         })?;

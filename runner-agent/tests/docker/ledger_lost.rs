@@ -52,7 +52,8 @@ async fn status(runner: &Runner) -> serde_json::Value {
     told.get("is").cloned().unwrap_or_default()
 }
 
-/// Waits until there are so many networks and volumes and nothing else of the deployment than dev containers and one spare sandbox.
+/// Waits until there are so many networks and volumes and nothing else of the deployment than dev containers and one spare sandbox, which is
+/// ready: one that was adopted is removed first, and who is killed while the ledger that knows that is lost leaves its volume, which might be somebody's.
 async fn settled(runner: &Runner, wanted: usize) {
     let label = format!("gitspaces.deployment={}", runner.deployment);
     crate::harness::until("networks, volumes and containers are one each", || async {
@@ -61,7 +62,8 @@ async fn settled(runner: &Runner, wanted: usize) {
             runner.listed(&["volume", "ls"], &label).len(),
             runner.listed(&["ps", "-a"], &label).len(),
         ];
-        if found == [wanted; 3] {
+        let spares = status(runner).await.get("spares").cloned();
+        if found == [wanted; 3] && spares == Some(1.into()) {
             Ok(())
         } else {
             let log = std::fs::read_to_string(runner.dir.join("runner.log")).unwrap();
