@@ -58,12 +58,10 @@ async fn nothing_breaks_by_a_kill_at_any_fail_point() -> Result<()> {
         return Ok(());
     }
     let mut seed = Seed::from_environment()?;
-    let mut all = points::ALL.to_vec();
-    seed.shuffle(&mut all);
-    all.truncate(wanted);
+    let points = points::some(&mut seed, wanted);
     let host = Deployment::start().await?;
     let mut world = World::new(host, &mut seed)?;
-    for point in all {
+    for point in points {
         world.die_at(&mut seed, point)?;
     }
     world.end()?.check()
@@ -109,11 +107,9 @@ async fn nothing_breaks_by_a_disk_that_is_full_at_any_fail_point() -> Result<()>
         return Ok(());
     }
     let mut seed = Seed::from_environment()?;
-    let mut all = points::ALL.to_vec();
-    seed.shuffle(&mut all);
-    all.truncate(wanted);
+    let points = points::some(&mut seed, wanted);
     let mut world = world_on_small_disks(&mut seed).await?;
-    for point in all {
+    for point in points {
         world.fill_at(&mut seed, point)?;
     }
     world.end()?.check()

@@ -169,7 +169,7 @@ impl Api {
         let mut call = self.call(method, path)?.json(body);
         if is_post {
             // The same key with every repetition of this request, so that it has one effect.
-            let key = self.client.fresh_key();
+            let key = self.client.fresh_id().to_string();
             call = call.header(
                 HeaderName::from_static(IDEMPOTENCY_HEADER),
                 self.header_value(&key)?,

@@ -3,7 +3,7 @@
 //! A connection notes what it does with two relaxed stores; it sets no timer. The sweeper looks at all of them four times a
 //! second, and at once when grants were revoked.
 
-use crate::known::Known;
+use crate::{known::Known, renewal::RENEW_BEFORE};
 use daemon::Clock;
 use jiff::{SignedDuration, Timestamp};
 use std::{
@@ -32,8 +32,7 @@ const IDLE_LIMIT_MS: u64 = 75_000;
 const CROWDED_IDLE_LIMIT_MS: u64 = 2_000;
 /// For a request and its answer while no byte moves: long, because people stop apps in debuggers.
 const EXCHANGE_LIMIT_MS: u64 = 3_600_000;
-/// How long before the end of a grant the next one is asked for, and how often where there was no answer.
-const RENEW_BEFORE: SignedDuration = SignedDuration::from_mins(10);
+/// How often the next grant is asked for where there was no answer.
 const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 /// For a tunnel of which one end has closed.
 const CLOSING_LIMIT_MS: u64 = 60_000;

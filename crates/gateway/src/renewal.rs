@@ -12,6 +12,7 @@ use crate::{
     live::Due,
 };
 use daemon::ErrorChain;
+use jiff::SignedDuration;
 use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use wire::{
@@ -20,6 +21,8 @@ use wire::{
 };
 
 const PATH: &str = "/api/v1/gateways/renew";
+/// How long before the end of a grant the next one is asked for, of whatever is open under it.
+pub(crate) const RENEW_BEFORE: SignedDuration = SignedDuration::from_mins(10);
 /// How often it is looked whose turn it is.
 const PERIOD: Duration = Duration::from_secs(1);
 
@@ -65,7 +68,8 @@ async fn renew_all(shared: &Shared, endpoint: &Endpoint, due: Vec<Due>) {
         match renewed {
             Renewed::Next(claims, next) => live.renew(&token, &claims, next),
             Renewed::Refused => live.renew_no_more(&token),
-            Renewed::Unknown => {}
+            // The others would not be answered either, and have their turn again soon.
+            Renewed::Unknown => return,
         }
     }
 }

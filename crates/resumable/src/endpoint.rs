@@ -91,12 +91,6 @@ impl<C: Lines> Endpoint<C> {
         }
     }
 
-    /// Whether it has a line just now.
-    #[must_use]
-    pub fn is_on_line(&self) -> bool {
-        self.line.is_some()
-    }
-
     /// Says the last byte, and waits until the other end has it and has said its own. What comes meanwhile is thrown away.
     ///
     /// # Errors
@@ -295,19 +289,27 @@ impl<C: Lines> Endpoint<C> {
         }
     }
 
+    /// One turn: has a line, puts on it what can be, and looks at what comes. The answer is how much of it can be taken, where that is data.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<usize>>> {
+        ready!(self.poll_line(cx))?;
+        // Also where nothing is written: our hello, signs of life, and what was taken.
+        let out = self.poll_out(cx);
+        if let Poll::Ready(done) = self.survive(out)
+            && done?.is_none()
+        {
+            return Poll::Ready(Ok(None));
+        }
+        let came = self.poll_in(cx);
+        Poll::Ready(Ok(match ready!(self.survive(came))? {
+            Some(Came::Data(count)) => Some(count),
+            Some(Came::Other) | None => None,
+        }))
+    }
+
     /// Reads although nobody wants it yet, until the other end has taken something.
     fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.replay.is_full() {
-            ready!(self.poll_line(cx))?;
-            // Our hello: without it the other end says nothing either.
-            let out = self.poll_out(cx);
-            if let Poll::Ready(done) = self.survive(out)
-                && done?.is_none()
-            {
-                continue;
-            }
-            let came = self.poll_in(cx);
-            let Some(Came::Data(count)) = ready!(self.survive(came))? else {
+            let Some(count) = ready!(self.poll_turn(cx))? else {
                 continue;
             };
             if self.ahead.len() + count > WINDOW {
@@ -363,16 +365,7 @@ impl<C: Lines> AsyncRead for Endpoint<C> {
                 }
                 return Poll::Ready(Ok(()));
             }
-            ready!(self.poll_line(cx))?;
-            // Signs of life, and what was taken.
-            let out = self.poll_out(cx);
-            if let Poll::Ready(done) = self.survive(out)
-                && done?.is_none()
-            {
-                continue;
-            }
-            let came = self.poll_in(cx);
-            let Some(Came::Data(count)) = ready!(self.survive(came))? else {
+            let Some(count) = ready!(self.poll_turn(cx))? else {
                 continue;
             };
             let count = count.min(room.remaining());

@@ -1,5 +1,6 @@
 //! The fail points, and who is killed at them.
 
+use super::seed::Seed;
 use crate::deployment::Daemon;
 use anyhow::{Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -46,6 +47,14 @@ pub(super) const ALL: &[&str] = &[
     "runner.ledger.write.after",
     "runner.ledger.write.before",
 ];
+
+/// As many of [`ALL`], chosen by the seed.
+pub(super) fn some(seed: &mut Seed, wanted: usize) -> Vec<&'static str> {
+    let mut some = ALL.to_vec();
+    seed.shuffle(&mut some);
+    some.truncate(wanted);
+    some
+}
 
 /// Reached once in a delegate's life.
 pub(super) const ENROLMENT: &[&str] = &["delegate.identity.before", "delegate.identity.after"];

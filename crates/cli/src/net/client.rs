@@ -121,11 +121,7 @@ impl Client {
         }
     }
 
-    /// An id for an `Idempotency-Key`.
-    pub(crate) fn fresh_key(&self) -> String {
-        self.ids.uuid().to_string()
-    }
-
+    /// For an `Idempotency-Key`, or a session.
     pub(crate) fn fresh_id(&self) -> Uuid {
         self.ids.uuid()
     }

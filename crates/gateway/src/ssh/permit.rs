@@ -4,6 +4,7 @@ use super::{board::Live, listener::Service};
 use crate::{
     ask::{AskError, ask},
     authorize::authorize,
+    renewal::RENEW_BEFORE,
 };
 use daemon::ErrorChain;
 use hyper::StatusCode;
@@ -16,8 +17,6 @@ use wire::{
 };
 
 const PATH: &str = "/api/v1/gateways/ssh";
-/// How long before the end of a grant the next one is asked for.
-const RENEW_BEFORE: SignedDuration = SignedDuration::from_mins(10);
 /// How often it is looked whether one is due, and asked again where the control plane did not answer: more often as the end comes near.
 const LOOK_MOST: Duration = Duration::from_secs(1);
 const LOOK_LEAST: Duration = Duration::from_secs(30);
